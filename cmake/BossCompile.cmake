@@ -1,0 +1,32 @@
+# Language level, warnings and sanitizers for every target of the project.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+find_program(BOSS_CCACHE ccache)
+if(BOSS_CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  # base_dir lets two checkouts share results; the sloppiness is what ccache's manual asks for with precompiled headers.
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      ${CMAKE_COMMAND} -E env "CCACHE_BASEDIR=${PROJECT_SOURCE_DIR}" CCACHE_NOHASHDIR=1
+      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${BOSS_CCACHE})
+endif()
+
+add_library(boss_options INTERFACE)
+target_compile_options(boss_options INTERFACE -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers)
+target_include_directories(boss_options INTERFACE "${PROJECT_SOURCE_DIR}")
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  target_compile_options(boss_options INTERFACE -fpch-preprocess)
+endif()
+
+set(BOSS_SANITIZER "" CACHE STRING "address or thread; empty for none")
+if(BOSS_SANITIZER)
+  add_compile_options(-fsanitize=${BOSS_SANITIZER} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${BOSS_SANITIZER})
+  if(BOSS_SANITIZER STREQUAL "address")
+    add_compile_options(-fsanitize=undefined -fno-sanitize-recover=undefined)
+    add_link_options(-fsanitize=undefined)
+  endif()
+endif()

@@ -1,0 +1,56 @@
+# Third parties, each wrapped once: the rest of the project names only boss::<package>.
+
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+find_package(absl REQUIRED)
+find_package(Protobuf REQUIRED)
+find_package(gRPC CONFIG REQUIRED)
+find_package(PNG REQUIRED)
+find_package(ZLIB REQUIRED)
+find_package(SQLite3 REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(spdlog REQUIRED)
+
+function(boss_wrap name)
+  add_library(boss_${name} INTERFACE)
+  add_library(boss::${name} ALIAS boss_${name})
+  target_link_libraries(boss_${name} INTERFACE ${ARGN})
+endfunction()
+
+boss_wrap(absl
+          absl::base absl::core_headers absl::flat_hash_map absl::flat_hash_set absl::function_ref absl::random_random absl::span
+          absl::status absl::statusor absl::str_format absl::strings absl::synchronization absl::time absl::cleanup)
+boss_wrap(protobuf protobuf::libprotobuf)
+boss_wrap(grpc gRPC::grpc++ gRPC::grpc++_reflection protobuf::libprotobuf)
+boss_wrap(png PNG::PNG)
+boss_wrap(zlib ZLIB::ZLIB)
+boss_wrap(sqlite SQLite::SQLite3)
+boss_wrap(json nlohmann_json::nlohmann_json)
+boss_wrap(cli11 CLI11::CLI11)
+boss_wrap(log spdlog::spdlog)
+
+if(BOSS_WITH_TORCH)
+  find_package(prometheus-cpp CONFIG REQUIRED)
+  boss_wrap(prometheus prometheus-cpp::core prometheus-cpp::pull)
+
+  # The wheel's own CMake package demands a CUDA toolkit, so its libraries are wrapped here. Linking libtorch_cpu and libc10 alone
+  # gives one binary for every machine: CUDA kernels register themselves when libtorch_cuda.so is opened at run time.
+  set(BOSS_TORCH_ROOT "/opt/boss/torch" CACHE PATH "Unpacked torch wheel (include/ and lib/), see docker/install-deps.sh")
+  if(NOT EXISTS "${BOSS_TORCH_ROOT}/lib/libtorch_cpu.so")
+    message(FATAL_ERROR "LibTorch not found under ${BOSS_TORCH_ROOT}: run docker/install-deps.sh or set BOSS_TORCH_ROOT")
+  endif()
+  add_library(boss_torch INTERFACE)
+  add_library(boss::torch ALIAS boss_torch)
+  # -idirafter: the wheel carries old google/protobuf headers that must not shadow the system's.
+  target_compile_options(boss_torch INTERFACE
+    "SHELL:-idirafter ${BOSS_TORCH_ROOT}/include" "SHELL:-idirafter ${BOSS_TORCH_ROOT}/include/torch/csrc/api/include")
+  target_link_libraries(boss_torch INTERFACE
+    "${BOSS_TORCH_ROOT}/lib/libtorch_cpu.so" "${BOSS_TORCH_ROOT}/lib/libc10.so" Threads::Threads)
+endif()
+
+if(BOSS_BUILD_TESTS)
+  find_package(GTest REQUIRED)
+  boss_wrap(gtest GTest::gtest GTest::gmock)
+  boss_wrap(gtest_main GTest::gtest GTest::gmock GTest::gmock_main)
+endif()

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# The one list of what the project needs on Debian 12. Safe to run again: what is present is left alone.
+#
+#   docker/install-deps.sh            everything for building, testing and the demo
+#
+# Debian's packages come through apt (as root, or with sudo). LibTorch comes from the Python wheel `torch`, unpacked and not
+# installed, under /opt/boss/torch; the two CUDA runtime wheels beside it are all that it needs on a machine without a GPU.
+# The Python environment /opt/boss/python serves the tests that talk to the server through an independent client.
+set -euo pipefail
+
+readonly prefix=/opt/boss
+readonly torch_version=2.11.0
+readonly cuda_runtime_version=13.0.96
+readonly cuda_cupti_version=13.0.85
+
+packages=(
+  ca-certificates git g++ cmake ninja-build ccache pkg-config unzip procps
+  python3 python3-pip python3-venv
+  libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
+  prometheus-cpp-dev libsqlite3-dev libspdlog-dev libpng-dev zlib1g-dev nlohmann-json3-dev libcli11-dev
+  libgtest-dev libgmock-dev dataset-fashion-mnist
+)
+
+as_root() {
+  if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+  echo "installing: ${missing[*]}"
+  as_root apt-get update -q
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+fi
+
+as_root mkdir -p "$prefix"
+
+# LibTorch. The stamp is written last, so that an interrupted run starts this step anew.
+stamp="$prefix/torch-$torch_version.complete"
+if [ ! -e "$stamp" ]; then
+  echo "unpacking LibTorch $torch_version under $prefix"
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+  /usr/bin/python3 -m pip download -q --no-deps --dest "$work" --only-binary=:all: \
+    --python-version 3.11 --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 \
+    "torch==$torch_version" "nvidia-cuda-runtime==$cuda_runtime_version" "nvidia-cuda-cupti==$cuda_cupti_version"
+  as_root rm -rf "$prefix/torch" "$prefix/nvidia"
+  as_root unzip -q -o "$work"/torch-*.whl 'torch/include/*' 'torch/lib/*' -d "$prefix"
+  for wheel in "$work"/nvidia_cuda_*.whl; do as_root unzip -q -o "$wheel" 'nvidia/*' -d "$prefix"; done
+  as_root chmod -R a+rX "$prefix"
+  as_root touch "$stamp"
+fi
+
+# An independent client for the tests.
+if ! "$prefix/python/bin/python" -c 'import grpc, grpc_tools' 2>/dev/null; then
+  echo "making the Python environment $prefix/python"
+  as_root /usr/bin/python3 -m venv --clear "$prefix/python"
+  as_root "$prefix/python/bin/pip" install -q --disable-pip-version-check grpcio==1.85.1 grpcio-tools==1.85.1
+fi
