@@ -1,0 +1,63 @@
+// The velocity field of a flow: the one interface between networks and everything that uses them.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace boss {
+
+// What a sample is conditioned on. The default is no condition.
+struct Condition {
+  at::Tensor class_labels;      // int64 [B] in [0, num_classes], num_classes meaning 'no label'; undefined: no labels at all
+  double guidance_scale = 1.0;  // classifier-free guidance: v = v_no_label + scale (v_label - v_no_label); 1 turns it off
+
+  // The condition of the samples [begin, end).
+  Condition Slice(int64_t begin, int64_t end) const;
+  // On another device.
+  Condition To(at::Device device) const;
+};
+
+// u_t(x): x is carried from noise (t = 0) to data (t = 1).
+//
+// Thread-safety: const methods may run at the same time; a published model is a shared_ptr<const VelocityModel>. The methods that change
+// parameters belong to training, which works on a Clone().
+// Errors: LibTorch's exceptions leave these methods; callers sit inside GuardTorch (core/base/torch_guard.h).
+class VelocityModel {
+ public:
+  virtual ~VelocityModel() = default;
+
+  // x_t: [B, ...] float32; t: [B] float32 in [0, 1], one time per sample; the result has x_t's shape. With class_labels undefined, a
+  // class-conditional model takes 'no label'. Ignores condition.guidance_scale (see GuidedVelocity).
+  virtual at::Tensor Velocity(const at::Tensor& x_t, const at::Tensor& t, const Condition& condition) const = 0;
+
+  // One sample's shape without the batch dimension, e.g. {1, 28, 28}.
+  virtual std::vector<int64_t> SampleShape() const = 0;
+  // 0 for a model without labels.
+  virtual int64_t NumClasses() const = 0;
+
+  // Named parameters in the network's own order, trainable ones only. The tensors are the model's own, not copies.
+  virtual std::vector<std::pair<std::string, at::Tensor>> Parameters() const = 0;
+  // Parameters() and fixed buffers (such as a Fourier projection): all that a weight file holds.
+  virtual std::vector<std::pair<std::string, at::Tensor>> State() const = 0;
+
+  // A deep copy: same weights, no shared storage.
+  virtual std::unique_ptr<VelocityModel> Clone() const = 0;
+  // Moves all tensors.
+  virtual void To(at::Device device) = 0;
+  virtual at::Device device() const = 0;
+  // Dropout acts only in training mode; new models are not in it.
+  virtual void SetTraining(bool training) = 0;
+};
+
+// The velocity with classifier-free guidance. With a scale other than 1 and labels, evaluates one batch of double size.
+at::Tensor GuidedVelocity(const VelocityModel& model, const at::Tensor& x_t, const at::Tensor& t, const Condition& condition);
+
+// Velocity evaluations per sample of one GuidedVelocity call: 1 or 2.
+int64_t EvaluationsPerCall(const Condition& condition);
+
+}  // namespace boss

@@ -1,0 +1,31 @@
+// Checkpoints as the reference implementation writes them: torch.save of {optimizer, model, ema, step}.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace boss {
+
+struct TorchCheckpoint {
+  std::vector<std::pair<std::string, at::Tensor>> model;  // in file order, "module." removed from the names
+  std::vector<at::Tensor> ema;                            // shadow parameters in the order of the network's trainable parameters; may be empty
+  int64_t step = 0;
+};
+
+// Reads torch's zip format with a restricted unpickler: dictionaries, lists, tuples, numbers, strings and tensors. Every other global is
+// refused by name; no code in a file is ever run. Sizes, offsets and strides are checked against the records. Thread-safe.
+// \error DATA_LOSS for a corrupt or truncated file, INVALID_ARGUMENT naming a global or opcode that is not allowed, NOT_FOUND.
+absl::StatusOr<TorchCheckpoint> ReadTorchCheckpoint(const std::string& path);
+
+// The weights by name: EMA where the checkpoint has them (`raw` false), matched by order to the tensors of `model` that `parameter_names` lists; everything else
+// from `model`. Names that a velocity network does not use (the buffer "sigmas") are dropped. \error DATA_LOSS if the counts or shapes differ.
+absl::StatusOr<std::vector<std::pair<std::string, at::Tensor>>> CheckpointWeights(const TorchCheckpoint& checkpoint,
+                                                                                  const std::vector<std::string>& parameter_names, bool raw);
+
+}  // namespace boss

@@ -1,0 +1,33 @@
+// From a network's description to a VelocityModel.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/flow/velocity_model.h"
+
+namespace boss {
+
+using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+// `architecture_json`: an object {"model": {...}, "time": {"eps": .., "scale": ..}}. "model" carries "architecture": "ncsnpp" (with the
+// reference's configuration keys, and the optional "num_classes" and "patch_size"; see ncsnpp.h) or "mlp" (see mlp.h). "time" is the map
+// t_net = (t (1 - eps) + eps) scale that the network expects; absent means t_net = t. Weights are initialised from `seed`.
+// \error INVALID_ARGUMENT naming the key that is missing, of the wrong type, or has a value that the network does not know.
+absl::StatusOr<std::unique_ptr<VelocityModel>> CreateModel(std::string_view architecture_json, uint64_t seed);
+
+// Copies weights into the model's State() by name. \error DATA_LOSS naming what is missing, left over, or has another shape (got, expected); then
+// nothing has changed.
+absl::Status LoadWeights(VelocityModel& model, const NamedTensors& weights);
+
+int64_t ParameterCount(const VelocityModel& model);
+
+}  // namespace boss
