@@ -1,0 +1,194 @@
+// Accepts jobs, runs them one after another in the background, and tells what becomes of them.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "core/base/cancellation.h"
+#include "core/base/clock.h"
+#include "core/base/step_executor.h"
+#include "server/jobs/job.h"
+#include "server/store/job_journal.h"
+#include "server/store/model_store.h"
+
+namespace boss::server {
+
+class JobContext;
+
+struct SubmitOptions {
+  std::string request_id;      // empty: none
+  bool validate_only = false;  // check everything, return the job that would be, and keep nothing; its id is empty
+  absl::Time deadline = absl::InfiniteFuture();
+  std::map<std::string, std::string> labels;  // at most 64; keys as model names, values up to 63 bytes
+  int priority = 0;                           // -100 .. 100
+};
+
+struct JobFilter {
+  std::vector<JobState> states;               // any of; empty: all
+  std::vector<JobKind> kinds;                 // any of; empty: all
+  std::map<std::string, std::string> labels;  // all of
+};
+
+struct JobPageRequest {
+  JobFilter filter;
+  bool oldest_first = false;  // by create time
+  int page_size = 50;         // 1 .. 1000
+  std::string page_token;     // of the page before; empty: the first page
+};
+
+struct JobPage {
+  std::vector<Job> jobs;
+  std::string next_page_token;  // empty: the last page
+};
+
+struct JobManagerOptions {
+  std::string data_folder;    // training states go to <data_folder>/jobs/<id>/
+  int max_unfinished = 64;    // jobs that are queued, running or paused; one more is RESOURCE_EXHAUSTED
+  uint64_t id_seed = 0;       // of job ids; 0: drawn from the system
+  c10::Device device = c10::Device(c10::kCPU);  // where models are trained and evaluated
+};
+
+// Called after a change of state and when a job was created; from any thread, without locks of the manager held. For metrics.
+using JobStateListener = std::function<void(JobKind kind, std::optional<JobState> from, JobState to)>;
+
+class JobManager;
+
+// One client's view of a job's events. Not thread-safe, but it may be used from another thread than `notify` is called on.
+class JobWatch {
+ public:
+  ~JobWatch();  // `notify` does not run any more after it
+  JobWatch(const JobWatch&) = delete;
+  JobWatch& operator=(const JobWatch&) = delete;
+
+  struct Batch {
+    std::vector<JobEvent> events;  // those that follow what was returned before, in order, without gaps or repeats; may be empty
+    bool end = false;              // the job is final and these were its last events
+  };
+  // At most `limit` events. Returns at once. After a call that returned no event and no end, `notify` is called when there is one.
+  // \error NOT_FOUND once the job has been deleted.
+  absl::StatusOr<Batch> Next(int64_t limit);
+
+ private:
+  friend class JobManager;
+  JobWatch(JobManager& manager, std::string job_id, int64_t next_sequence, int64_t observer)
+      : manager_(manager), job_id_(std::move(job_id)), next_sequence_(next_sequence), observer_(observer) {}
+
+  JobManager& manager_;
+  const std::string job_id_;
+  int64_t next_sequence_;
+  const int64_t observer_;
+};
+
+// Thread-safe. One runner thread; every unit of device work goes through the executor.
+//
+// Durability: a job is in the journal before Submit returns; a change of state is in the journal before it is seen.
+// Lifetime: `store`, `journal`, `executor` and `clock` outlive the manager; watches do not.
+//
+// Methods that take a job id: \error NOT_FOUND.
+class JobManager {
+ public:
+  // Reads the journal: jobs that were running are queued again and go on from their training states. Starts the runner.
+  static absl::StatusOr<std::unique_ptr<JobManager>> Start(JobManagerOptions options, ModelStore& store, JobJournal& journal,
+                                                           StepExecutor& executor, const Clock& clock, JobStateListener listener);
+  // As Shutdown.
+  ~JobManager();
+
+  // \error INVALID_ARGUMENT naming the field; NOT_FOUND for an unknown version or data set; FAILED_PRECONDITION where a class-conditional model or a schedule is needed and missing;
+  // ALREADY_EXISTS for a request_id that was used for another request; RESOURCE_EXHAUSTED if max_unfinished jobs wait; UNAVAILABLE after Shutdown.
+  absl::StatusOr<Job> Submit(JobSpec spec, const SubmitOptions& options);
+
+  absl::StatusOr<Job> Get(std::string_view id) const;
+  // \error INVALID_ARGUMENT for a page token of another request, or a page size out of range.
+  absl::StatusOr<JobPage> List(const JobPageRequest& request) const;
+
+  // The running job ends before its next unit of device work; the returned job may still be RUNNING until then. A cancelled job stays as it is.
+  // \error FAILED_PRECONDITION if it succeeded or failed.
+  absl::StatusOr<Job> Cancel(std::string_view id);
+  // Likewise; its training state is saved first. A paused job stays as it is. \error FAILED_PRECONDITION if it is final.
+  absl::StatusOr<Job> Pause(std::string_view id);
+  // A queued or running job stays as it is; a pause that has not taken effect yet is taken back. \error FAILED_PRECONDITION if it is final.
+  absl::StatusOr<Job> Resume(std::string_view id);
+  // With its events and training states; what it published stays. \error FAILED_PRECONDITION if it is not final.
+  absl::Status Delete(std::string_view id);
+
+  // Events from `from_sequence` (1 or less: from the first), those to come included. `notify` is called from any thread; it must return at once and
+  // must not call the manager or destroy the watch: it wakes whoever calls Next.
+  absl::StatusOr<std::unique_ptr<JobWatch>> Watch(std::string_view id, int64_t from_sequence, std::function<void()> notify);
+
+  // Stops accepting, saves the running job's training state, puts it back to QUEUED and ends the runner. Watches end only with their jobs. Idempotent.
+  void Shutdown();
+
+ private:
+  friend class JobWatch;
+  friend class JobContext;
+
+  // What the runner is asked to do to the running job.
+  enum class Stop { kNone, kCancel, kPause, kShutdown };
+
+  struct Entry {
+    Job job;
+    int64_t order = 0;  // of submission
+  };
+  struct Observer {
+    std::string job_id;
+    std::function<void()> notify;
+  };
+
+  JobManager(JobManagerOptions options, ModelStore& store, JobJournal& journal, StepExecutor& executor, const Clock& clock,
+             JobStateListener listener);
+
+  absl::Status Recover();
+  absl::Status ResolveInputs(const JobSpec& spec, Job& job) const;
+  std::string NewId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<Entry*> Find(std::string_view id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  void RunnerLoop();
+  // The queued job to run next, or nullptr.
+  Entry* NextQueued() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Jobs that wait beyond their deadline fail.
+  void ExpireWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status RunJob(JobContext& context);
+  void FinishRun(const std::string& id, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // The one way to another state: checks NextState, writes state and event to the journal, then changes the job and tells observers and listener.
+  absl::Status Transition(Entry& entry, JobAction action, absl::Status error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Adds an event of the running job; `durable` also writes the job's document.
+  absl::Status AddEvent(const std::string& id, JobEventPayload payload, bool durable) ABSL_LOCKS_EXCLUDED(mutex_);
+  void Notify(const std::string& id) ABSL_LOCKS_EXCLUDED(observer_mutex_);
+
+  const JobManagerOptions options_;
+  ModelStore& store_;
+  JobJournal& journal_;
+  StepExecutor& executor_;
+  const Clock& clock_;
+  const JobStateListener listener_;
+
+  mutable absl::Mutex mutex_;
+  std::map<std::string, Entry, std::less<>> jobs_ ABSL_GUARDED_BY(mutex_);
+  std::string running_ ABSL_GUARDED_BY(mutex_);  // id; empty: none
+  Stop stop_ ABSL_GUARDED_BY(mutex_) = Stop::kNone;
+  bool shutdown_ ABSL_GUARDED_BY(mutex_) = false;
+  int64_t next_order_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t id_state_ ABSL_GUARDED_BY(mutex_);
+
+  absl::Mutex observer_mutex_ ABSL_ACQUIRED_AFTER(mutex_);
+  std::map<int64_t, Observer> observers_ ABSL_GUARDED_BY(observer_mutex_);
+  int64_t next_observer_ ABSL_GUARDED_BY(observer_mutex_) = 0;
+
+  std::thread runner_;
+};
+
+}  // namespace boss::server

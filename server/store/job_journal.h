@@ -1,0 +1,89 @@
+// What must outlive the process about jobs: their records and their events.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
+
+struct sqlite3;
+
+namespace boss::server {
+
+// The journal does not look into `document`; the jobs' own code writes and reads it (server/jobs/job_json.h).
+struct JobRecord {
+  std::string id;
+  std::string request_id;    // empty: none
+  std::string request_hash;  // of the submitted body, to tell a repeat from another request with the same id
+  std::string document;
+};
+
+struct EventRecord {
+  int64_t sequence = 0;    // from 1 within a job, without gaps
+  std::string document;
+  std::string attachment;  // bytes that JSON carries badly, such as a preview's PNG
+};
+
+// Thread-safe. \error of every method: INTERNAL, RESOURCE_EXHAUSTED (full disk) or DATA_LOSS with the database's message.
+class JobJournal {
+ public:
+  virtual ~JobJournal() = default;
+
+  struct InsertOutcome {
+    std::string id;          // of the new job, or of the earlier one with the same request_id
+    bool inserted = false;
+  };
+  // Durable when it returns. A request_id that is known: with the same request_hash, the first job; \error ALREADY_EXISTS with another.
+  virtual absl::StatusOr<InsertOutcome> Insert(const JobRecord& record, absl::Span<const EventRecord> events) = 0;
+
+  // Replaces the job's document and appends events in one transaction, durable when it returns. \error NOT_FOUND.
+  virtual absl::Status Update(std::string_view id, std::string_view document, absl::Span<const EventRecord> events) = 0;
+
+  // Survives the end of the process at once; a power failure may take the last ones.
+  virtual absl::Status AppendEvents(std::string_view id, absl::Span<const EventRecord> events) = 0;
+
+  // In the order of insertion.
+  virtual absl::StatusOr<std::vector<JobRecord>> LoadAll() = 0;
+
+  // Up to `limit` events with sequence >= from_sequence, ascending.
+  virtual absl::StatusOr<std::vector<EventRecord>> Events(std::string_view id, int64_t from_sequence, int64_t limit) = 0;
+  // 0 if there is none.
+  virtual absl::StatusOr<int64_t> LastSequence(std::string_view id) = 0;
+
+  // With all its events. \error NOT_FOUND.
+  virtual absl::Status Delete(std::string_view id) = 0;
+};
+
+// One SQLite database in write-ahead mode with synchronous=FULL. A database of an older schema is migrated at Open.
+class SqliteJobJournal final : public JobJournal {
+ public:
+  // \error FAILED_PRECONDITION if a newer program wrote it; DATA_LOSS if it is no database.
+  static absl::StatusOr<std::unique_ptr<SqliteJobJournal>> Open(const std::string& path);
+  ~SqliteJobJournal() override;
+
+  absl::StatusOr<InsertOutcome> Insert(const JobRecord& record, absl::Span<const EventRecord> events) override;
+  absl::Status Update(std::string_view id, std::string_view document, absl::Span<const EventRecord> events) override;
+  absl::Status AppendEvents(std::string_view id, absl::Span<const EventRecord> events) override;
+  absl::StatusOr<std::vector<JobRecord>> LoadAll() override;
+  absl::StatusOr<std::vector<EventRecord>> Events(std::string_view id, int64_t from_sequence, int64_t limit) override;
+  absl::StatusOr<int64_t> LastSequence(std::string_view id) override;
+  absl::Status Delete(std::string_view id) override;
+
+ private:
+  explicit SqliteJobJournal(sqlite3* database) : database_(database) {}
+
+  absl::Status Migrate() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status WriteEvents(std::string_view id, absl::Span<const EventRecord> events) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  absl::Mutex mutex_;
+  sqlite3* const database_ ABSL_PT_GUARDED_BY(mutex_);
+};
+
+}  // namespace boss::server
