@@ -11,20 +11,22 @@
 namespace boss {
 
 absl::Status TorchExceptionToStatus(std::string_view what, std::exception_ptr exception) {
+  // Debian's Abseil has a string_view of its own.
+  const std::string operation(what);
   try {
     std::rethrow_exception(exception);
   } catch (const c10::OutOfMemoryError& error) {
-    return absl::ResourceExhaustedError(absl::StrCat(what, ": ", error.what_without_backtrace()));
+    return absl::ResourceExhaustedError(absl::StrCat(operation, ": ", error.what_without_backtrace()));
   } catch (const c10::ValueError& error) {
-    return absl::InvalidArgumentError(absl::StrCat(what, ": ", error.what_without_backtrace()));
+    return absl::InvalidArgumentError(absl::StrCat(operation, ": ", error.what_without_backtrace()));
   } catch (const c10::Error& error) {
-    const std::string message = absl::StrCat(what, ": ", error.what_without_backtrace());
+    const std::string message = absl::StrCat(operation, ": ", error.what_without_backtrace());
     // The CPU allocator reports exhaustion with a plain error.
     return absl::StrContains(message, "not enough memory") ? absl::ResourceExhaustedError(message) : absl::InternalError(message);
   } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError(absl::StrCat(what, ": out of host memory"));
+    return absl::ResourceExhaustedError(absl::StrCat(operation, ": out of host memory"));
   } catch (const std::exception& error) {
-    return absl::InternalError(absl::StrCat(what, ": ", error.what()));
+    return absl::InternalError(absl::StrCat(operation, ": ", error.what()));
   }
 }
 
