@@ -41,7 +41,8 @@ uint32_t BigEndian32(const char* bytes) {
   return uint32_t{b[0]} << 24 | uint32_t{b[1]} << 16 | uint32_t{b[2]} << 8 | uint32_t{b[3]};
 }
 
-// Reads up to `size` bytes; fewer at the end of the file. Grows chunk by chunk, so that a size out of a corrupt header allocates nothing.
+// Reads up to `size` bytes; fewer at the end of the file. Grows chunk by chunk, so that a size out of a corrupt header
+// allocates nothing.
 absl::StatusOr<std::string> ReadUpTo(gzFile file, uint64_t size, const std::string& path) {
   std::string bytes;
   while (bytes.size() < size) {
@@ -68,28 +69,32 @@ absl::StatusOr<IdxFile> ReadIdx(const std::string& path, uint32_t expected_magic
   const size_t dimensions = expected_magic & 0xff;
   BOSS_ASSIGN_OR_RETURN(const std::string header, ReadUpTo(file, 4 + 4 * dimensions, path));
   if (header.size() >= 4 && BigEndian32(header.data()) != expected_magic) {
-    return absl::DataLossError(
-        absl::StrFormat("%s: got the magic number %#x, expected %#x", path, BigEndian32(header.data()), expected_magic));
+    return absl::DataLossError(absl::StrFormat("%s: got the magic number %#x, expected %#x", path,
+                                               BigEndian32(header.data()), expected_magic));
   }
   if (header.size() != 4 + 4 * dimensions) {
-    return absl::DataLossError(absl::StrCat(path, ": got a header of ", header.size(), " bytes, expected ", 4 + 4 * dimensions));
+    return absl::DataLossError(
+        absl::StrCat(path, ": got a header of ", header.size(), " bytes, expected ", 4 + 4 * dimensions));
   }
   IdxFile idx;
   int64_t count = 1;
   for (size_t i = 0; i < dimensions; ++i) {
     const int64_t size = BigEndian32(header.data() + 4 + 4 * i);
     if (size == 0 || __builtin_mul_overflow(count, size, &count)) {
-      return absl::DataLossError(absl::StrCat(path, ": got size ", size, " in dimension ", i, ", expected a positive one that fits"));
+      return absl::DataLossError(
+          absl::StrCat(path, ": got size ", size, " in dimension ", i, ", expected a positive one that fits"));
     }
     idx.sizes.push_back(size);
   }
   BOSS_ASSIGN_OR_RETURN(idx.values, ReadUpTo(file, static_cast<uint64_t>(count), path));
   if (idx.values.size() != static_cast<uint64_t>(count)) {
-    return absl::DataLossError(absl::StrCat(path, ": got ", idx.values.size(), " bytes of data, expected ", count, " (truncated)"));
+    return absl::DataLossError(
+        absl::StrCat(path, ": got ", idx.values.size(), " bytes of data, expected ", count, " (truncated)"));
   }
   // Reading past the end also makes zlib compare its checksum.
   BOSS_ASSIGN_OR_RETURN(const std::string rest, ReadUpTo(file, 1, path));
-  if (!rest.empty()) return absl::DataLossError(absl::StrCat(path, ": got more data than the expected ", count, " bytes"));
+  if (!rest.empty())
+    return absl::DataLossError(absl::StrCat(path, ": got more data than the expected ", count, " bytes"));
   int code = Z_OK;
   const char* message = gzerror(file, &code);
   if (code != Z_OK) return absl::DataLossError(absl::StrCat("read ", path, ": ", message));
@@ -125,9 +130,9 @@ class ImageCollector {
     if (labels_.empty()) {
       width_ = image->width, height_ = image->height, channels_ = image->channels;
     } else if (image->width != width_ || image->height != height_ || image->channels != channels_) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": got ", image->width, " x ", image->height, " with ", image->channels,
-                                                     " channels, expected ", width_, " x ", height_, " with ", channels_,
-                                                     " as the images before it"));
+      return absl::InvalidArgumentError(absl::StrCat(path, ": got ", image->width, " x ", image->height, " with ",
+                                                     image->channels, " channels, expected ", width_, " x ", height_,
+                                                     " with ", channels_, " as the images before it"));
     }
     pixels_.append(image->pixels.begin(), image->pixels.end());
     labels_.push_back(label);
@@ -145,7 +150,9 @@ class ImageCollector {
 
   int64_t size() const { return static_cast<int64_t>(labels_.size()); }
 
-  at::Tensor Images() const { return ToTensor(pixels_, {size(), height_, width_, channels_}).permute({0, 3, 1, 2}).contiguous(); }
+  at::Tensor Images() const {
+    return ToTensor(pixels_, {size(), height_, width_, channels_}).permute({0, 3, 1, 2}).contiguous();
+  }
   at::Tensor Labels() const { return at::tensor(labels_, at::TensorOptions(at::kLong)); }
 
  private:
@@ -162,8 +169,8 @@ absl::StatusOr<ImageDataset> ReadIdxDataset(const std::string& images_path, cons
   if (!labels_path.empty()) {
     BOSS_ASSIGN_OR_RETURN(const IdxFile labels, ReadIdx(labels_path, kIdxLabels));
     if (labels.sizes[0] != images.sizes[0]) {
-      return absl::DataLossError(
-          absl::StrCat(labels_path, ": got ", labels.sizes[0], " labels, expected ", images.sizes[0], " as there are images"));
+      return absl::DataLossError(absl::StrCat(labels_path, ": got ", labels.sizes[0], " labels, expected ",
+                                              images.sizes[0], " as there are images"));
     }
     dataset.labels = ToTensor(labels.values, labels.sizes).to(at::kLong);
   }
@@ -184,7 +191,8 @@ absl::StatusOr<ImageDataset> ReadPngFolder(const std::string& folder) {
   const int64_t labelled = collector.size();
   BOSS_RETURN_IF_ERROR(collector.AddFiles(entries, 0));
   if (!dataset.label_names.empty() && collector.size() != labelled) {
-    return absl::InvalidArgumentError(absl::StrCat(folder, ": got images both in the folder and in sub-folders, expected one or the other"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(folder, ": got images both in the folder and in sub-folders, expected one or the other"));
   }
   if (collector.size() == 0) return absl::NotFoundError(absl::StrCat(folder, ": no *.png file"));
   return GuardTorch("collect images", [&] {
@@ -199,7 +207,8 @@ absl::StatusOr<ImageDataset> ReadFashionMnist(bool train) {
   absl::StatusOr<ImageDataset> dataset =
       ReadIdxDataset(absl::StrCat(prefix, "-images-idx3-ubyte.gz"), absl::StrCat(prefix, "-labels-idx1-ubyte.gz"));
   if (absl::IsNotFound(dataset.status())) {
-    return absl::NotFoundError(absl::StrCat(dataset.status().message(), "; install Debian's package dataset-fashion-mnist"));
+    return absl::NotFoundError(
+        absl::StrCat(dataset.status().message(), "; install Debian's package dataset-fashion-mnist"));
   }
   if (dataset.ok()) dataset->label_names.assign(kFashionMnistLabels.begin(), kFashionMnistLabels.end());
   return dataset;
@@ -214,8 +223,9 @@ absl::StatusOr<ImageDataset> OpenDataset(const std::string& source) {
     const std::pair<std::string, std::string> paths = absl::StrSplit(rest, absl::MaxSplits(',', 1));
     return ReadIdxDataset(paths.first, paths.second);
   }
-  return absl::InvalidArgumentError(absl::StrCat(
-      "data set: got \"", source, "\", expected fashion-mnist-train, fashion-mnist-test, idx:IMAGES[,LABELS] or png:FOLDER"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("data set: got \"", source,
+                   "\", expected fashion-mnist-train, fashion-mnist-test, idx:IMAGES[,LABELS] or png:FOLDER"));
 }
 
 at::Tensor ToModelRange(const at::Tensor& images) { return images.to(at::kFloat).div(127.5).sub_(1.0); }

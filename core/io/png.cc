@@ -23,12 +23,14 @@ png_image NewPngImage() {
 
 absl::StatusOr<std::string> EncodePng(const Image& image) {
   if (image.width < 1 || image.height < 1 || (image.channels != 1 && image.channels != 3)) {
-    return absl::InvalidArgumentError(absl::StrCat("encode PNG: got width ", image.width, ", height ", image.height, ", ", image.channels,
+    return absl::InvalidArgumentError(absl::StrCat("encode PNG: got width ", image.width, ", height ", image.height,
+                                                   ", ", image.channels,
                                                    " channels, expected positive sizes and 1 or 3 channels"));
   }
   const uint64_t pixels = static_cast<uint64_t>(image.width) * static_cast<uint64_t>(image.height);
   if (pixels > kMaxPixels) {
-    return absl::InvalidArgumentError(absl::StrCat("encode PNG: got ", pixels, " pixels, expected at most ", kMaxPixels));
+    return absl::InvalidArgumentError(
+        absl::StrCat("encode PNG: got ", pixels, " pixels, expected at most ", kMaxPixels));
   }
   if (image.pixels.size() != pixels * image.channels) {
     return absl::InvalidArgumentError(

@@ -50,7 +50,8 @@ std::optional<std::string_view> DtypeToName(at::ScalarType type) {
   return std::nullopt;
 }
 
-// The bytes of a tensor; nothing if a stride or the size would not fit into int64. Dimensions of size 0 count as 1 on the way, because strides do.
+// The bytes of a tensor; nothing if a stride or the size would not fit into int64. Dimensions of size 0 count as 1 on
+// the way, because strides do.
 std::optional<uint64_t> TensorBytes(const std::vector<int64_t>& shape, uint64_t element_size) {
   int64_t extent = static_cast<int64_t>(element_size);
   bool empty = false;
@@ -74,21 +75,22 @@ absl::Status CheckLayout(std::vector<SafetensorsEntry>& entries, uint64_t data_s
     }
     const std::optional<uint64_t> bytes = TensorBytes(entry.shape, c10::elementSize(*type));
     if (!bytes) {
-      return absl::DataLossError(
-          absl::StrCat("safetensors tensor \"", entry.name, "\": shape [", absl::StrJoin(entry.shape, ", "), "] overflows"));
+      return absl::DataLossError(absl::StrCat("safetensors tensor \"", entry.name, "\": shape [",
+                                              absl::StrJoin(entry.shape, ", "), "] overflows"));
     }
     if (entry.begin != cursor) {
-      return absl::DataLossError(absl::StrCat("safetensors tensor \"", entry.name, "\" starts at byte ", entry.begin, ", expected ", cursor,
-                                              entry.begin < cursor ? " (overlap)" : " (gap)"));
+      return absl::DataLossError(absl::StrCat("safetensors tensor \"", entry.name, "\" starts at byte ", entry.begin,
+                                              ", expected ", cursor, entry.begin < cursor ? " (overlap)" : " (gap)"));
     }
     if (entry.end < entry.begin || entry.end - entry.begin != *bytes) {
-      return absl::DataLossError(absl::StrCat("safetensors tensor \"", entry.name, "\": got data_offsets [", entry.begin, ", ", entry.end,
-                                              "], expected ", *bytes, " bytes for ", entry.dtype, " [", absl::StrJoin(entry.shape, ", "), "]"));
+      return absl::DataLossError(absl::StrCat("safetensors tensor \"", entry.name, "\": got data_offsets [",
+                                              entry.begin, ", ", entry.end, "], expected ", *bytes, " bytes for ",
+                                              entry.dtype, " [", absl::StrJoin(entry.shape, ", "), "]"));
     }
     cursor = entry.end;
     if (cursor > data_size) {
-      return absl::DataLossError(absl::StrCat("safetensors tensor \"", entry.name, "\" ends at byte ", cursor, " of the data, got ", data_size,
-                                              " bytes (truncated)"));
+      return absl::DataLossError(absl::StrCat("safetensors tensor \"", entry.name, "\" ends at byte ", cursor,
+                                              " of the data, got ", data_size, " bytes (truncated)"));
     }
   }
   if (cursor != data_size) {
@@ -118,7 +120,8 @@ at::Tensor Safetensors::Find(std::string_view name) const {
 
 absl::StatusOr<Safetensors> ParseSafetensors(std::string_view bytes) {
   if (bytes.size() < kLengthBytes) {
-    return absl::DataLossError(absl::StrCat("safetensors: got ", bytes.size(), " bytes, expected at least ", kLengthBytes));
+    return absl::DataLossError(
+        absl::StrCat("safetensors: got ", bytes.size(), " bytes, expected at least ", kLengthBytes));
   }
   uint64_t header_size;
   std::memcpy(&header_size, bytes.data(), sizeof(header_size));
@@ -139,7 +142,8 @@ absl::StatusOr<Safetensors> ParseSafetensors(std::string_view bytes) {
       BOSS_ASSIGN_OR_RETURN(at::Tensor tensor, CopyTensor(entry, data.substr(entry.begin, entry.end - entry.begin)));
       contents.tensors.emplace_back(std::move(entry.name), std::move(tensor));
     }
-    std::sort(contents.tensors.begin(), contents.tensors.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::sort(contents.tensors.begin(), contents.tensors.end(),
+              [](const auto& a, const auto& b) { return a.first < b.first; });
     return contents;
   });
 }
@@ -147,15 +151,18 @@ absl::StatusOr<Safetensors> ParseSafetensors(std::string_view bytes) {
 absl::StatusOr<Safetensors> ReadSafetensors(const std::string& path) {
   BOSS_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
   absl::StatusOr<Safetensors> contents = ParseSafetensors(bytes);
-  if (!contents.ok()) return absl::Status(contents.status().code(), absl::StrCat(path, ": ", contents.status().message()));
+  if (!contents.ok())
+    return absl::Status(contents.status().code(), absl::StrCat(path, ": ", contents.status().message()));
   return contents;
 }
 
 absl::StatusOr<std::string> SerializeSafetensors(const Safetensors& contents) {
   std::map<std::string, at::Tensor> sorted;
   for (const auto& [name, tensor] : contents.tensors) {
-    if (name == "__metadata__") return absl::InvalidArgumentError("safetensors: a tensor cannot have the name \"__metadata__\"");
-    if (!tensor.defined()) return absl::InvalidArgumentError(absl::StrCat("safetensors tensor \"", name, "\" is undefined"));
+    if (name == "__metadata__")
+      return absl::InvalidArgumentError("safetensors: a tensor cannot have the name \"__metadata__\"");
+    if (!tensor.defined())
+      return absl::InvalidArgumentError(absl::StrCat("safetensors tensor \"", name, "\" is undefined"));
     if (!sorted.emplace(name, tensor).second) {
       return absl::InvalidArgumentError(absl::StrCat("safetensors: the name \"", name, "\" occurs twice"));
     }
@@ -182,7 +189,8 @@ absl::StatusOr<std::string> SerializeSafetensors(const Safetensors& contents) {
     }
     json.append((kHeaderAlignment - json.size() % kHeaderAlignment) % kHeaderAlignment, ' ');
     if (json.size() > kMaxHeaderBytes) {
-      return absl::InvalidArgumentError(absl::StrCat("safetensors header: got ", json.size(), " bytes, expected at most ", kMaxHeaderBytes));
+      return absl::InvalidArgumentError(
+          absl::StrCat("safetensors header: got ", json.size(), " bytes, expected at most ", kMaxHeaderBytes));
     }
 
     const uint64_t header_size = json.size();

@@ -13,19 +13,23 @@ namespace {
 
 constexpr size_t kMaxDimensions = 64;
 
-// Takes the parser's events one by one: nothing is built that the format does not allow, so a hostile header costs no more than its bytes.
+// Takes the parser's events one by one: nothing is built that the format does not allow, so a hostile header costs no
+// more than its bytes.
 class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
  public:
   bool null() override { return Unexpected("null"); }
   bool boolean(bool) override { return Unexpected("a boolean"); }
   bool number_integer(number_integer_t value) override { return Unexpected(absl::StrCat("the number ", value)); }
-  bool number_float(number_float_t, const string_t& text) override { return Unexpected(absl::StrCat("the number ", text)); }
+  bool number_float(number_float_t, const string_t& text) override {
+    return Unexpected(absl::StrCat("the number ", text));
+  }
   bool binary(binary_t&) override { return Unexpected("binary data"); }
 
   bool number_unsigned(number_unsigned_t value) override {
     if (place_ == Place::kShape) {
       if (entry_.shape.size() == kMaxDimensions) return Fail(absl::StrCat("more than ", kMaxDimensions, " dimensions"));
-      if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) return Fail(absl::StrCat("dimension ", value, " is too large"));
+      if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+        return Fail(absl::StrCat("dimension ", value, " is too large"));
       entry_.shape.push_back(static_cast<int64_t>(value));
       return true;
     }
@@ -124,13 +128,18 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
   bool Unexpected(const std::string& got) {
     switch (place_) {
-      case Place::kOutside: return Fail(absl::StrCat("got ", got, ", expected an object"));
-      case Place::kTop: return Fail(absl::StrCat("got ", got, " for \"", key_, "\", expected an object"));
-      case Place::kMetadata: return Fail(absl::StrCat("got ", got, " for \"", key_, "\", expected a string"));
+      case Place::kOutside:
+        return Fail(absl::StrCat("got ", got, ", expected an object"));
+      case Place::kTop:
+        return Fail(absl::StrCat("got ", got, " for \"", key_, "\", expected an object"));
+      case Place::kMetadata:
+        return Fail(absl::StrCat("got ", got, " for \"", key_, "\", expected a string"));
       case Place::kEntry:
         return Fail(absl::StrCat("got ", got, " for ", key_, ", expected ", key_ == "dtype" ? "a string" : "an array"));
-      case Place::kShape: return Fail(absl::StrCat("got ", got, " in shape, expected an unsigned integer"));
-      case Place::kOffsets: return Fail(absl::StrCat("got ", got, " in data_offsets, expected an unsigned integer"));
+      case Place::kShape:
+        return Fail(absl::StrCat("got ", got, " in shape, expected an unsigned integer"));
+      case Place::kOffsets:
+        return Fail(absl::StrCat("got ", got, " in data_offsets, expected an unsigned integer"));
     }
     return Fail(absl::StrCat("unexpected ", got));
   }

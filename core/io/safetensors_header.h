@@ -23,8 +23,9 @@ struct SafetensorsHeader {
   std::map<std::string, std::string> metadata;
 };
 
-// Accepts exactly {"__metadata__": {string: string}, NAME: {"dtype": string, "shape": [unsigned], "data_offsets": [unsigned, unsigned]}}: every
-// other key, type, nesting or a key that occurs twice is DATA_LOSS. Offsets and shapes are not compared with each other here.
+// Accepts exactly {"__metadata__": {string: string}, NAME: {"dtype": string, "shape": [unsigned], "data_offsets":
+// [unsigned, unsigned]}}: every other key, type, nesting or a key that occurs twice is DATA_LOSS. Offsets and shapes
+// are not compared with each other here.
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view json);
 
 }  // namespace boss
