@@ -19,49 +19,67 @@
 
 namespace boss::server {
 
-enum class JobStage { kNone, kPreparing, kTrajectories, kCostMatrix, kSchedule, kPairs, kTraining, kEvaluation, kPublishing };
+enum class JobStage {
+  kNone,
+  kPreparing,      // reading models and data
+  kTrajectories,   // stage 1: fine Euler runs; a unit is one velocity evaluation of a batch
+  kCostMatrix,     // stage 1: the cost of every jump
+  kSchedule,       // stage 1: the Bellman recursion
+  kPairs,          // stage 2: the teacher's segments; a unit is one noise
+  kStraightening,  // stage 2: training on them; a unit is one train step
+  kTraining,       // training from data; a unit is one train step
+  kEvaluation,     // a unit is one row
+  kPublishing,
+};
 
-// "trajectories", ...; "" for kNone.
+// "trajectories", ...; "none" for kNone.
 std::string_view JobStageName(JobStage stage);
 std::optional<JobStage> ParseJobStage(std::string_view name);
 
-// Of the stage that a job is in. A unit is one solver step of one batch, one train step, or one evaluated sampler.
 struct JobProgress {
   JobStage stage = JobStage::kNone;
   int stage_index = 0;  // from 1
   int stage_count = 0;  // stages that this job goes through
-  int64_t done = 0;     // units
-  int64_t total = 0;
-  double units_per_second = 0;  // lately; 0: not known yet
-  absl::Duration time_left = absl::InfiniteDuration();  // of this stage; infinite: not known yet
+  int64_t step = 0;     // units done in this stage
+  int64_t total_steps = 0;
+  double fraction = 0;  // of the whole job, in [0, 1]
+  absl::Duration time_left = absl::InfiniteDuration();  // of the whole job; infinite: not known yet
+  int64_t train_step = 0;
+  double samples_per_second = 0;  // samples through the network, in this stage; 0: not known yet
 };
 
-// Of training: the latest.
+// Of training: the mean since the metrics before.
 struct JobMetrics {
   int64_t train_step = 0;
-  double loss = 0;  // mean since the metrics before
-  double gradient_norm = 0;
+  double loss = 0;
+  double gradient_norm = 0;  // before clipping
   double learning_rate = 0;
+  std::optional<double> held_out_loss;        // of the EMA weights; measured at checkpoints
+  std::vector<double> segment_held_out_loss;  // by segment; empty where held_out_loss is absent
   double samples_per_second = 0;
-  std::vector<double> segment_losses;  // held out, by segment; empty where there is none
 };
 
 struct StateChange {
-  JobState from = JobState::kQueued;
+  std::optional<JobState> from;  // absent in a job's first event
   JobState to = JobState::kQueued;
-  absl::Status error;  // of a change to FAILED or CANCELLED
+  std::string reason;
+  absl::Status error;  // of a change to FAILED
 };
 struct StageChange {
-  JobStage stage = JobStage::kNone;
-  int stage_index = 0;
-  int stage_count = 0;
+  JobStage from = JobStage::kNone;
+  JobStage to = JobStage::kNone;
 };
+enum class Severity { kInfo, kWarning, kError };
 struct JobMessage {
+  Severity severity = Severity::kInfo;
   std::string text;
 };
+// Samples of fixed noises with the EMA weights of this train step.
 struct JobPreview {
   int64_t train_step = 0;
-  std::string png;  // a grid of samples
+  std::string png;  // rows x columns samples
+  int rows = 0;
+  int columns = 0;
 };
 
 using JobEventPayload = std::variant<StateChange, StageChange, JobProgress, JobMetrics, JobMessage, JobPreview, EvaluationRow>;
@@ -72,22 +90,34 @@ struct JobEvent {
   JobEventPayload payload;
 };
 
+struct JobResult {
+  std::vector<EvaluationRow> evaluation;
+  std::string schedule_set;          // name of the set that was made or used; empty: none
+  std::string schedule_version;      // "name@version" that it belongs to
+  std::optional<Schedule> schedule;  // that a distill job trained for
+  int64_t velocity_evaluations = 0;  // of single samples
+};
+
 struct Job {
   std::string id;
   JobSpec spec;
   JobState state = JobState::kQueued;
   std::string request_id;
+  std::string display_name;
   std::map<std::string, std::string> labels;
   int priority = 0;  // higher first; then in the order of submission
   absl::Time deadline = absl::InfiniteFuture();
-  absl::Time create_time, start_time = absl::InfinitePast(), end_time = absl::InfinitePast();  // infinite past: not yet
-  absl::Time update_time;
+  absl::Time create_time = absl::InfinitePast();
+  absl::Time start_time = absl::InfinitePast();  // of the first start; infinite past: not yet
+  absl::Time end_time = absl::InfinitePast();    // infinite past: not yet
+  absl::Time update_time = absl::InfinitePast();
+  int starts = 0;  // resumptions included
   JobProgress progress;
   JobMetrics metrics;
-  absl::Status error;                        // of a FAILED or CANCELLED job
-  std::vector<std::string> input_versions;   // "name@version", resolved when submitted
-  std::vector<std::string> output_versions;  // "name@version"
-  std::vector<EvaluationRow> evaluation;
+  absl::Status error;                       // of a FAILED job
+  std::vector<std::string> input_versions;  // "name@version", resolved when submitted: the model first, then others, then the baseline
+  std::string output_version;               // "name@version" that it published
+  JobResult result;
   int64_t last_sequence = 0;  // of its events
 
   JobKind kind() const { return KindOf(spec); }

@@ -32,13 +32,15 @@ struct SubmitOptions {
   std::string request_id;      // empty: none
   bool validate_only = false;  // check everything, return the job that would be, and keep nothing; its id is empty
   absl::Time deadline = absl::InfiniteFuture();
-  std::map<std::string, std::string> labels;  // at most 64; keys as model names, values up to 63 bytes
+  std::string display_name;
+  std::map<std::string, std::string> labels;  // at most 64; keys and values up to 63 bytes, keys not empty
   int priority = 0;                           // -100 .. 100
 };
 
 struct JobFilter {
   std::vector<JobState> states;               // any of; empty: all
   std::vector<JobKind> kinds;                 // any of; empty: all
+  std::string model;                          // a model's name, among its inputs or its output; empty: all
   std::map<std::string, std::string> labels;  // all of
 };
 
@@ -58,10 +60,15 @@ struct JobManagerOptions {
   std::string data_folder;    // training states go to <data_folder>/jobs/<id>/
   int max_unfinished = 64;    // jobs that are queued, running or paused; one more is RESOURCE_EXHAUSTED
   uint64_t id_seed = 0;       // of job ids; 0: drawn from the system
+  // Folders from which jobs may read data sets; other paths are PERMISSION_DENIED. Data sets without a path are always allowed.
+  std::vector<std::string> dataset_folders;
+  // TorchScript feature networks that the operator offers: path by name.
+  std::map<std::string, std::string> feature_networks;
   c10::Device device = c10::Device(c10::kCPU);  // where models are trained and evaluated
 };
 
-// Called after a change of state and when a job was created; from any thread, without locks of the manager held. For metrics.
+// Called after every change of state; `from` is absent for a new job, also for each job found at the start. From any thread, with the manager's
+// lock held: it must return at once and must not call the manager. For metrics.
 using JobStateListener = std::function<void(JobKind kind, std::optional<JobState> from, JobState to)>;
 
 class JobManager;
@@ -106,7 +113,7 @@ class JobManager {
   // As Shutdown.
   ~JobManager();
 
-  // \error INVALID_ARGUMENT naming the field; NOT_FOUND for an unknown version or data set; FAILED_PRECONDITION where a class-conditional model or a schedule is needed and missing;
+  // \error INVALID_ARGUMENT naming the field; NOT_FOUND for an unknown version or data set; PERMISSION_DENIED for a data set's path;
   // ALREADY_EXISTS for a request_id that was used for another request; RESOURCE_EXHAUSTED if max_unfinished jobs wait; UNAVAILABLE after Shutdown.
   absl::StatusOr<Job> Submit(JobSpec spec, const SubmitOptions& options);
 
@@ -114,17 +121,18 @@ class JobManager {
   // \error INVALID_ARGUMENT for a page token of another request, or a page size out of range.
   absl::StatusOr<JobPage> List(const JobPageRequest& request) const;
 
-  // The running job ends before its next unit of device work; the returned job may still be RUNNING until then. A cancelled job stays as it is.
+  // The running job ends before its next unit of device work and is CANCELLING until then. A cancelled job stays as it is.
   // \error FAILED_PRECONDITION if it succeeded or failed.
   absl::StatusOr<Job> Cancel(std::string_view id);
-  // Likewise; its training state is saved first. A paused job stays as it is. \error FAILED_PRECONDITION if it is final.
+  // Likewise PAUSING; its training state is saved first. A paused job stays as it is. \error FAILED_PRECONDITION if it is final or CANCELLING.
   absl::StatusOr<Job> Pause(std::string_view id);
-  // A queued or running job stays as it is; a pause that has not taken effect yet is taken back. \error FAILED_PRECONDITION if it is final.
+  // A queued or running job stays as it is; a pause that has not taken effect yet is taken back. \error FAILED_PRECONDITION if it is final or
+  // CANCELLING.
   absl::StatusOr<Job> Resume(std::string_view id);
   // With its events and training states; what it published stays. \error FAILED_PRECONDITION if it is not final.
   absl::Status Delete(std::string_view id);
 
-  // Events from `from_sequence` (1 or less: from the first), those to come included. `notify` is called from any thread; it must return at once and
+  // Events from `from_sequence` (1 or less: from the first), those to come included; OUT_OF_RANGE if it is beyond the next event's. `notify` is called from any thread; it must return at once and
   // must not call the manager or destroy the watch: it wakes whoever calls Next.
   absl::StatusOr<std::unique_ptr<JobWatch>> Watch(std::string_view id, int64_t from_sequence, std::function<void()> notify);
 
@@ -134,9 +142,6 @@ class JobManager {
  private:
   friend class JobWatch;
   friend class JobContext;
-
-  // What the runner is asked to do to the running job.
-  enum class Stop { kNone, kCancel, kPause, kShutdown };
 
   struct Entry {
     Job job;
@@ -179,7 +184,6 @@ class JobManager {
   mutable absl::Mutex mutex_;
   std::map<std::string, Entry, std::less<>> jobs_ ABSL_GUARDED_BY(mutex_);
   std::string running_ ABSL_GUARDED_BY(mutex_);  // id; empty: none
-  Stop stop_ ABSL_GUARDED_BY(mutex_) = Stop::kNone;
   bool shutdown_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t next_order_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t id_state_ ABSL_GUARDED_BY(mutex_);

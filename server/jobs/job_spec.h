@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/finetune/trainer.h"
+#include "core/flow/schedule.h"
 
 namespace boss::server {
 
@@ -25,76 +26,95 @@ struct LoraSpec {
   double alpha = 4;
 };
 
-// Training options common to TrainJob and the second stage of DistillJob.
+// How weights are trained. TrainerOptions carries Adam, warmup, clipping, EMA and accumulation; its seed is set from the job's.
 struct TrainingSpec {
-  int64_t iterations = 1000;  // train steps
+  int64_t train_steps = 1000;
   int64_t batch_size = 32;
-  TrainerOptions trainer;     // trainer.seed is set from the job's seed
+  TrainerOptions trainer;
   int64_t checkpoint_interval = 500;  // train steps between saved training states
   int64_t metrics_interval = 10;      // train steps between metrics events
   int64_t preview_interval = 0;       // train steps between preview events; 0: none
   int64_t preview_samples = 16;
-  std::optional<LoraSpec> lora;  // absent: every parameter is trained
 };
 
 // Trains a flow from data and publishes its EMA weights as the next version of `output_model`.
 struct TrainSpec {
-  std::string output_model;
-  std::string architecture_json;  // a new model with random weights; or
-  std::string base_version;       // "name[@version|@alias]" to go on from. Exactly one of the two is set
   std::string dataset;            // see OpenDataset in core/io/image_dataset.h
+  std::string architecture_json;  // a new model with random weights; or
+  std::string init_model;         // "name[@version|@alias]" to go on from. Exactly one of the two is set
+  std::string output_model;
+  std::string output_alias;  // set to the published version; empty: none
   TrainingSpec training;
-  double label_dropout = 0.1;
+  double label_dropout = 0.1;  // class-conditional networks only
   bool flip = false;
+  std::string description;               // goes into the manifest
+  std::vector<std::string> label_names;  // empty: the data set's
   uint64_t seed = 0;
   int default_steps = 0;  // goes into the manifest
-  std::string note;       // goes into the manifest
 };
 
 // Stage 1: draws fine trajectories, builds the cost matrix, and attaches the schedules of every K to the version.
 struct OptimizeStepsizesSpec {
-  std::string version;  // "name[@version|@alias]"
-  int k_max = 100;
+  std::string model;  // "name[@version|@alias]"
+  int k_max = 100;    // 1 .. 1000
   int64_t num_samples = 100;  // trajectories
   double guidance_scale = 1.0;
   uint64_t seed = 0;
-  int64_t batch_size = 0;  // 0: the largest that keeps a batch's recorded trajectories within bounded memory
+  int64_t batch_size = 0;      // trajectories at a time; 0: as many as keep their states within 256 MiB, at most 64
+  bool unconditional = false;  // 'no label' instead of i mod num_classes for trajectory i
 };
 
-// A comparison of samplers on the same noises.
-struct EvaluationSpec {
-  int64_t num_samples = 0;  // 0: no evaluation
-  std::string dataset;      // reference of the Frechet distance; empty: none
-  std::string features;     // path of a TorchScript feature network; empty: the classifier beside the model
+// Which schedules an evaluation compares.
+struct ScheduleChoice {
+  bool uniform = true;
+  bool bellman = true;           // the version's own schedule, or the searched one
+  bool require_bellman = false;  // FAILED_PRECONDITION where a version has none, instead of leaving the row out
+};
+
+// Judges versions on given numbers of steps and schedules, on the same noises. Of a version that was straightened (or reflowed), only its
+// native schedules are judged, at their own steps, if any of `steps` is one of them.
+struct EvaluateSpec {
+  std::string model;                      // "name[@version|@alias]"
+  std::vector<std::string> other_models;  // judged after `model`
+  std::string baseline;    // whose fine Euler samples are the measure; empty: the parent of `model`, or `model` itself if it has none
+  std::vector<int> steps = {2, 4, 6, 8};
+  ScheduleChoice schedules;
+  SolverKind solver = SolverKind::kEuler;
+  int64_t num_samples = 1000;
+  int64_t batch_size = 0;  // 0: 64
+  uint64_t seed = 0;
+  double guidance_scale = 1.0;
+  int k_max = 100;  // steps of the fine sampler
+  // Data set of the Frechet distance. Absent: "fashion-mnist-test" if it is installed, the samples have its shape, and there are features; "": none.
+  std::optional<std::string> reference_dataset;
+  std::string feature_network;  // one of JobManagerOptions::feature_networks; empty: the classifier beside the model
+  bool unconditional = false;
+  bool include_fine = false;          // also a row for each version's own fine sampler
+  bool measure_straightness = false;  // k_max more evaluations per sample, of at most 64 samples
 };
 
 enum class DistillMethod { kStraighten, kReflow };
 
-// Both stages of BOSS, or the reflow baseline. Publishes the straightened EMA weights as the next version of `output_model`.
+// Both stages of BOSS, or the reflow baseline. Publishes the EMA weights as the next version of `output_model`.
 struct DistillSpec {
-  std::string teacher;       // "name[@version|@alias]"
-  std::string output_model;  // empty: the teacher's
-  int steps = 4;             // K
+  std::string model;  // the teacher, "name[@version|@alias]"
   DistillMethod method = DistillMethod::kStraighten;
-  OptimizeStepsizesSpec schedule;  // k_max, num_samples, batch_size of stage 1; version, guidance_scale and seed are taken from here
-  bool fresh_schedule = false;     // search again although the teacher has a schedule set
-  int64_t num_pairs = 1024;        // noises that trajectories are drawn from; each yields K segments, or one pair for reflow
-  double guidance_scale = 1.0;
+  int steps = 4;                 // K, at most k_max
+  std::optional<LoraSpec> lora;  // absent: every weight is trained
+  int k_max = 100;
+  int64_t num_samples = 100;    // stage 1: trajectories behind the cost matrix
+  bool fresh_schedule = false;  // search although the teacher has a schedule set for k_max and guidance_scale
+  int64_t num_noises = 1024;    // stage 2: each yields K segment pairs, or one pair for reflow
+  double held_out_share = 0.1;  // of the noises, in [0, 0.5]
   TrainingSpec training;
-  EvaluationSpec evaluation;
-  uint64_t seed = 0;
-  std::string note;
-};
-
-// Compares samplers of published versions: the fine teacher, and per K uniform and Bellman steps.
-struct EvaluateSpec {
-  std::vector<std::string> versions;  // "name[@version|@alias]"; at least one
-  std::string teacher;                // whose fine samples are the reference; empty: the first version
-  std::vector<int> steps;             // the K to compare; at least one
-  int k_max = 100;                    // steps of the fine reference
   double guidance_scale = 1.0;
-  EvaluationSpec evaluation;
+  std::optional<EvaluateSpec> evaluation;  // model, other_models, baseline and guidance_scale are taken from here; steps empty: K
+  std::string output_model;                // empty: the teacher's
+  std::string output_alias;                // set to the published version; empty: none
   uint64_t seed = 0;
+  int64_t batch_size = 0;  // trajectories at a time, as in OptimizeStepsizesSpec
+  bool unconditional = false;
+  std::string description;  // goes into the manifest
 };
 
 // The alternatives are in the order of JobKind.
@@ -102,7 +122,8 @@ using JobSpec = std::variant<TrainSpec, OptimizeStepsizesSpec, DistillSpec, Eval
 
 JobKind KindOf(const JobSpec& spec);
 
-// Ranges and what must be set; not whether models, data sets or schedules exist. \error INVALID_ARGUMENT naming the field as "train.batch_size", ...
+// Ranges and what must be set; not whether models, data sets or schedules exist. \error INVALID_ARGUMENT; the message begins with the field's name, as
+// "spec.training.batch_size: ".
 absl::Status ValidateSpec(const JobSpec& spec);
 
 // JSON with every field; equal specs give equal bytes.

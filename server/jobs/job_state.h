@@ -6,42 +6,38 @@
 
 namespace boss::server {
 
-enum class JobState { kQueued, kRunning, kPaused, kSucceeded, kFailed, kCancelled };
+enum class JobState { kQueued, kRunning, kPausing, kPaused, kCancelling, kSucceeded, kFailed, kCancelled };
 
 // What happens to a job.
 enum class JobAction {
   kStart,      // the runner takes it
   kPause,      // a client asks to pause it
   kResume,     // a client asks to go on with it
-  kInterrupt,  // the server stops, or stopped, under it
+  kCancel,     // a client asks to end it
+  kInterrupt,  // its run ended before its work was done: as a client asked, or because the server stops or had stopped
   kSucceed,
   kFail,       // an error of its own, or its deadline
-  kCancel,     // a client asks to end it
 };
 
 // The state after `action`, or nullopt where it is not allowed:
 //
-//   QUEUED  --start-->     RUNNING
-//   QUEUED  --pause-->     PAUSED
-//   QUEUED  --fail-->      FAILED      (deadline)
-//   QUEUED  --cancel-->    CANCELLED
-//   RUNNING --pause-->     PAUSED      (its training state is saved first)
-//   RUNNING --interrupt--> QUEUED      (runs again at the next start of the server, from its training state)
-//   RUNNING --succeed-->   SUCCEEDED
-//   RUNNING --fail-->      FAILED
-//   RUNNING --cancel-->    CANCELLED
-//   PAUSED  --resume-->    QUEUED
-//   PAUSED  --fail-->      FAILED      (deadline)
-//   PAUSED  --cancel-->    CANCELLED
+//   QUEUED      start -> RUNNING      pause -> PAUSED        cancel -> CANCELLED     fail -> FAILED (deadline)
+//   RUNNING     pause -> PAUSING      cancel -> CANCELLING   interrupt -> QUEUED     succeed -> SUCCEEDED   fail -> FAILED
+//   PAUSING     resume -> RUNNING     cancel -> CANCELLING   interrupt -> PAUSED     succeed -> SUCCEEDED   fail -> FAILED
+//   PAUSED      resume -> QUEUED      cancel -> CANCELLED    fail -> FAILED (deadline)
+//   CANCELLING  interrupt -> CANCELLED                       succeed -> SUCCEEDED    fail -> FAILED
 //
-// SUCCEEDED, FAILED and CANCELLED are final.
+// SUCCEEDED, FAILED and CANCELLED are final. A job that goes from RUNNING to QUEUED, or from PAUSED to QUEUED, goes on from its training state.
 std::optional<JobState> NextState(JobState state, JobAction action);
 
 bool IsFinal(JobState state);
+// RUNNING, PAUSING and CANCELLING: the runner has it.
+bool IsActive(JobState state);
 
 // "QUEUED", ...
 std::string_view JobStateName(JobState state);
 std::optional<JobState> ParseJobState(std::string_view name);
+// "start", ...
 std::string_view JobActionName(JobAction action);
 
 }  // namespace boss::server

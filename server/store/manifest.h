@@ -24,21 +24,24 @@ struct VersionKey {
   friend auto operator<=>(const VersionKey&, const VersionKey&) = default;
 };
 
-// One line of an evaluation table.
+// One line of an evaluation table: a version with one schedule, judged against the fine sampler of a baseline on the same noises.
 struct EvaluationRow {
-  std::string sampler;  // "teacher", "uniform", "bellman", "straightened", "reflow", ...: what is compared
-  std::string version;  // "name@version"; empty for a version that is not published yet
-  int steps = 0;        // solver steps
-  std::string schedule;  // "uniform", "bellman" or "explicit"
+  std::string label;     // what the row is: "fine", "uniform", "bellman", "straightened", "reflow"
+  std::string version;   // "name@version"; empty for a version that is not published yet
+  int steps = 0;         // solver steps
+  std::string schedule;  // "uniform" or "bellman"
+  std::string schedule_set;  // name of the set that the schedule is from; empty: none
   SolverKind solver = SolverKind::kEuler;
   double guidance_scale = 1.0;
-  int64_t nfe = 0;          // velocity evaluations per sample
+  int64_t nfe = 0;  // velocity evaluations per sample
   int64_t num_samples = 0;
-  std::optional<double> trajectory_error;  // RMSE against the fine samples of the same noises
-  std::optional<double> frechet_distance;
-  std::string features;  // which features the distance is of
-  std::optional<double> straightness;
-  double samples_per_second = 0;
+  double trajectory_error = 0;             // RMSE against the baseline's fine samples
+  std::optional<double> straightness;      // along the version's own fine path
+  std::optional<double> frechet_distance;  // to a reference data set
+  std::string features;                    // which features the distance is of
+  double samples_per_second = 0;           // of the sampler alone, while the device may have been shared
+  std::string baseline;                    // "name@version"
+  int baseline_steps = 0;
 };
 
 // A schedule that a version was trained for. Sampling with as many steps uses it before any schedule that was searched later.
@@ -66,7 +69,7 @@ struct Manifest {
   std::optional<AdapterInfo> adapter;
   std::vector<NativeSchedule> schedules;
   std::vector<EvaluationRow> evaluation;
-  std::string note;  // how it came about, for people
+  std::string description;  // for people
   absl::Time create_time = absl::UnixEpoch();
   std::map<std::string, std::string> sha256;  // by file name, lower-case hexadecimal; filled in by the store
 };
@@ -76,11 +79,22 @@ std::string ManifestToJson(const Manifest& manifest);
 // \error DATA_LOSS naming the key that is missing or of another type; FAILED_PRECONDITION for a newer format.
 absl::StatusOr<Manifest> ManifestFromJson(std::string_view json);
 
-std::string ScheduleSetToJson(const ScheduleSet& set);
-// \error DATA_LOSS, also for knots that are no path through the grid.
-absl::StatusOr<ScheduleSet> ScheduleSetFromJson(std::string_view json);
+// A searched schedule set as the store keeps it.
+struct StoredScheduleSet {
+  ScheduleSet set;
+  uint64_t seed = 0;   // of the trajectories' noises
+  std::string job_id;  // that made it; empty: imported
+  absl::Time create_time = absl::UnixEpoch();
 
-std::string EvaluationRowToJson(const EvaluationRow& row);
-absl::StatusOr<EvaluationRow> EvaluationRowFromJson(std::string_view json);
+  // "bellman-euler-g<guidance>-k<k_max>": unique within a version.
+  std::string Name() const;
+};
+
+// The guidance scale as it stands in names: 6 significant digits.
+std::string FormatGuidance(double guidance_scale);
+
+std::string ScheduleSetToJson(const StoredScheduleSet& set);
+// \error DATA_LOSS, also for knots that are no path through the grid.
+absl::StatusOr<StoredScheduleSet> ScheduleSetFromJson(std::string_view json);
 
 }  // namespace boss::server

@@ -2,7 +2,7 @@
 //
 //   <data>/models/<name>/<version>/        immutable: manifest.json, model.safetensors or adapter.safetensors, auxiliary files
 //   <data>/models/<name>/aliases.json      {"aliases": {alias: version}, "next_version": n}, replaced atomically
-//   <data>/models/<name>/schedules/<version>/g<guidance>-k<k_max>.json
+//   <data>/models/<name>/schedules/<version>/<set's name>.json
 //   <data>/staging/                        what is not yet published; emptied by Open
 //
 // A version appears whole or not at all: its files are written to <data>/staging and flushed, the folder is flushed, renamed into place, and
@@ -108,13 +108,13 @@ class ModelStore {
   // The path of a file beside the weights. NOT_FOUND if the version has none of that name; DATA_LOSS if it does not match its SHA-256.
   absl::StatusOr<std::string> AuxiliaryFile(const VersionKey& key, std::string_view file_name) const;
 
-  // Attaches a schedule set, in place of an earlier one of the same guidance scale and k_max: a search that is run again may go on where it
-  // stopped. \error INVALID_ARGUMENT for a set that is not complete.
-  absl::Status AddScheduleSet(const VersionKey& key, const ScheduleSet& set);
-  // The set for that guidance scale (compared as 6 significant digits) and k_max, or for the largest k_max if `k_max` is 0. \error NOT_FOUND.
-  absl::StatusOr<ScheduleSet> FindScheduleSet(const VersionKey& key, double guidance_scale, int k_max = 0) const;
+  // Attaches a schedule set, in place of an earlier one of the same name: a search that is run again replaces its result.
+  // \error INVALID_ARGUMENT for a set that is not complete.
+  absl::Status AddScheduleSet(const VersionKey& key, const StoredScheduleSet& set);
+  // The set for that guidance scale (compared as FormatGuidance writes it) and k_max, or for the largest k_max if `k_max` is 0. \error NOT_FOUND.
+  absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> FindScheduleSet(const VersionKey& key, double guidance_scale, int k_max = 0) const;
   // All sets of the version, by guidance scale, then k_max.
-  absl::StatusOr<std::vector<ScheduleSet>> ListScheduleSets(const VersionKey& key) const;
+  absl::StatusOr<std::vector<std::shared_ptr<const StoredScheduleSet>>> ListScheduleSets(const VersionKey& key) const;
   // What sampling with `steps` solver steps on the best schedule uses: the version's native schedule of as many steps and that guidance scale,
   // else that of FindScheduleSet. \error NOT_FOUND; INVALID_ARGUMENT if a set exists and steps is outside [1, k_max].
   absl::StatusOr<NativeSchedule> FindSchedule(const VersionKey& key, int steps, double guidance_scale) const;
@@ -129,6 +129,7 @@ class ModelStore {
   struct Version {
     absl::StatusOr<Manifest> manifest;
     int64_t size_bytes = 0;
+    std::map<std::string, std::shared_ptr<const StoredScheduleSet>> schedule_sets;  // by name
   };
   struct Model {
     std::map<int64_t, Version> versions;
