@@ -1,0 +1,208 @@
+#include "server/engine/model_registry.h"
+
+#include <ATen/ATen.h>
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/error_details.h"
+#include "core/base/status_macros.h"
+#include "core/base/torch_guard.h"
+#include "core/nets/factory.h"
+
+namespace boss::server {
+namespace {
+
+ModelShape ShapeOf(const VelocityModel& network) {
+  return {.parameter_count = ParameterCount(network),
+          .sample_shape = network.SampleShape(),
+          .num_classes = network.NumClasses()};
+}
+
+}  // namespace
+
+std::optional<ModelState> NextModelState(ModelState state, ModelEvent event) {
+  using enum ModelState;
+  switch (event) {
+    case ModelEvent::kLoad:
+      if (state == kUnloaded || state == kFailed) return kLoading;
+      break;
+    case ModelEvent::kLoaded:
+      if (state == kLoading) return kReady;
+      break;
+    case ModelEvent::kFailed:
+      if (state == kLoading) return kFailed;
+      break;
+    case ModelEvent::kUnload:
+      if (state == kReady) return kUnloading;
+      if (state == kFailed) return kUnloaded;
+      break;
+    case ModelEvent::kReleased:
+      if (state == kUnloading) return kUnloaded;
+      break;
+  }
+  return std::nullopt;
+}
+
+std::string_view ModelStateName(ModelState state) {
+  switch (state) {
+    case ModelState::kUnloaded:
+      return "UNLOADED";
+    case ModelState::kLoading:
+      return "LOADING";
+    case ModelState::kReady:
+      return "READY";
+    case ModelState::kUnloading:
+      return "UNLOADING";
+    case ModelState::kFailed:
+      return "FAILED";
+  }
+  return "";
+}
+
+ModelRegistry::ModelRegistry(const ModelStore& store, at::Device device) : store_(store), device_(device) {}
+
+ModelRegistry::~ModelRegistry() {
+  std::vector<Callback> waiting;
+  {
+    absl::MutexLock lock(&state_->mutex);
+    for (auto& [key, entry] : state_->entries) {
+      for (Callback& done : entry.waiting) waiting.push_back(std::move(done));
+      entry.waiting.clear();
+    }
+  }
+  for (const Callback& done : waiting) done(absl::UnavailableError("the server is shutting down"));
+  loader_.Shutdown();
+  // Models die after this only where somebody still uses them. They must not die under the mutex, which their release takes.
+  std::vector<std::shared_ptr<const LoadedModel>> models;
+  absl::MutexLock lock(&state_->mutex);
+  for (auto& [key, entry] : state_->entries) models.push_back(std::move(entry.model));
+  state_->entries.clear();
+}
+
+bool ModelRegistry::Apply(Entry& entry, ModelEvent event) {
+  const std::optional<ModelState> next = NextModelState(entry.state, event);
+  if (next) entry.state = *next;
+  return next.has_value();
+}
+
+void ModelRegistry::Acquire(const VersionKey& key, Callback done) {
+  std::shared_ptr<const LoadedModel> ready;
+  {
+    absl::MutexLock lock(&state_->mutex);
+    Entry& entry = state_->entries[key];
+    if (entry.state == ModelState::kReady) {
+      ready = entry.model;
+    } else if (entry.state != ModelState::kUnloading) {
+      entry.waiting.push_back(std::move(done));
+      if (Apply(entry, ModelEvent::kLoad)) loader_.Post([this, key] { Load(key); });
+      return;
+    }
+  }
+  if (ready) {
+    done(std::move(ready));
+  } else {
+    done(WithRetryDelay(absl::UnavailableError(absl::StrCat(key.ToString(), " is being unloaded")), absl::Seconds(1)));
+  }
+}
+
+absl::StatusOr<std::unique_ptr<LoadedModel>> ModelRegistry::LoadFromStore(const VersionKey& key) const {
+  BOSS_ASSIGN_OR_RETURN(VersionInfo info, store_.GetVersion(key));
+  BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> network, store_.LoadVersionModel(key));
+  return GuardTorch(absl::StrCat("loading ", key.ToString()), [&]() -> absl::StatusOr<std::unique_ptr<LoadedModel>> {
+    network->To(device_);
+    auto model = std::make_unique<LoadedModel>();
+    model->key = key;
+    model->manifest = std::move(info.manifest);
+    for (const auto& [name, tensor] : network->State()) model->memory_bytes += static_cast<int64_t>(tensor.nbytes());
+    model->network = std::move(network);
+    return model;
+  });
+}
+
+void ModelRegistry::Load(const VersionKey& key) {
+  {
+    absl::MutexLock lock(&state_->mutex);
+    if (state_->entries[key].waiting.empty()) return;  // the registry is going away and has told them
+  }
+  absl::StatusOr<std::unique_ptr<LoadedModel>> loaded = LoadFromStore(key);
+  absl::StatusOr<std::shared_ptr<const LoadedModel>> result = absl::InternalError("not loaded");
+  if (loaded.ok()) {
+    // Whoever lets go of the last reference reports that the memory is free, even after the registry has gone.
+    result = std::shared_ptr<const LoadedModel>(loaded->release(), [state = std::weak_ptr(state_)](const LoadedModel* model) {
+      const VersionKey released = model->key;
+      delete model;
+      if (const std::shared_ptr<State> alive = state.lock()) {
+        absl::MutexLock lock(&alive->mutex);
+        const auto entry = alive->entries.find(released);
+        if (entry != alive->entries.end() && Apply(entry->second, ModelEvent::kReleased)) entry->second.memory_bytes = 0;
+      }
+    });
+  } else {
+    result = loaded.status();
+  }
+  std::vector<Callback> waiting;
+  {
+    absl::MutexLock lock(&state_->mutex);
+    Entry& entry = state_->entries[key];
+    waiting.swap(entry.waiting);
+    if (result.ok()) {
+      Apply(entry, ModelEvent::kLoaded);
+      entry.model = *result;
+      entry.memory_bytes = (*result)->memory_bytes;
+      entry.error = absl::OkStatus();
+      state_->shapes[key] = ShapeOf(*(*result)->network);
+    } else {
+      Apply(entry, ModelEvent::kFailed);
+      entry.error = result.status();
+    }
+  }
+  for (const Callback& done : waiting) done(result);
+}
+
+absl::Status ModelRegistry::Unload(const VersionKey& key) {
+  std::shared_ptr<const LoadedModel> released;  // its deleter takes the mutex
+  absl::MutexLock lock(&state_->mutex);
+  const auto found = state_->entries.find(key);
+  if (found == state_->entries.end()) return absl::OkStatus();
+  Entry& entry = found->second;
+  if (entry.state == ModelState::kLoading) {
+    return WithRetryDelay(absl::UnavailableError(absl::StrCat(key.ToString(), " is being loaded")), absl::Seconds(1));
+  }
+  if (Apply(entry, ModelEvent::kUnload)) {
+    released = std::move(entry.model);
+    entry.error = absl::OkStatus();
+  }
+  return absl::OkStatus();
+}
+
+ModelStatus ModelRegistry::Status(const VersionKey& key) const {
+  absl::MutexLock lock(&state_->mutex);
+  const auto found = state_->entries.find(key);
+  if (found == state_->entries.end()) return {.key = key};
+  const Entry& entry = found->second;
+  return {.key = key, .state = entry.state, .error = entry.error, .memory_bytes = entry.memory_bytes};
+}
+
+int64_t ModelRegistry::NumReady() const {
+  absl::MutexLock lock(&state_->mutex);
+  int64_t count = 0;
+  for (const auto& [key, entry] : state_->entries) count += entry.state == ModelState::kReady;
+  return count;
+}
+
+absl::StatusOr<ModelShape> ModelRegistry::Shape(const VersionKey& key) {
+  {
+    absl::MutexLock lock(&state_->mutex);
+    const auto found = state_->shapes.find(key);
+    if (found != state_->shapes.end()) return found->second;
+  }
+  BOSS_ASSIGN_OR_RETURN(const VersionInfo info, store_.GetVersion(key));
+  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> network,
+                        CreateModel(info.manifest.architecture_json, /*seed=*/0));
+  const ModelShape shape = ShapeOf(*network);
+  absl::MutexLock lock(&state_->mutex);
+  return state_->shapes.try_emplace(key, shape).first->second;
+}
+
+}  // namespace boss::server

@@ -1,0 +1,118 @@
+// Which model versions are in memory.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "core/flow/velocity_model.h"
+#include "server/engine/thread_pool.h"
+#include "server/store/model_store.h"
+
+namespace boss::server {
+
+// The life of one version in memory.
+//
+//   UNLOADED  --load-->      LOADING
+//   LOADING   --loaded-->    READY
+//   LOADING   --failed-->    FAILED      (the error is kept)
+//   FAILED    --load-->      LOADING     (tries again)
+//   FAILED    --unload-->    UNLOADED
+//   READY     --unload-->    UNLOADING   (nobody new gets it)
+//   UNLOADING --released-->  UNLOADED    (the last user has let it go)
+enum class ModelState { kUnloaded, kLoading, kReady, kUnloading, kFailed };
+enum class ModelEvent { kLoad, kLoaded, kFailed, kUnload, kReleased };
+
+// The state after `event`; nullopt where it changes nothing.
+std::optional<ModelState> NextModelState(ModelState state, ModelEvent event);
+// "UNLOADED", ...
+std::string_view ModelStateName(ModelState state);
+
+// A version in memory. Immutable and shared by everyone who samples from it.
+struct LoadedModel {
+  VersionKey key;
+  Manifest manifest;
+  std::shared_ptr<const VelocityModel> network;  // on the registry's device
+  int64_t memory_bytes = 0;                      // of its tensors
+};
+
+// What the network's description says, without its weights.
+struct ModelShape {
+  int64_t parameter_count = 0;
+  std::vector<int64_t> sample_shape;
+  int64_t num_classes = 0;
+};
+
+struct ModelStatus {
+  VersionKey key;
+  ModelState state = ModelState::kUnloaded;
+  absl::Status error;  // with kFailed
+  int64_t memory_bytes = 0;
+};
+
+// Loads published versions onto one device, each once, on a thread of its own. A version that cannot be loaded (DATA_LOSS, RESOURCE_EXHAUSTED)
+// fails whoever asked for it and nobody else. Thread-safe.
+class ModelRegistry {
+ public:
+  using Callback = std::function<void(absl::StatusOr<std::shared_ptr<const LoadedModel>>)>;
+
+  // `store` must outlive the registry.
+  ModelRegistry(const ModelStore& store, at::Device device);
+  // Fails the loads that have not begun with UNAVAILABLE and waits for the one that has.
+  ~ModelRegistry();
+  ModelRegistry(const ModelRegistry&) = delete;
+  ModelRegistry& operator=(const ModelRegistry&) = delete;
+
+  // Gives `done` the version, loading it first if need be. `done` runs once: here if the version is READY, otherwise on the loading thread; it must not block.
+  // Errors are those of ModelStore::LoadVersionModel and of moving it to the device; UNAVAILABLE while the version is UNLOADING.
+  void Acquire(const VersionKey& key, Callback done);
+
+  // Lets go of the version; those who use it keep it until they are done. Unloading what is not loaded changes nothing.
+  // \error UNAVAILABLE while it is LOADING.
+  absl::Status Unload(const VersionKey& key);
+
+  ModelStatus Status(const VersionKey& key) const;
+  // Of READY versions.
+  int64_t NumReady() const;
+
+  // Builds the network once a version, with random weights, if the version has not been loaded yet. Blocks. \error as CreateModel.
+  absl::StatusOr<ModelShape> Shape(const VersionKey& key);
+
+  at::Device device() const { return device_; }
+
+ private:
+  struct Entry {
+    ModelState state = ModelState::kUnloaded;
+    absl::Status error;
+    int64_t memory_bytes = 0;
+    std::shared_ptr<const LoadedModel> model;  // with kReady
+    std::vector<Callback> waiting;             // with kLoading
+  };
+  // Outlives the registry where users of its models do: they report their release here.
+  struct State {
+    mutable absl::Mutex mutex;
+    std::map<VersionKey, Entry> entries ABSL_GUARDED_BY(mutex);
+    std::map<VersionKey, ModelShape> shapes ABSL_GUARDED_BY(mutex);
+  };
+
+  void Load(const VersionKey& key);
+  absl::StatusOr<std::unique_ptr<LoadedModel>> LoadFromStore(const VersionKey& key) const;
+  // Applies `event` where it changes something. \return whether it did.
+  static bool Apply(Entry& entry, ModelEvent event);
+
+  const ModelStore& store_;
+  const at::Device device_;
+  const std::shared_ptr<State> state_ = std::make_shared<State>();
+  ThreadPool loader_{1};
+};
+
+}  // namespace boss::server

@@ -1,0 +1,205 @@
+#include "server/engine/resolve_request.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/base/error_details.h"
+#include "core/base/status_macros.h"
+
+namespace boss::server {
+namespace {
+
+std::string ShapeText(absl::Span<const int64_t> shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
+
+absl::StatusOr<Condition> ResolveCondition(const SampleRequest& request, const VelocityModel& network) {
+  Condition condition;
+  const int64_t num_classes = network.NumClasses();
+  const int64_t given = static_cast<int64_t>(request.class_labels.size());
+  if (given == 0) {
+    if (request.guidance_scale != 1.0) {
+      return FieldError("guidance_scale", absl::StrCat("guidance needs class_labels, got a scale of ",
+                                                       request.guidance_scale, " and no labels"));
+    }
+    return condition;
+  }
+  if (num_classes == 0) {
+    return FieldError("class_labels", absl::StrCat("the model takes no labels, got ", given));
+  }
+  if (given != 1 && given != request.num_samples) {
+    return FieldError("class_labels",
+                      absl::StrCat("there must be none, 1 or ", request.num_samples, " (num_samples) of them, got ", given));
+  }
+  std::vector<int64_t> labels = request.class_labels;
+  for (int64_t& label : labels) {
+    if (label < -1 || label >= num_classes) {
+      return FieldError("class_labels",
+                        absl::StrCat("must be in [0, ", num_classes, "), or -1 for no label, got ", label));
+    }
+    if (label == -1) label = num_classes;  // the network's own index of 'no label'
+  }
+  labels.resize(request.num_samples, labels.front());
+  condition.class_labels = at::tensor(labels, at::kLong);
+  condition.guidance_scale = request.guidance_scale;
+  return condition;
+}
+
+absl::StatusOr<at::Tensor> ResolveNoise(const SampleRequest& request, absl::Span<const int64_t> sample_shape) {
+  if (request.initial_noise.empty() && request.initial_noise_shape.empty()) return at::Tensor();
+  std::vector<int64_t> expected{request.num_samples};
+  expected.insert(expected.end(), sample_shape.begin(), sample_shape.end());
+  const int64_t elements = std::accumulate(expected.begin(), expected.end(), int64_t{1}, std::multiplies<>());
+  if (request.initial_noise_shape != expected || static_cast<int64_t>(request.initial_noise.size()) != elements) {
+    return FieldError("initial_noise", absl::StrCat("must have the shape ", ShapeText(expected), ", got ",
+                                                    ShapeText(request.initial_noise_shape), " with ",
+                                                    request.initial_noise.size(), " values"));
+  }
+  if (!std::all_of(request.initial_noise.begin(), request.initial_noise.end(), [](float x) { return std::isfinite(x); })) {
+    return FieldError("initial_noise", "must be finite, got NaN or infinity");
+  }
+  return at::tensor(request.initial_noise).reshape(expected);
+}
+
+absl::StatusOr<SampleFormat> ResolveFormat(SampleFormat format, absl::Span<const int64_t> sample_shape) {
+  const bool is_image = sample_shape.size() == 3;
+  const bool has_png = is_image && (sample_shape[0] == 1 || sample_shape[0] == 3);
+  if (format == SampleFormat::kDefault) return has_png ? SampleFormat::kPng : SampleFormat::kFloat32;
+  if (format == SampleFormat::kPng && !has_png) {
+    return FieldError("output_format", absl::StrCat("PNG needs samples of 1 or 3 channels, height and width; the model's are ",
+                                                    ShapeText(sample_shape)));
+  }
+  if (format == SampleFormat::kUint8 && !is_image) {
+    return FieldError("output_format", absl::StrCat("UINT8 needs samples of channels, height and width; the model's are ",
+                                                    ShapeText(sample_shape)));
+  }
+  return format;
+}
+
+absl::Status ScheduleMissing(const VersionKey& version, double guidance_scale) {
+  return WithReason(
+      absl::FailedPreconditionError(absl::StrCat(
+          version.ToString(), " has no Bellman schedule for guidance scale ", guidance_scale,
+          ": make one with Jobs.OptimizeStepsizesJob {spec: {model: \"", version.ToString(),
+          "\", guidance_scale: ", guidance_scale, "}}, or ask for SCHEDULE_KIND_UNIFORM")),
+      "SCHEDULE_MISSING");
+}
+
+// The Bellman schedule proper, where a version's native schedule of as many steps is a uniform one.
+absl::StatusOr<NativeSchedule> BellmanFromSet(const ModelStore& store, const VersionKey& version, int steps, double guidance_scale) {
+  BOSS_ASSIGN_OR_RETURN(const ScheduleSet set, store.FindScheduleSet(version, guidance_scale));
+  if (steps > set.k_max) {
+    return absl::InvalidArgumentError(absl::StrCat("must be in [1, ", set.k_max, "] (k_max of the schedules), got ", steps));
+  }
+  return NativeSchedule{.kind = "bellman", .guidance_scale = guidance_scale, .k_max = set.k_max, .schedule = set.schedules[steps - 1]};
+}
+
+struct ResolvedGrid {
+  TimeGrid time_grid;
+  ScheduleChoice schedule = ScheduleChoice::kUniform;
+};
+
+absl::StatusOr<ResolvedGrid> ResolveGrid(const SampleRequest& request, const LoadedModel& model, const ModelStore& store,
+                                         const SamplingLimits& limits) {
+  if (request.schedule == ScheduleChoice::kExplicit) {
+    absl::StatusOr<TimeGrid> grid = TimeGrid::Create(request.time_grid);
+    if (!grid.ok()) return FieldError("time_grid", grid.status().message());
+    return ResolvedGrid{*std::move(grid), ScheduleChoice::kExplicit};
+  }
+  const int version_steps = model.manifest.default_steps > 0 ? model.manifest.default_steps : limits.default_steps;
+  const int steps = request.steps > 0 ? request.steps : version_steps;
+  // Schedules are searched for Euler steps; another solver visits those times only if it is told to.
+  const bool wants_best = request.schedule == ScheduleChoice::kBest && request.solver == SolverKind::kEuler;
+  if (request.schedule != ScheduleChoice::kBellman && !wants_best) return ResolvedGrid{TimeGrid::Uniform(steps)};
+
+  absl::StatusOr<NativeSchedule> found = store.FindSchedule(model.key, steps, request.guidance_scale);
+  if (request.schedule == ScheduleChoice::kBellman) {
+    if (found.ok() && found->kind != "bellman") found = BellmanFromSet(store, model.key, steps, request.guidance_scale);
+    if (absl::IsNotFound(found.status())) return ScheduleMissing(model.key, request.guidance_scale);
+    if (absl::IsInvalidArgument(found.status())) return FieldError("steps", found.status().message());
+  } else if (absl::IsNotFound(found.status()) || absl::IsInvalidArgument(found.status())) {
+    return ResolvedGrid{TimeGrid::Uniform(steps)};
+  }
+  if (!found.ok()) return found.status();
+  if (found->kind != "bellman") return ResolvedGrid{TimeGrid::Uniform(steps)};
+  return ResolvedGrid{found->schedule.time_grid, ScheduleChoice::kBellman};
+}
+
+}  // namespace
+
+absl::Status CheckRequest(const SampleRequest& request, const SamplingLimits& limits) {
+  if (request.model.empty()) return FieldError("model", "is required");
+  if (request.num_samples < 1 || request.num_samples > limits.max_samples_per_request) {
+    return FieldError("num_samples",
+                      absl::StrCat("must be in [1, ", limits.max_samples_per_request, "], got ", request.num_samples));
+  }
+  const bool is_explicit = request.schedule == ScheduleChoice::kExplicit;
+  const int grid_steps = static_cast<int>(request.time_grid.size()) - 1;
+  if (request.steps < 0 || std::max(request.steps, grid_steps) > limits.max_steps) {
+    return FieldError("steps", absl::StrCat("must be in [1, ", limits.max_steps, "], or 0 for the model's default, got ",
+                                            std::max(request.steps, grid_steps)));
+  }
+  if (is_explicit && request.steps != 0 && request.steps != grid_steps) {
+    return FieldError("steps", absl::StrCat("must be 0 or agree with time_grid, which has ", grid_steps, " steps, got ",
+                                            request.steps));
+  }
+  if (!is_explicit && !request.time_grid.empty()) {
+    return FieldError("time_grid", "is for SCHEDULE_KIND_EXPLICIT alone");
+  }
+  if (request.solver == SolverKind::kRk45 && (is_explicit || request.schedule == ScheduleChoice::kBellman)) {
+    return FieldError("schedule", "rk45 chooses its own times and takes no schedule");
+  }
+  if (request.solver != SolverKind::kEuler && request.schedule == ScheduleChoice::kBellman) {
+    return FieldError("solver", absl::StrCat("Bellman schedules are for euler, got ", SolverName(request.solver)));
+  }
+  if (!std::isfinite(request.guidance_scale) || request.guidance_scale < 0) {
+    return FieldError("guidance_scale", absl::StrCat("must be finite and at least 0, got ", request.guidance_scale));
+  }
+  if (!(request.rtol > 0 && std::isfinite(request.rtol))) {
+    return FieldError("rtol", absl::StrCat("must be finite and above 0, got ", request.rtol));
+  }
+  if (!(request.atol > 0 && std::isfinite(request.atol))) {
+    return FieldError("atol", absl::StrCat("must be finite and above 0, got ", request.atol));
+  }
+  if (request.preview_interval < 0) {
+    return FieldError("preview_interval", absl::StrCat("must be at least 0, got ", request.preview_interval));
+  }
+  if (request.priority < -100 || request.priority > 100) {
+    return FieldError("priority", absl::StrCat("must be in [-100, 100], got ", request.priority));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ResolvedRequest> ResolveRequest(const SampleRequest& request, std::shared_ptr<const LoadedModel> model,
+                                               const ModelStore& store, const SamplingLimits& limits) {
+  const std::vector<int64_t> sample_shape = model->network->SampleShape();
+  ResolvedRequest resolved;
+  BOSS_ASSIGN_OR_RETURN(resolved.condition, ResolveCondition(request, *model->network));
+  BOSS_ASSIGN_OR_RETURN(resolved.initial_noise, ResolveNoise(request, sample_shape));
+  BOSS_ASSIGN_OR_RETURN(resolved.format, ResolveFormat(request.format, sample_shape));
+  BOSS_ASSIGN_OR_RETURN(ResolvedGrid grid, ResolveGrid(request, *model, store, limits));
+
+  AcceptedRequest& accepted = resolved.accepted;
+  accepted.version = model->key;
+  accepted.solver = request.solver;
+  accepted.guidance_scale = resolved.condition.guidance_scale;
+  accepted.schedule = grid.schedule;
+  if (request.solver != SolverKind::kRk45) {
+    const absl::Span<const double> times = grid.time_grid.times();
+    accepted.time_grid.assign(times.begin(), times.end());
+    accepted.steps = grid.time_grid.steps();
+    const int64_t evaluations_per_step = request.solver == SolverKind::kHeun ? 2 : 1;
+    accepted.nfe = accepted.steps * evaluations_per_step * EvaluationsPerCall(resolved.condition);
+  }
+  resolved.solver = {.solver = request.solver, .time_grid = std::move(grid.time_grid), .rtol = request.rtol, .atol = request.atol};
+  resolved.model = std::move(model);
+  return resolved;
+}
+
+}  // namespace boss::server

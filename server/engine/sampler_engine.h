@@ -1,0 +1,112 @@
+// Serves sampling requests: many at a time, one solver step after another on one device.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "core/base/clock.h"
+#include "server/device/device_worker.h"
+#include "server/engine/model_registry.h"
+#include "server/engine/resolve_request.h"
+#include "server/engine/sample_request.h"
+#include "server/engine/thread_pool.h"
+#include "server/metrics/metrics.h"
+#include "server/store/model_store.h"
+
+namespace boss::server {
+
+struct SamplerEngineOptions {
+  SamplingLimits limits;
+  int64_t max_batch = 64;            // samples that go through the network together
+  int64_t max_queued_samples = 16384;  // of all requests that have not finished; at least limits.max_samples_per_request
+  // Data that a client has not taken yet. Beyond it the request's batches pause until the client catches up.
+  int64_t max_unread_bytes = 8 << 20;
+  int host_threads = 2;  // resolve requests and encode samples
+};
+
+// A request's way:
+//
+//   Submit -> PREPARING (its model is loaded, its fields are checked) -> ACTIVE (its batches run) -> DONE (OnDone is on its way)
+//
+// Active requests take turns: of those with the highest priority, the one whose last turn is longest ago gets one solver step. A request is
+// cancelled, or found to be beyond its deadline, between two steps.
+//
+// Thread-safe. `store`, `registry`, `worker` and `clock` outlive the engine; handles must not be used after it.
+class SamplerEngine {
+ public:
+  SamplerEngine(SamplerEngineOptions options, const ModelStore& store, ModelRegistry& registry, DeviceWorker& worker,
+                EngineMetrics metrics, const Clock& clock);
+  // Ends what is open with UNAVAILABLE. The device worker must still run.
+  ~SamplerEngine();
+  SamplerEngine(const SamplerEngine&) = delete;
+  SamplerEngine& operator=(const SamplerEngine&) = delete;
+
+  // Returns at once; everything else is told to `sink`, possibly before this returns. On an error `sink` hears nothing.
+  // \error INVALID_ARGUMENT with the field; RESOURCE_EXHAUSTED with a retry delay if max_queued_samples would be exceeded; UNAVAILABLE after
+  // StopAccepting(). Told to the sink: NOT_FOUND, DATA_LOSS, FAILED_PRECONDITION, INVALID_ARGUMENT of ResolveRequest, DEADLINE_EXCEEDED, ...
+  absl::StatusOr<std::shared_ptr<SampleHandle>> Submit(SampleRequest request, std::shared_ptr<SampleSink> sink)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  void StopAccepting() ABSL_LOCKS_EXCLUDED(mutex_);
+  // Ends every open request with `reason`.
+  void CancelAll(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Waits until no request is open. \return false if that takes longer than until `deadline`, by the system's clock.
+  bool WaitIdle(absl::Time deadline) const ABSL_LOCKS_EXCLUDED(mutex_);
+
+  int64_t queued_samples() const ABSL_LOCKS_EXCLUDED(mutex_);
+  const SamplerEngineOptions& options() const { return options_; }
+
+ private:
+  class Request;
+  using RequestPtr = std::shared_ptr<Request>;
+
+  void Prepare(const RequestPtr& request);
+  void Admit(const RequestPtr& request, absl::StatusOr<std::shared_ptr<const LoadedModel>> model);
+  // One solver step of the request whose turn it is; on the device's thread.
+  void RunUnit();
+  void Deliver(const RequestPtr& request, StepOutcome outcome);
+  void Encode(const RequestPtr& request, const SampleBatch& batch, bool is_preview);
+  void SendProgress(const RequestPtr& request);
+
+  void Cancel(const RequestPtr& request, absl::Status reason);
+  void Consumed(const RequestPtr& request, int64_t bytes);
+  // To DONE, with the status that OnDone will get.
+  void Finish(const RequestPtr& request, absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_);
+  void FinishLocked(const RequestPtr& request, absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Release(const RequestPtr& request, int64_t samples) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  RequestPtr NextTurn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EnsureUnit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration RetryDelay() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsIdle() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return open_.empty(); }
+  bool IsQuiet() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return open_.empty() && acquiring_ == 0 && !unit_posted_; }
+
+  const SamplerEngineOptions options_;
+  const ModelStore& store_;
+  ModelRegistry& registry_;
+  DeviceWorker& worker_;
+  const EngineMetrics metrics_;
+  const Clock& clock_;
+
+  mutable absl::Mutex mutex_;
+  bool accepting_ ABSL_GUARDED_BY(mutex_) = true;
+  std::set<RequestPtr> open_ ABSL_GUARDED_BY(mutex_);       // until their OnDone has returned
+  std::vector<RequestPtr> active_ ABSL_GUARDED_BY(mutex_);  // in the order of acceptance
+  int64_t queued_samples_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t turns_ ABSL_GUARDED_BY(mutex_) = 0;
+  int acquiring_ ABSL_GUARDED_BY(mutex_) = 0;       // callbacks that the registry owes
+  bool unit_posted_ ABSL_GUARDED_BY(mutex_) = false;  // a unit waits or runs on the device
+  int64_t samples_done_ ABSL_GUARDED_BY(mutex_) = 0;
+  absl::Duration device_time_ ABSL_GUARDED_BY(mutex_);  // of all requests
+
+  ThreadPool pool_;
+};
+
+}  // namespace boss::server
