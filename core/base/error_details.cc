@@ -12,32 +12,32 @@ constexpr char kField[] = "boss.field";
 constexpr char kReason[] = "boss.reason";
 constexpr char kRetryNanoseconds[] = "boss.retry_nanoseconds";
 
-std::optional<std::string> Payload(const absl::Status& status, std::string_view key) {
-  const std::optional<absl::Cord> payload = status.GetPayload(key);
+std::optional<std::string> Payload(const absl::Status& status, absl::string_view key) {
+  const auto payload = status.GetPayload(key);
   if (!payload) return std::nullopt;
   return std::string(*payload);
 }
 
-absl::Status WithPayload(absl::Status status, std::string_view key, std::string_view value) {
+absl::Status WithPayload(absl::Status status, absl::string_view key, absl::string_view value) {
   status.SetPayload(key, absl::Cord(value));
   return status;
 }
 
 }  // namespace
 
-absl::Status FieldError(std::string_view field, std::string_view description) {
+absl::Status FieldError(absl::string_view field, absl::string_view description) {
   return WithField(absl::InvalidArgumentError(absl::StrCat(field, ": ", description)), field);
 }
 
-absl::Status UnservedField(std::string_view field, std::string_view description) {
+absl::Status UnservedField(absl::string_view field, absl::string_view description) {
   return WithField(absl::UnimplementedError(absl::StrCat(field, ": ", description)), field);
 }
 
-absl::Status WithField(absl::Status status, std::string_view field) {
+absl::Status WithField(absl::Status status, absl::string_view field) {
   return WithPayload(std::move(status), kField, field);
 }
 
-absl::Status WithReason(absl::Status status, std::string_view reason) {
+absl::Status WithReason(absl::Status status, absl::string_view reason) {
   return WithPayload(std::move(status), kReason, reason);
 }
 

@@ -10,9 +10,9 @@
 
 namespace boss {
 
-absl::Status TorchExceptionToStatus(std::string_view what, std::exception_ptr exception) {
+absl::Status TorchExceptionToStatus(std::string_view context, std::exception_ptr exception) {
   // Debian's Abseil has a string_view of its own.
-  const std::string operation(what);
+  const std::string operation(context);
   try {
     std::rethrow_exception(exception);
   } catch (const c10::OutOfMemoryError& error) {

@@ -51,7 +51,7 @@ using TrainerState = std::vector<std::pair<std::string, at::Tensor>>;
 // Adam (Kingma and Ba, 2015) with linear warmup, gradient clipping and an exponential moving average of the weights. Not thread-safe.
 class Trainer {
  public:
-  // Trains `model` in place; its parameters must require gradients (they do by default).
+  // Trains `model` in place; its parameters require gradients as they come from CreateModel or Clone.
   Trainer(std::unique_ptr<VelocityModel> model, TrainerOptions options);
 
   // One train step. \error FAILED_PRECONDITION if the loss or the gradient is NaN or infinite (weights, EMA and optimizer are left as they were); what LibTorch

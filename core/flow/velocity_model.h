@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
+
 namespace boss {
 
 // What a sample is conditioned on. The default is no condition.
@@ -20,6 +22,12 @@ struct Condition {
   Condition Slice(int64_t begin, int64_t end) const;
   // On another device.
   Condition To(at::Device device) const;
+};
+
+// A low-rank delta B A alpha / rank on a weight (Hu et al., ICLR 2022).
+struct LoraOptions {
+  int rank = 4;
+  double alpha = 4.0;
 };
 
 // u_t(x): x is carried from noise (t = 0) to data (t = 1).
@@ -50,8 +58,12 @@ class VelocityModel {
   // Moves all tensors.
   virtual void To(at::Device device) = 0;
   virtual at::Device device() const = 0;
-  // Dropout acts only in training mode; new models are not in it.
-  virtual void SetTraining(bool training) = 0;
+
+  // Low-rank adaptation (see core/finetune/lora.h). After Attach, Parameters() lists the adapter's tensors only and everything else is frozen.
+  // \error FAILED_PRECONDITION if one is attached already; UNIMPLEMENTED for a model without linear or convolution weights.
+  virtual absl::Status AttachLora(const LoraOptions& options, uint64_t seed) = 0;
+  // Adds the deltas to the weights, which become trainable again, and drops the adapter; without one it does nothing.
+  virtual void MergeLora() = 0;
 };
 
 // The velocity with classifier-free guidance. With a scale other than 1 and labels, evaluates one batch of double size.

@@ -1,0 +1,43 @@
+// A multilayer perceptron over vectors: two-dimensional toy densities, tests.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/nets/json_object.h"
+#include "core/nets/layers.h"
+#include "core/nets/network.h"
+
+namespace boss {
+
+struct MlpConfig {
+  int64_t dim = 2;
+  int64_t hidden = 64;
+  int64_t layers = 3;       // hidden layers
+  int64_t num_classes = 0;  // 0: no labels. Else [num_classes + 1, hidden] is added after the first layer; the last row is 'no label'
+
+  // {"architecture": "mlp", "dim", "hidden", "layers", "num_classes"}; all but the first are optional. \error INVALID_ARGUMENT naming the key.
+  static absl::StatusOr<MlpConfig> FromJson(const JsonObject& json);
+};
+
+// Samples are vectors [dim]. Input: x and sin, cos of pi t; swish between linear layers.
+class Mlp final : public Network<Mlp> {
+ public:
+  Mlp(MlpConfig config, TimeMap time_map, uint64_t seed);
+
+  at::Tensor Velocity(const at::Tensor& x_t, const at::Tensor& t, const Condition& condition) const override;
+  std::vector<int64_t> SampleShape() const override { return {config_.dim}; }
+  int64_t NumClasses() const override { return config_.num_classes; }
+
+ private:
+  MlpConfig config_;
+  TimeMap time_map_;
+  std::vector<Linear> layers_;
+  int class_embedding_ = -1;
+};
+
+}  // namespace boss

@@ -1,0 +1,55 @@
+// The weights of a network, by name and in order, with optional low-rank deltas.
+#pragma once
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/flow/velocity_model.h"
+
+namespace boss {
+
+// Layers refer to a weight by its index, so that copying a store (Clone) is all it takes to copy a network. Not thread-safe while changed.
+class ParameterStore {
+ public:
+  enum class Kind {
+    kParameter,        // trained
+    kAdaptable,        // trained, and a linear or convolution weight that a low-rank delta fits
+    kBuffer,           // fixed
+  };
+
+  // Returns the index. \pre `name` is new.
+  int Add(std::string name, at::Tensor value, Kind kind);
+
+  // The weight to compute with: value + B A alpha / rank where an adapter is attached.
+  at::Tensor Weight(int index) const;
+
+  std::vector<std::pair<std::string, at::Tensor>> Parameters() const;
+  std::vector<std::pair<std::string, at::Tensor>> State() const;
+  ParameterStore Clone() const;
+  void To(at::Device device);
+  at::Device device() const;
+
+  // A [rank, everything but the first dimension] is drawn from N(0, 1 / columns), B [first dimension, rank] is zero, so that nothing changes at first.
+  absl::Status AttachLora(const LoraOptions& options, uint64_t seed);
+  void MergeLora();
+
+ private:
+  struct Entry {
+    std::string name;
+    at::Tensor value;
+    Kind kind;
+    at::Tensor lora_a, lora_b;  // undefined without an adapter
+  };
+  bool HasLora() const;
+
+  std::vector<Entry> entries_;
+  double lora_scale_ = 0;
+};
+
+}  // namespace boss

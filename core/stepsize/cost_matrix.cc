@@ -1,0 +1,91 @@
+#include "core/stepsize/cost_matrix.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_format.h"
+#include "core/base/status_macros.h"
+#include "core/base/torch_guard.h"
+#include "core/stepsize/bellman.h"
+
+namespace boss {
+namespace {
+
+// Elements of a sample that are multiplied at once: bounds the float64 copies to a few MB.
+constexpr int64_t kChunk = 16384;
+
+}  // namespace
+
+CostMatrixAccumulator::CostMatrixAccumulator(int k_max)
+    : k_max_(k_max),
+      state_state_(at::zeros({k_max + 1, k_max + 1}, at::kDouble)),
+      velocity_state_(at::zeros({k_max, k_max + 1}, at::kDouble)),
+      velocity_velocity_(at::zeros({k_max}, at::kDouble)) {}
+
+absl::Status CostMatrixAccumulator::Add(const Trajectory& trajectory) {
+  if (trajectory.time_grid.steps() != k_max_) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("trajectory: got %d fine intervals, expected k_max = %d", trajectory.time_grid.steps(), k_max_));
+  }
+  const std::vector<double> times(trajectory.time_grid.times().begin(), trajectory.time_grid.times().end());
+  if (!times_.empty() && times != times_) return absl::InvalidArgumentError("trajectory: got another time grid than that of the first one");
+  return GuardTorch("cost matrix", [&]() -> absl::Status {
+    const c10::NoGradGuard no_grad;
+    const at::Tensor states = trajectory.states.reshape({k_max_ + 1, -1});
+    const at::Tensor velocities = trajectory.velocities.reshape({k_max_, -1});
+    for (int64_t begin = 0; begin < states.size(1); begin += kChunk) {
+      const int64_t end = std::min(begin + kChunk, states.size(1));
+      // Differences to the middle state leave every cost as it is and take away what all states have in common before it can cancel.
+      at::Tensor x = states.slice(1, begin, end).to(at::kDouble);
+      x = x - x[k_max_ / 2].clone();
+      const at::Tensor v = velocities.slice(1, begin, end).to(at::kDouble);
+      state_state_.addmm_(x, x.t());
+      velocity_state_.addmm_(v, x.t());
+      velocity_velocity_.add_(v.square().sum(1));
+    }
+    num_samples_ += trajectory.states.size(1);
+    times_ = times;
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::vector<double>> CostMatrixAccumulator::CostMatrix() const {
+  if (num_samples_ == 0) return absl::FailedPreconditionError("cost matrix: no trajectory was added");
+  const auto xx = state_state_.accessor<double, 2>();
+  const auto vx = velocity_state_.accessor<double, 2>();
+  const auto vv = velocity_velocity_.accessor<double, 1>();
+  const int points = k_max_ + 1;
+  std::vector<double> cost(static_cast<size_t>(points) * points, 0.0);
+  for (int i = 0; i < k_max_; ++i) {
+    for (int j = i + 1; j < points; ++j) {
+      const double h = times_[j] - times_[i];
+      const double squared = (xx[i][i] - 2 * xx[i][j] + xx[j][j]) + h * h * vv[i] + 2 * h * (vx[i][i] - vx[i][j]);
+      // Rounding may leave a tiny negative number where the cost is zero.
+      cost[static_cast<size_t>(i) * points + j] = std::max(squared, 0.0) / static_cast<double>(num_samples_);
+    }
+  }
+  return cost;
+}
+
+absl::StatusOr<ScheduleSet> OptimizeSchedules(std::vector<double> cost_matrix, int k_max, int num_samples, double guidance_scale) {
+  BOSS_ASSIGN_OR_RETURN(const BellmanTable table, BellmanTable::Solve(cost_matrix, k_max));
+  ScheduleSet set;
+  set.k_max = k_max;
+  set.num_samples = num_samples;
+  set.guidance_scale = guidance_scale;
+  set.cost_matrix = std::move(cost_matrix);
+  for (int steps = 1; steps <= k_max; ++steps) {
+    Schedule& schedule = set.schedules.emplace_back();
+    schedule.knots = table.Knots(steps);
+    schedule.total_cost = table.TotalCost(steps);
+    std::vector<double> times;
+    for (int knot : schedule.knots) times.push_back(static_cast<double>(knot) / k_max);
+    BOSS_ASSIGN_OR_RETURN(schedule.time_grid, TimeGrid::Create(std::move(times)));
+  }
+  return set;
+}
+
+}  // namespace boss
