@@ -18,6 +18,7 @@ namespace boss {
 // conv3x3 - relu - max pool, conv3x3 - relu - max pool, linear - relu (the features), linear. Const methods are thread-safe.
 class Classifier {
  public:
+  // First weights drawn from `seed`. \pre image_size >= 4, the others >= 1.
   Classifier(int64_t channels, int64_t image_size, int64_t num_features, int64_t num_classes, uint64_t seed);
 
   // images: [B, C, H, W] float32 in [-1, 1].
@@ -28,6 +29,7 @@ class Classifier {
   absl::Status Save(const std::string& path) const;
   static absl::StatusOr<Classifier> Load(const std::string& path);
 
+  int64_t num_features() const { return num_features_; }
   std::vector<at::Tensor> Parameters() const;
 
  private:
@@ -37,6 +39,7 @@ class Classifier {
 };
 
 // Adam with a falling learning rate, cross entropy, `epochs` passes in an order drawn from `seed`.
+// \error INVALID_ARGUMENT if images or labels do not fit the classifier; FAILED_PRECONDITION if the loss is not finite.
 absl::Status TrainClassifier(Classifier& classifier, const ImageDataset& data, int epochs, uint64_t seed,
                              absl::FunctionRef<void(int epoch, double loss)> on_epoch);
 

@@ -12,7 +12,7 @@ namespace boss {
 // Running mean and covariance in float64. Not thread-safe.
 class FeatureStatistics {
  public:
-  // features: [B, D]. \error INVALID_ARGUMENT if D changes.
+  // features: [B, D]. \error INVALID_ARGUMENT if D changes or a feature is not finite.
   absl::Status Add(const at::Tensor& features);
   int64_t count() const { return count_; }
   at::Tensor Mean() const;        // [D] float64. \pre count() >= 1
