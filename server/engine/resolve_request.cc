@@ -93,7 +93,8 @@ absl::Status ScheduleMissing(const VersionKey& version, double guidance_scale) {
 
 // The Bellman schedule proper, where a version's native schedule of as many steps is a uniform one.
 absl::StatusOr<NativeSchedule> BellmanFromSet(const ModelStore& store, const VersionKey& version, int steps, double guidance_scale) {
-  BOSS_ASSIGN_OR_RETURN(const ScheduleSet set, store.FindScheduleSet(version, guidance_scale));
+  BOSS_ASSIGN_OR_RETURN(const std::shared_ptr<const StoredScheduleSet> stored, store.FindScheduleSet(version, guidance_scale));
+  const ScheduleSet& set = stored->set;
   if (steps > set.k_max) {
     return absl::InvalidArgumentError(absl::StrCat("must be in [1, ", set.k_max, "] (k_max of the schedules), got ", steps));
   }
@@ -156,7 +157,7 @@ absl::Status CheckRequest(const SampleRequest& request, const SamplingLimits& li
     return FieldError("schedule", "rk45 chooses its own times and takes no schedule");
   }
   if (request.solver != SolverKind::kEuler && request.schedule == ScheduleChoice::kBellman) {
-    return FieldError("solver", absl::StrCat("Bellman schedules are for euler, got ", SolverName(request.solver)));
+    return FieldError("solver", absl::StrCat("Bellman schedules are for euler, got ", std::string(SolverName(request.solver))));
   }
   if (!std::isfinite(request.guidance_scale) || request.guidance_scale < 0) {
     return FieldError("guidance_scale", absl::StrCat("must be finite and at least 0, got ", request.guidance_scale));

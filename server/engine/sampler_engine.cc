@@ -12,7 +12,6 @@
 #include "core/base/status_macros.h"
 #include "core/flow/noise.h"
 #include "server/engine/encode_sample.h"
-#include "server/engine/sampling_task.h"
 
 namespace boss::server {
 

@@ -16,6 +16,7 @@
 #include "server/engine/model_registry.h"
 #include "server/engine/resolve_request.h"
 #include "server/engine/sample_request.h"
+#include "server/engine/sampling_task.h"
 #include "server/engine/thread_pool.h"
 #include "server/metrics/metrics.h"
 #include "server/store/model_store.h"
