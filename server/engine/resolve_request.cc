@@ -91,45 +91,76 @@ absl::Status ScheduleMissing(const VersionKey& version, double guidance_scale) {
       "SCHEDULE_MISSING");
 }
 
-// The Bellman schedule proper, where a version's native schedule of as many steps is a uniform one.
-absl::StatusOr<NativeSchedule> BellmanFromSet(const ModelStore& store, const VersionKey& version, int steps, double guidance_scale) {
-  BOSS_ASSIGN_OR_RETURN(const std::shared_ptr<const StoredScheduleSet> stored, store.FindScheduleSet(version, guidance_scale));
-  const ScheduleSet& set = stored->set;
-  if (steps > set.k_max) {
-    return absl::InvalidArgumentError(absl::StrCat("must be in [1, ", set.k_max, "] (k_max of the schedules), got ", steps));
-  }
-  return NativeSchedule{.kind = "bellman", .guidance_scale = guidance_scale, .k_max = set.k_max, .schedule = set.schedules[steps - 1]};
-}
-
 struct ResolvedGrid {
   TimeGrid time_grid;
-  ScheduleChoice schedule = ScheduleChoice::kUniform;
+  ScheduleSource schedule = ScheduleSource::kUniform;
+  std::string schedule_set;
 };
+
+absl::StatusOr<ResolvedGrid> GridFromSet(const StoredScheduleSet& stored, int steps, ScheduleSource source) {
+  if (steps > stored.set.k_max) {
+    return FieldError("steps", absl::StrCat("must be in [1, ", stored.set.k_max, "] (k_max of the schedules), got ", steps));
+  }
+  return ResolvedGrid{stored.set.schedules[steps - 1].time_grid, source, stored.Name()};
+}
+
+absl::StatusOr<ResolvedGrid> NamedGrid(const SampleRequest& request, const VersionKey& version, const ModelStore& store, int steps) {
+  BOSS_ASSIGN_OR_RETURN(const auto sets, store.ListScheduleSets(version));
+  for (const std::shared_ptr<const StoredScheduleSet>& stored : sets) {
+    if (stored->Name() != request.schedule_set) continue;
+    if (stored->set.solver != request.solver) {
+      return FieldError("solver", absl::StrCat("the schedule set ", request.schedule_set, " is for ",
+                                               std::string(SolverName(stored->set.solver)), ", got ",
+                                               std::string(SolverName(request.solver))));
+    }
+    return GridFromSet(*stored, steps, ScheduleSource::kNamed);
+  }
+  return WithField(absl::NotFoundError(absl::StrCat(version.ToString(), " has no schedule set ", request.schedule_set)), "schedule_set");
+}
+
+absl::StatusOr<ResolvedGrid> BellmanGrid(const SampleRequest& request, const VersionKey& version, const ModelStore& store, int steps) {
+  const auto stored = store.FindScheduleSet(version, request.guidance_scale);
+  const absl::StatusOr<NativeSchedule> found = store.FindSchedule(version, steps, request.guidance_scale);
+  // A version that was trained for as many uniform steps is native to those; Bellman steps have to be asked of its set.
+  if (found.ok() && found->kind != "bellman" && stored.ok()) return GridFromSet(**stored, steps, ScheduleSource::kBellman);
+  if (absl::IsNotFound(found.status()) || (found.ok() && found->kind != "bellman")) {
+    return ScheduleMissing(version, request.guidance_scale);
+  }
+  if (absl::IsInvalidArgument(found.status())) return FieldError("steps", found.status().message());
+  if (!found.ok()) return found.status();
+  ResolvedGrid grid = {found->schedule.time_grid, ScheduleSource::kBellman};
+  const bool is_from_set = stored.ok() && steps <= (*stored)->set.k_max &&
+                           (*stored)->set.schedules[steps - 1].time_grid == found->schedule.time_grid;
+  if (is_from_set) grid.schedule_set = (*stored)->Name();
+  return grid;
+}
 
 absl::StatusOr<ResolvedGrid> ResolveGrid(const SampleRequest& request, const LoadedModel& model, const ModelStore& store,
                                          const SamplingLimits& limits) {
-  if (request.schedule == ScheduleChoice::kExplicit) {
-    absl::StatusOr<TimeGrid> grid = TimeGrid::Create(request.time_grid);
-    if (!grid.ok()) return FieldError("time_grid", grid.status().message());
-    return ResolvedGrid{*std::move(grid), ScheduleChoice::kExplicit};
-  }
   const int version_steps = model.manifest.default_steps > 0 ? model.manifest.default_steps : limits.default_steps;
   const int steps = request.steps > 0 ? request.steps : version_steps;
-  // Schedules are searched for Euler steps; another solver visits those times only if it is told to.
-  const bool wants_best = request.schedule == ScheduleChoice::kBest && request.solver == SolverKind::kEuler;
-  if (request.schedule != ScheduleChoice::kBellman && !wants_best) return ResolvedGrid{TimeGrid::Uniform(steps)};
-
-  absl::StatusOr<NativeSchedule> found = store.FindSchedule(model.key, steps, request.guidance_scale);
-  if (request.schedule == ScheduleChoice::kBellman) {
-    if (found.ok() && found->kind != "bellman") found = BellmanFromSet(store, model.key, steps, request.guidance_scale);
-    if (absl::IsNotFound(found.status())) return ScheduleMissing(model.key, request.guidance_scale);
-    if (absl::IsInvalidArgument(found.status())) return FieldError("steps", found.status().message());
-  } else if (absl::IsNotFound(found.status()) || absl::IsInvalidArgument(found.status())) {
-    return ResolvedGrid{TimeGrid::Uniform(steps)};
+  switch (request.schedule) {
+    case ScheduleSource::kExplicit: {
+      absl::StatusOr<TimeGrid> grid = TimeGrid::Create(request.time_grid);
+      if (!grid.ok()) return FieldError("time_grid", grid.status().message());
+      return ResolvedGrid{*std::move(grid), ScheduleSource::kExplicit};
+    }
+    case ScheduleSource::kNamed:
+      return NamedGrid(request, model.key, store, steps);
+    case ScheduleSource::kBellman:
+      return BellmanGrid(request, model.key, store, steps);
+    case ScheduleSource::kUniform:
+      return ResolvedGrid{TimeGrid::Uniform(steps)};
+    case ScheduleSource::kBest:
+      break;
   }
-  if (!found.ok()) return found.status();
-  if (found->kind != "bellman") return ResolvedGrid{TimeGrid::Uniform(steps)};
-  return ResolvedGrid{found->schedule.time_grid, ScheduleChoice::kBellman};
+  // Schedules are searched for Euler steps; another solver visits those times only if it is told to.
+  if (request.solver != SolverKind::kEuler) return ResolvedGrid{TimeGrid::Uniform(steps)};
+  const absl::StatusOr<NativeSchedule> best = store.FindSchedule(model.key, steps, request.guidance_scale);
+  const bool has_none = absl::IsNotFound(best.status()) || absl::IsInvalidArgument(best.status());
+  if (has_none || (best.ok() && best->kind != "bellman")) return ResolvedGrid{TimeGrid::Uniform(steps)};
+  if (!best.ok()) return best.status();
+  return BellmanGrid(request, model.key, store, steps);
 }
 
 }  // namespace
@@ -140,7 +171,7 @@ absl::Status CheckRequest(const SampleRequest& request, const SamplingLimits& li
     return FieldError("num_samples",
                       absl::StrCat("must be in [1, ", limits.max_samples_per_request, "], got ", request.num_samples));
   }
-  const bool is_explicit = request.schedule == ScheduleChoice::kExplicit;
+  const bool is_explicit = request.schedule == ScheduleSource::kExplicit;
   const int grid_steps = static_cast<int>(request.time_grid.size()) - 1;
   if (request.steps < 0 || std::max(request.steps, grid_steps) > limits.max_steps) {
     return FieldError("steps", absl::StrCat("must be in [1, ", limits.max_steps, "], or 0 for the model's default, got ",
@@ -153,10 +184,17 @@ absl::Status CheckRequest(const SampleRequest& request, const SamplingLimits& li
   if (!is_explicit && !request.time_grid.empty()) {
     return FieldError("time_grid", "is for SCHEDULE_KIND_EXPLICIT alone");
   }
-  if (request.solver == SolverKind::kRk45 && (is_explicit || request.schedule == ScheduleChoice::kBellman)) {
+  if (request.schedule == ScheduleSource::kNamed && request.schedule_set.empty()) {
+    return FieldError("schedule_set", "is required for SCHEDULE_KIND_NAMED");
+  }
+  if (request.schedule != ScheduleSource::kNamed && !request.schedule_set.empty()) {
+    return FieldError("schedule_set", "is for SCHEDULE_KIND_NAMED alone");
+  }
+  const bool has_schedule = request.schedule != ScheduleSource::kBest && request.schedule != ScheduleSource::kUniform;
+  if (request.solver == SolverKind::kRk45 && has_schedule) {
     return FieldError("schedule", "rk45 chooses its own times and takes no schedule");
   }
-  if (request.solver != SolverKind::kEuler && request.schedule == ScheduleChoice::kBellman) {
+  if (request.solver != SolverKind::kEuler && request.schedule == ScheduleSource::kBellman) {
     return FieldError("solver", absl::StrCat("Bellman schedules are for euler, got ", std::string(SolverName(request.solver))));
   }
   if (!std::isfinite(request.guidance_scale) || request.guidance_scale < 0) {
@@ -191,6 +229,7 @@ absl::StatusOr<ResolvedRequest> ResolveRequest(const SampleRequest& request, std
   accepted.solver = request.solver;
   accepted.guidance_scale = resolved.condition.guidance_scale;
   accepted.schedule = grid.schedule;
+  accepted.schedule_set = std::move(grid.schedule_set);
   if (request.solver != SolverKind::kRk45) {
     const absl::Span<const double> times = grid.time_grid.times();
     accepted.time_grid.assign(times.begin(), times.end());

@@ -14,11 +14,12 @@
 
 namespace boss::server {
 
-enum class ScheduleChoice {
+enum class ScheduleSource {
   kBest,      // Bellman where the version has one that fits, else uniform
   kBellman,
   kUniform,
   kExplicit,  // SampleRequest::time_grid
+  kNamed,     // SampleRequest::schedule_set
 };
 
 enum class SampleFormat {
@@ -33,8 +34,9 @@ struct SampleRequest {
   int steps = 0;      // K; 0: the version's default, then the engine's
   int64_t num_samples = 1;
   uint64_t seed = 0;
-  ScheduleChoice schedule = ScheduleChoice::kBest;
+  ScheduleSource schedule = ScheduleSource::kBest;
   std::vector<double> time_grid;  // with kExplicit
+  std::string schedule_set;       // with kNamed: of the version
   SolverKind solver = SolverKind::kEuler;
   double rtol = 1e-5, atol = 1e-5;    // with rk45
   std::vector<int64_t> class_labels;  // none, one for all, or num_samples; -1 is 'no label'
@@ -52,7 +54,8 @@ struct SampleRequest {
 struct AcceptedRequest {
   VersionKey version;
   std::vector<double> time_grid;  // empty for rk45
-  ScheduleChoice schedule = ScheduleChoice::kUniform;  // never kBest
+  ScheduleSource schedule = ScheduleSource::kUniform;  // never kBest
+  std::string schedule_set;        // that the time grid is from; empty: none
   SolverKind solver = SolverKind::kEuler;
   int steps = 0;                   // 0 for rk45
   int64_t nfe = 0;                 // velocity evaluations per sample; 0 for rk45
