@@ -14,6 +14,7 @@
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
 #include "core/io/atomic_file.h"
+#include "core/io/printable.h"
 #include "core/io/safetensors_header.h"
 
 namespace boss {
@@ -71,26 +72,28 @@ absl::Status CheckLayout(std::vector<SafetensorsEntry>& entries, uint64_t data_s
   for (const SafetensorsEntry& entry : entries) {
     const std::optional<at::ScalarType> type = ParseDtype(entry.dtype);
     if (!type) {
-      return absl::DataLossError(absl::StrCat("safetensors tensor \"", entry.name, "\": unknown dtype ", entry.dtype));
+      return absl::DataLossError(
+          absl::StrCat("safetensors tensor \"", Printable(entry.name), "\": unknown dtype ", Printable(entry.dtype)));
     }
     const std::optional<uint64_t> bytes = TensorBytes(entry.shape, c10::elementSize(*type));
     if (!bytes) {
-      return absl::DataLossError(absl::StrCat("safetensors tensor \"", entry.name, "\": shape [",
+      return absl::DataLossError(absl::StrCat("safetensors tensor \"", Printable(entry.name), "\": shape [",
                                               absl::StrJoin(entry.shape, ", "), "] overflows"));
     }
     if (entry.begin != cursor) {
-      return absl::DataLossError(absl::StrCat("safetensors tensor \"", entry.name, "\" starts at byte ", entry.begin,
-                                              ", expected ", cursor, entry.begin < cursor ? " (overlap)" : " (gap)"));
+      return absl::DataLossError(absl::StrCat("safetensors tensor \"", Printable(entry.name), "\" starts at byte ",
+                                              entry.begin, ", expected ", cursor,
+                                              entry.begin < cursor ? " (overlap)" : " (gap)"));
     }
     if (entry.end < entry.begin || entry.end - entry.begin != *bytes) {
-      return absl::DataLossError(absl::StrCat("safetensors tensor \"", entry.name, "\": got data_offsets [",
+      return absl::DataLossError(absl::StrCat("safetensors tensor \"", Printable(entry.name), "\": got data_offsets [",
                                               entry.begin, ", ", entry.end, "], expected ", *bytes, " bytes for ",
                                               entry.dtype, " [", absl::StrJoin(entry.shape, ", "), "]"));
     }
     cursor = entry.end;
     if (cursor > data_size) {
-      return absl::DataLossError(absl::StrCat("safetensors tensor \"", entry.name, "\" ends at byte ", cursor,
-                                              " of the data, got ", data_size, " bytes (truncated)"));
+      return absl::DataLossError(absl::StrCat("safetensors tensor \"", Printable(entry.name), "\" ends at byte ",
+                                              cursor, " of the data, got ", data_size, " bytes (truncated)"));
     }
   }
   if (cursor != data_size) {
@@ -102,7 +105,8 @@ absl::Status CheckLayout(std::vector<SafetensorsEntry>& entries, uint64_t data_s
 absl::StatusOr<at::Tensor> CopyTensor(const SafetensorsEntry& entry, std::string_view bytes) {
   const at::ScalarType type = *ParseDtype(entry.dtype);
   if (type == at::kBool && std::any_of(bytes.begin(), bytes.end(), [](char byte) { return byte != 0 && byte != 1; })) {
-    return absl::DataLossError(absl::StrCat("safetensors tensor \"", entry.name, "\": a BOOL byte is neither 0 nor 1"));
+    return absl::DataLossError(
+        absl::StrCat("safetensors tensor \"", Printable(entry.name), "\": a BOOL byte is neither 0 nor 1"));
   }
   at::Tensor tensor = at::empty(entry.shape, at::TensorOptions(type).device(at::kCPU));
   if (!bytes.empty()) std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());

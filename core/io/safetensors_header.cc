@@ -7,6 +7,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "core/io/printable.h"
 
 namespace boss {
 namespace {
@@ -21,7 +22,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
   bool boolean(bool) override { return Unexpected("a boolean"); }
   bool number_integer(number_integer_t value) override { return Unexpected(absl::StrCat("the number ", value)); }
   bool number_float(number_float_t, const string_t& text) override {
-    return Unexpected(absl::StrCat("the number ", text));
+    return Unexpected(absl::StrCat("the number ", Printable(text)));
   }
   bool binary(binary_t&) override { return Unexpected("binary data"); }
 
@@ -72,9 +73,9 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 
   bool key(string_t& value) override {
     auto& keys = place_ == Place::kTop ? top_keys_ : inner_keys_;
-    if (!keys.insert(value).second) return Fail(absl::StrCat("the key \"", value, "\" occurs twice"));
+    if (!keys.insert(value).second) return Fail(absl::StrCat("the key \"", Printable(value), "\" occurs twice"));
     if (place_ == Place::kEntry && value != "dtype" && value != "shape" && value != "data_offsets") {
-      return Fail(absl::StrCat("got the key \"", value, "\", expected dtype, shape or data_offsets"));
+      return Fail(absl::StrCat("got the key \"", Printable(value), "\", expected dtype, shape or data_offsets"));
     }
     key_ = std::move(value);
     return true;
@@ -102,7 +103,8 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception& error) override {
-    status_ = absl::DataLossError(absl::StrCat("safetensors header is no JSON at byte ", position, ": ", error.what()));
+    status_ = absl::DataLossError(
+        absl::StrCat("safetensors header is no JSON at byte ", position, ": ", Printable(error.what())));
     return false;
   }
 
@@ -119,7 +121,7 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
     if (place_ == Place::kMetadata) {
       where = "__metadata__";
     } else if (place_ != Place::kOutside && place_ != Place::kTop) {
-      where = entry_.name;
+      where = Printable(entry_.name);
     }
     status_ = absl::DataLossError(where.empty() ? absl::StrCat("safetensors header: ", what)
                                                 : absl::StrCat("safetensors header, \"", where, "\": ", what));
@@ -131,9 +133,9 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
       case Place::kOutside:
         return Fail(absl::StrCat("got ", got, ", expected an object"));
       case Place::kTop:
-        return Fail(absl::StrCat("got ", got, " for \"", key_, "\", expected an object"));
+        return Fail(absl::StrCat("got ", got, " for \"", Printable(key_), "\", expected an object"));
       case Place::kMetadata:
-        return Fail(absl::StrCat("got ", got, " for \"", key_, "\", expected a string"));
+        return Fail(absl::StrCat("got ", got, " for \"", Printable(key_), "\", expected a string"));
       case Place::kEntry:
         return Fail(absl::StrCat("got ", got, " for ", key_, ", expected ", key_ == "dtype" ? "a string" : "an array"));
       case Place::kShape:
@@ -156,6 +158,9 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
 }  // namespace
 
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(std::string_view json) {
+  // The parser would take a zero byte for the end and the rest for nothing.
+  if (json.find('\0') != std::string_view::npos)
+    return absl::DataLossError("safetensors header is no JSON: it has a zero byte");
   HeaderReader reader;
   nlohmann::json::sax_parse(json.begin(), json.end(), &reader);
   return std::move(reader).Finish();
