@@ -1,0 +1,91 @@
+#include "core/stepsize/cost_matrix.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "core/solver/record_trajectory.h"
+#include "tests/support/analytic_models.h"
+
+namespace boss {
+namespace {
+
+Trajectory Record(const VelocityModel& model, const at::Tensor& noise, int k_max) {
+  InlineExecutor executor;
+  absl::StatusOr<Trajectory> trajectory = RecordTrajectory(model, noise, {}, k_max, executor);
+  EXPECT_TRUE(trajectory.ok()) << trajectory.status();
+  return *std::move(trajectory);
+}
+
+TEST(CostMatrixTest, EqualsItsDefinition) {
+  constexpr int kMax = 12;
+  const testing::FunctionModel model(
+      [](const at::Tensor& x, const at::Tensor& t, const Condition&) { return (x * 3).sin() + t.unsqueeze(1); }, 5);
+  const Trajectory trajectory = Record(model, at::randn({7, 5}), kMax);
+  CostMatrixAccumulator accumulator(kMax);
+  ASSERT_TRUE(accumulator.Add(trajectory).ok());
+  const std::vector<double> cost = *accumulator.CostMatrix();
+  const at::Tensor x = trajectory.states.to(at::kDouble), v = trajectory.velocities.to(at::kDouble);
+  for (int i = 0; i <= kMax; ++i) {
+    for (int j = 0; j <= kMax; ++j) {
+      double expected = 0;
+      if (i < j) {
+        const double h = trajectory.time_grid[j] - trajectory.time_grid[i];
+        expected = (x[i] + h * v[i] - x[j]).square().sum(1).mean().item<double>();
+      }
+      EXPECT_NEAR(cost[i * (kMax + 1) + j], expected, 1e-12 + 1e-9 * expected) << i << ", " << j;
+    }
+  }
+}
+
+TEST(CostMatrixTest, BatchesAddUpToTheWhole) {
+  const testing::FunctionModel model = testing::ExponentialFlow(2.0);
+  const at::Tensor noise = at::randn({6, 2});
+  CostMatrixAccumulator whole(10), batches(10);
+  ASSERT_TRUE(whole.Add(Record(model, noise, 10)).ok());
+  ASSERT_TRUE(batches.Add(Record(model, noise.slice(0, 0, 2), 10)).ok());
+  ASSERT_TRUE(batches.Add(Record(model, noise.slice(0, 2, 6), 10)).ok());
+  EXPECT_EQ(batches.num_samples(), 6);
+  const std::vector<double> a = *whole.CostMatrix(), b = *batches.CostMatrix();
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-12 + 1e-9 * a[i]);
+}
+
+TEST(CostMatrixTest, AStraightFlowCostsNothing) {
+  const testing::FunctionModel model([](const at::Tensor& x, const at::Tensor&, const Condition&) { return at::ones_like(x); });
+  CostMatrixAccumulator accumulator(8);
+  ASSERT_TRUE(accumulator.Add(Record(model, at::randn({4, 2}), 8)).ok());
+  for (double c : *accumulator.CostMatrix()) EXPECT_NEAR(c, 0, 1e-10);
+}
+
+TEST(CostMatrixTest, RefusesWhatDoesNotFit) {
+  CostMatrixAccumulator accumulator(8);
+  EXPECT_EQ(accumulator.CostMatrix().status().code(), absl::StatusCode::kFailedPrecondition);
+  const testing::FunctionModel model = testing::ExponentialFlow(1.0);
+  EXPECT_EQ(accumulator.Add(Record(model, at::randn({4, 2}), 9)).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(accumulator.num_samples(), 0);
+}
+
+TEST(OptimizeSchedulesTest, NamesTheTimesOfEveryStepCount) {
+  const testing::FunctionModel model = testing::CubicFlow(1.0);
+  CostMatrixAccumulator accumulator(20);
+  ASSERT_TRUE(accumulator.Add(Record(model, at::randn({3, 2}), 20)).ok());
+  const absl::StatusOr<ScheduleSet> set = OptimizeSchedules(*accumulator.CostMatrix(), 20, 3, 1.5);
+  ASSERT_TRUE(set.ok()) << set.status();
+  EXPECT_EQ(set->guidance_scale, 1.5);
+  ASSERT_EQ(set->schedules.size(), 20u);
+  for (int steps = 1; steps <= 20; ++steps) {
+    const Schedule& schedule = set->schedules[steps - 1];
+    ASSERT_EQ(schedule.time_grid.steps(), steps);
+    for (int k = 0; k <= steps; ++k) EXPECT_DOUBLE_EQ(schedule.time_grid[k], schedule.knots[k] / 20.0);
+    if (steps > 1) {
+      EXPECT_LE(schedule.total_cost, set->schedules[steps - 2].total_cost);
+    }
+  }
+  // The velocity 3 t^2 changes most near the end: that is where the steps are short.
+  const TimeGrid& grid = set->schedules[3].time_grid;
+  EXPECT_GT(grid.StepSize(0), grid.StepSize(3));
+}
+
+}  // namespace
+}  // namespace boss
