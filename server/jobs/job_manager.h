@@ -14,10 +14,10 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "core/base/cancellation.h"
 #include "core/base/clock.h"
 #include "core/base/step_executor.h"
 #include "server/jobs/job.h"
@@ -27,6 +27,7 @@
 namespace boss::server {
 
 class JobContext;
+enum class StopReason;  // job_context.h
 
 struct SubmitOptions {
   std::string request_id;      // empty: none
@@ -145,6 +146,7 @@ class JobManager {
 
   struct Entry {
     Job job;
+    std::string request_hash;
     int64_t order = 0;  // of submission
   };
   struct Observer {
@@ -155,23 +157,33 @@ class JobManager {
   JobManager(JobManagerOptions options, ModelStore& store, JobJournal& journal, StepExecutor& executor, const Clock& clock,
              JobStateListener listener);
 
-  absl::Status Recover();
-  absl::Status ResolveInputs(const JobSpec& spec, Job& job) const;
+  // job_manager.cc
+  absl::Status Recover() ABSL_LOCKS_EXCLUDED(mutex_);
   std::string NewId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Entry*> Find(std::string_view id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The job of that request_id, if there is one. \error ALREADY_EXISTS if it was another request.
+  absl::StatusOr<std::optional<Job>> FindRequest(const std::string& request_id, const std::string& hash) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::string JobFolder(std::string_view id) const;
 
-  void RunnerLoop();
+  // job_runner.cc
+  void RunnerLoop() ABSL_LOCKS_EXCLUDED(mutex_);
   // The queued job to run next, or nullptr.
   Entry* NextQueued() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Jobs that wait beyond their deadline fail.
   void ExpireWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status RunJob(JobContext& context);
-  void FinishRun(const std::string& id, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
+  void FinishRun(const std::string& id, const absl::Status& status, StopReason stop) ABSL_LOCKS_EXCLUDED(mutex_);
+  // What the running job is asked to do.
+  StopReason RequestedStop(const std::string& id) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // The one way to another state: checks NextState, writes state and event to the journal, then changes the job and tells observers and listener.
-  absl::Status Transition(Entry& entry, JobAction action, absl::Status error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Adds an event of the running job; `durable` also writes the job's document.
-  absl::Status AddEvent(const std::string& id, JobEventPayload payload, bool durable) ABSL_LOCKS_EXCLUDED(mutex_);
+  // \error FAILED_PRECONDITION if the state does not allow `action`; what the journal reports; then nothing has changed.
+  absl::Status Transition(Entry& entry, JobAction action, std::string reason, absl::Status error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Applies `change` to the job and adds events; `durable`: the journal has the changed job, too, when this returns. \error what the journal
+  // reports; then nothing has changed.
+  absl::Status Record(const std::string& id, absl::FunctionRef<void(Job&)> change, std::vector<JobEventPayload> payloads, bool durable)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status RecordLocked(Entry& entry, Job changed, std::vector<JobEventPayload> payloads, bool durable)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Notify(const std::string& id) ABSL_LOCKS_EXCLUDED(observer_mutex_);
 
   const JobManagerOptions options_;
@@ -182,17 +194,18 @@ class JobManager {
   const JobStateListener listener_;
 
   mutable absl::Mutex mutex_;
+  absl::CondVar wake_;  // of the runner: a job was queued, or shutdown_
   std::map<std::string, Entry, std::less<>> jobs_ ABSL_GUARDED_BY(mutex_);
-  std::string running_ ABSL_GUARDED_BY(mutex_);  // id; empty: none
   bool shutdown_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t next_order_ ABSL_GUARDED_BY(mutex_) = 0;
-  uint64_t id_state_ ABSL_GUARDED_BY(mutex_);
+  uint64_t id_state_ ABSL_GUARDED_BY(mutex_) = 0;
 
   absl::Mutex observer_mutex_ ABSL_ACQUIRED_AFTER(mutex_);
   std::map<int64_t, Observer> observers_ ABSL_GUARDED_BY(observer_mutex_);
   int64_t next_observer_ ABSL_GUARDED_BY(observer_mutex_) = 0;
 
-  std::thread runner_;
+  absl::Mutex join_mutex_;
+  std::thread runner_ ABSL_GUARDED_BY(join_mutex_);
 };
 
 }  // namespace boss::server

@@ -27,7 +27,7 @@ struct VersionKey {
 // One line of an evaluation table: a version with one schedule, judged against the fine sampler of a baseline on the same noises.
 struct EvaluationRow {
   std::string label;     // what the row is: "fine", "uniform", "bellman", "straightened", "reflow"
-  std::string version;   // "name@version"; empty for a version that is not published yet
+  std::string version;   // "name@version"; empty while it is not published, and in the file of the version that publishes it
   int steps = 0;         // solver steps
   std::string schedule;  // "uniform" or "bellman"
   std::string schedule_set;  // name of the set that the schedule is from; empty: none
@@ -78,6 +78,9 @@ struct Manifest {
 std::string ManifestToJson(const Manifest& manifest);
 // \error DATA_LOSS naming the key that is missing or of another type; FAILED_PRECONDITION for a newer format.
 absl::StatusOr<Manifest> ManifestFromJson(std::string_view json);
+
+// Fills in the version of evaluation rows that leave it open.
+void NameOwnRows(Manifest& manifest, const VersionKey& key);
 
 // A searched schedule set as the store keeps it.
 struct StoredScheduleSet {

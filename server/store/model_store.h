@@ -10,10 +10,12 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -44,7 +46,7 @@ struct VersionInfo {
 struct ModelInfo {
   std::string name;
   std::vector<VersionKey> versions;        // ascending, corrupt ones included
-  std::map<std::string, int64_t> aliases;  // without the implicit "latest"
+  std::map<std::string, int64_t, std::less<>> aliases;  // without the implicit "latest"
 };
 
 struct ExportFile {
@@ -129,21 +131,25 @@ class ModelStore {
   struct Version {
     absl::StatusOr<Manifest> manifest;
     int64_t size_bytes = 0;
-    std::map<std::string, std::shared_ptr<const StoredScheduleSet>> schedule_sets;  // by name
+    std::map<std::string, absl::StatusOr<std::shared_ptr<const StoredScheduleSet>>> schedule_sets;  // by file name
   };
   struct Model {
     std::map<int64_t, Version> versions;
-    std::map<std::string, int64_t> aliases;
+    std::map<std::string, int64_t, std::less<>> aliases;
     int64_t next_version = 1;
   };
 
   ModelStore(std::string data_folder, const Clock& clock) : data_folder_(std::move(data_folder)), clock_(clock) {}
 
-  absl::Status ReadAll() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status ReadModel(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status WriteAliases(const std::string& name, const Model& model) const;
-  // Moves a staged folder, whose files are flushed, into place as the next version.
+  absl::Status WriteAliases(std::string_view name, const Model& model) const;
+  // Writes the manifest into a staged folder whose other files are flushed, and moves it into place as the next version.
   absl::StatusOr<VersionKey> PublishFolder(std::string_view name, Manifest manifest, const StagingFolder& staged);
+  // Puts the auxiliary files of `parent` into a staged folder, and their digests into `manifest`. A parent that is gone has none.
+  absl::Status CarryOver(const std::string& parent, const StagingFolder& staged, Manifest& manifest) const;
+  // A new model with these weights (those of an adapter: merged into its base). \error DATA_LOSS if they do not fit.
+  absl::StatusOr<std::unique_ptr<VelocityModel>> BuildModel(const Manifest& manifest, const NamedTensors& weights) const;
+  absl::StatusOr<Manifest> ManifestOf(const VersionKey& key) const ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<const Version*> Find(const VersionKey& key) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // The file's bytes, checked.
   absl::StatusOr<std::string> ReadVersionFile(const VersionKey& key, const Manifest& manifest, const std::string& file_name) const;

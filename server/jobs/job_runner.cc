@@ -1,0 +1,147 @@
+// The runner's side of JobManager: which job runs, what becomes of it, and how that is recorded.
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "core/base/torch_guard.h"
+#include "server/jobs/job_context.h"
+#include "server/jobs/job_manager.h"
+#include "server/jobs/run_job.h"
+#include "server/store/store_files.h"
+
+namespace boss::server {
+namespace {
+
+// How often deadlines of waiting jobs are looked at, and a journal that fails is tried again.
+constexpr absl::Duration kIdleInterval = absl::Seconds(1);
+
+absl::Status RunJob(JobContext& context) {
+  BOSS_RETURN_IF_ERROR(CreateFolders(context.folder()));
+  struct Runner {
+    JobContext& context;
+    absl::Status operator()(const TrainSpec& spec) const { return RunTrainJob(context, spec); }
+    absl::Status operator()(const OptimizeStepsizesSpec& spec) const { return RunOptimizeStepsizesJob(context, spec); }
+    absl::Status operator()(const DistillSpec& spec) const { return RunDistillJob(context, spec); }
+    absl::Status operator()(const EvaluateSpec& spec) const { return RunEvaluateJob(context, spec); }
+  };
+  return GuardTorch("job", [&] { return std::visit(Runner{context}, context.job().spec); });
+}
+
+}  // namespace
+
+void JobManager::RunnerLoop() {
+  while (true) {
+    std::unique_ptr<JobContext> context;
+    {
+      absl::MutexLock lock(&mutex_);
+      Entry* next = nullptr;
+      while (!shutdown_) {
+        ExpireWaiting();
+        next = NextQueued();
+        if (next != nullptr) {
+          if (Transition(*next, JobAction::kStart, "", absl::OkStatus()).ok()) break;
+          // The journal does not take it; the job stays queued.
+        }
+        wake_.WaitWithTimeout(&mutex_, kIdleInterval);
+      }
+      if (shutdown_ && (next == nullptr || next->job.state != JobState::kRunning)) return;
+      context = std::make_unique<JobContext>(*this, next->job);
+    }
+    const absl::Status status = RunJob(*context);
+    FinishRun(context->job().id, status, context->stop());
+  }
+}
+
+JobManager::Entry* JobManager::NextQueued() {
+  Entry* next = nullptr;
+  for (auto& [id, entry] : jobs_) {
+    if (entry.job.state != JobState::kQueued) continue;
+    if (next == nullptr || std::pair(-entry.job.priority, entry.order) < std::pair(-next->job.priority, next->order)) next = &entry;
+  }
+  return next;
+}
+
+void JobManager::ExpireWaiting() {
+  const absl::Time now = clock_.Now();
+  for (auto& [id, entry] : jobs_) {
+    const JobState state = entry.job.state;
+    if ((state == JobState::kQueued || state == JobState::kPaused) && entry.job.deadline <= now) {
+      // If the journal does not take it, the next round tries again.
+      Transition(entry, JobAction::kFail, "", absl::DeadlineExceededError("the deadline passed before the job was done")).IgnoreError();
+    }
+  }
+}
+
+StopReason JobManager::RequestedStop(const std::string& id) {
+  absl::MutexLock lock(&mutex_);
+  const Job& job = jobs_.find(id)->second.job;
+  if (job.state == JobState::kCancelling) return StopReason::kCancel;
+  if (job.deadline <= clock_.Now()) return StopReason::kDeadline;
+  if (shutdown_) return StopReason::kShutdown;
+  return job.state == JobState::kPausing ? StopReason::kPause : StopReason::kNone;
+}
+
+void JobManager::FinishRun(const std::string& id, const absl::Status& status, StopReason stop) {
+  absl::MutexLock lock(&mutex_);
+  Entry& entry = jobs_.find(id)->second;
+  const bool interrupted = stop == StopReason::kCancel || stop == StopReason::kPause || stop == StopReason::kShutdown;
+  const JobAction action = status.ok() ? JobAction::kSucceed : interrupted ? JobAction::kInterrupt : JobAction::kFail;
+  const std::string reason = action != JobAction::kInterrupt ? "" : stop == StopReason::kShutdown ? "the server stops" : "as a client asked";
+  while (!Transition(entry, action, reason, action == JobAction::kFail ? status : absl::OkStatus()).ok()) {
+    // The journal does not take the outcome. The runner holds on to it, so that what clients see is never ahead of the journal; when the server stops,
+    // the journal still says RUNNING and the job runs again at the next start.
+    if (shutdown_) return;
+    wake_.WaitWithTimeout(&mutex_, kIdleInterval);
+  }
+}
+
+absl::Status JobManager::Transition(Entry& entry, JobAction action, std::string reason, absl::Status error) {
+  const JobState from = entry.job.state;
+  const std::optional<JobState> to = NextState(from, action);
+  if (!to) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("job ", entry.job.id, " is ", JobStateName(from), ", which does not allow to ", JobActionName(action), " it"));
+  }
+  const absl::Time now = clock_.Now();
+  Job changed = entry.job;
+  changed.state = *to;
+  if (action == JobAction::kStart) {
+    ++changed.starts;
+    if (changed.start_time == absl::InfinitePast()) changed.start_time = now;
+  }
+  if (IsFinal(*to)) changed.end_time = now;
+  changed.error = error;
+  if (*to == JobState::kSucceeded) changed.progress.fraction = 1;
+  BOSS_RETURN_IF_ERROR(
+      RecordLocked(entry, std::move(changed), {StateChange{from, *to, std::move(reason), std::move(error)}}, /*durable=*/true));
+  listener_(entry.job.kind(), from, *to);
+  if (*to == JobState::kSucceeded || *to == JobState::kCancelled) {
+    // Training states are of no more use; a failed job keeps its last good one. What cannot be removed now goes with Delete.
+    RemoveAll(JobFolder(entry.job.id)).IgnoreError();
+  }
+  return absl::OkStatus();
+}
+
+absl::Status JobManager::Record(const std::string& id, absl::FunctionRef<void(Job&)> change, std::vector<JobEventPayload> payloads, bool durable) {
+  absl::MutexLock lock(&mutex_);
+  Entry& entry = jobs_.find(id)->second;
+  Job changed = entry.job;
+  change(changed);
+  BOSS_RETURN_IF_ERROR(RecordLocked(entry, std::move(changed), std::move(payloads), durable));
+  ExpireWaiting();
+  return absl::OkStatus();
+}
+
+absl::Status JobManager::RecordLocked(Entry& entry, Job changed, std::vector<JobEventPayload> payloads, bool durable) {
+  changed.update_time = clock_.Now();
+  std::vector<EventRecord> records;
+  for (JobEventPayload& payload : payloads) {
+    records.push_back(EventToRecord({++changed.last_sequence, changed.update_time, std::move(payload)}));
+  }
+  BOSS_RETURN_IF_ERROR(durable ? journal_.Update(changed.id, JobToJson(changed), records) : journal_.AppendEvents(changed.id, records));
+  entry.job = std::move(changed);
+  if (!records.empty()) Notify(entry.job.id);
+  return absl::OkStatus();
+}
+
+}  // namespace boss::server

@@ -1,0 +1,155 @@
+#include "server/jobs/job_spec.h"
+
+#include <array>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/base/error_details.h"
+#include "core/base/status_macros.h"
+#include "server/store/model_store.h"
+
+namespace boss::server {
+namespace {
+
+constexpr int kMaxKMax = 1000;
+constexpr int64_t kMaxTrainSteps = 1'000'000'000;
+constexpr int64_t kMaxSamples = 1'000'000;
+constexpr int64_t kMaxBatch = 65536;
+constexpr double kMaxGuidance = 1000;
+
+constexpr std::array<std::pair<JobKind, std::string_view>, 4> kKinds = {{
+    {JobKind::kTrain, "TRAIN"},
+    {JobKind::kOptimizeStepsizes, "OPTIMIZE_STEPSIZES"},
+    {JobKind::kDistill, "DISTILL"},
+    {JobKind::kEvaluate, "EVALUATE"},
+}};
+
+absl::Status InRange(std::string_view field, int64_t value, int64_t minimum, int64_t maximum) {
+  if (value >= minimum && value <= maximum) return absl::OkStatus();
+  return FieldError(absl::StrCat("spec.", field), absl::StrFormat("expected %d to %d, got %d", minimum, maximum, value));
+}
+
+// [minimum, maximum]; NaN is never in range.
+absl::Status InRange(std::string_view field, double value, double minimum, double maximum) {
+  if (value >= minimum && value <= maximum) return absl::OkStatus();
+  return FieldError(absl::StrCat("spec.", field), absl::StrFormat("expected %g to %g, got %g", minimum, maximum, value));
+}
+
+absl::Status Present(std::string_view field, std::string_view value) {
+  if (!value.empty()) return absl::OkStatus();
+  return FieldError(absl::StrCat("spec.", field), "required");
+}
+
+absl::Status NameOrEmpty(std::string_view field, std::string_view name) {
+  if (name.empty()) return absl::OkStatus();
+  const absl::Status status = CheckName(absl::StrCat("spec.", field), name);
+  return status.ok() ? status : WithField(status, absl::StrCat("spec.", field));
+}
+
+absl::Status ValidateTraining(const TrainingSpec& spec) {
+  const TrainerOptions& trainer = spec.trainer;
+  BOSS_RETURN_IF_ERROR(InRange("training.train_steps", spec.train_steps, 1, kMaxTrainSteps));
+  BOSS_RETURN_IF_ERROR(InRange("training.batch_size", spec.batch_size, 1, kMaxBatch));
+  BOSS_RETURN_IF_ERROR(InRange("training.checkpoint_interval", spec.checkpoint_interval, 1, kMaxTrainSteps));
+  BOSS_RETURN_IF_ERROR(InRange("training.metrics_interval", spec.metrics_interval, 1, kMaxTrainSteps));
+  BOSS_RETURN_IF_ERROR(InRange("training.preview_interval", spec.preview_interval, 0, kMaxTrainSteps));
+  BOSS_RETURN_IF_ERROR(InRange("training.preview_samples", spec.preview_samples, 1, 256));
+  BOSS_RETURN_IF_ERROR(InRange("training.learning_rate", trainer.learning_rate, std::numeric_limits<double>::min(), 1e3));
+  BOSS_RETURN_IF_ERROR(InRange("training.warmup_steps", trainer.warmup_steps, 0, kMaxTrainSteps));
+  BOSS_RETURN_IF_ERROR(InRange("training.decay_steps", trainer.decay_steps, 0, kMaxTrainSteps));
+  BOSS_RETURN_IF_ERROR(InRange("training.gradient_clip", trainer.gradient_clip, 0.0, 1e12));
+  BOSS_RETURN_IF_ERROR(InRange("training.accumulation_steps", trainer.accumulation_steps, 1, 4096));
+  if (!(trainer.ema_rate >= 0 && trainer.ema_rate < 1)) {
+    return FieldError("spec.training.ema_rate", absl::StrFormat("expected a number in [0, 1), got %g", trainer.ema_rate));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Validate(const TrainSpec& spec) {
+  BOSS_RETURN_IF_ERROR(Present("dataset", spec.dataset));
+  BOSS_RETURN_IF_ERROR(Present("output_model", spec.output_model));
+  BOSS_RETURN_IF_ERROR(NameOrEmpty("output_model", spec.output_model));
+  BOSS_RETURN_IF_ERROR(NameOrEmpty("output_alias", spec.output_alias));
+  if (spec.architecture_json.empty() == spec.init_model.empty()) {
+    return FieldError("spec.architecture_json", "exactly one of architecture_json and init_model is expected");
+  }
+  BOSS_RETURN_IF_ERROR(ValidateTraining(spec.training));
+  BOSS_RETURN_IF_ERROR(InRange("label_dropout", spec.label_dropout, 0.0, 1.0));
+  return InRange("default_steps", spec.default_steps, 0, kMaxKMax);
+}
+
+absl::Status Validate(const OptimizeStepsizesSpec& spec) {
+  BOSS_RETURN_IF_ERROR(Present("model", spec.model));
+  BOSS_RETURN_IF_ERROR(InRange("k_max", spec.k_max, 1, kMaxKMax));
+  BOSS_RETURN_IF_ERROR(InRange("num_samples", spec.num_samples, 1, kMaxSamples));
+  BOSS_RETURN_IF_ERROR(InRange("guidance_scale", spec.guidance_scale, 0.0, kMaxGuidance));
+  return InRange("batch_size", spec.batch_size, 0, kMaxBatch);
+}
+
+// `prefix`: "" or "evaluation.".
+absl::Status ValidateEvaluation(std::string_view prefix, const EvaluateSpec& spec) {
+  const auto field = [&](std::string_view name) { return absl::StrCat(prefix, name); };
+  for (int steps : spec.steps) BOSS_RETURN_IF_ERROR(InRange(field("steps"), steps, 1, kMaxKMax));
+  BOSS_RETURN_IF_ERROR(InRange(field("k_max"), spec.k_max, 1, kMaxKMax));
+  BOSS_RETURN_IF_ERROR(InRange(field("num_samples"), spec.num_samples, 1, kMaxSamples));
+  BOSS_RETURN_IF_ERROR(InRange(field("guidance_scale"), spec.guidance_scale, 0.0, kMaxGuidance));
+  BOSS_RETURN_IF_ERROR(InRange(field("batch_size"), spec.batch_size, 0, kMaxBatch));
+  if (spec.solver == SolverKind::kRk45) return FieldError(absl::StrCat("spec.", field("solver")), "rk45 chooses its own times: expected euler or heun");
+  if (!spec.schedules.uniform && !spec.schedules.bellman) {
+    return FieldError(absl::StrCat("spec.", field("schedules")), "expected uniform, bellman or both");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Validate(const DistillSpec& spec) {
+  BOSS_RETURN_IF_ERROR(Present("model", spec.model));
+  BOSS_RETURN_IF_ERROR(NameOrEmpty("output_model", spec.output_model));
+  BOSS_RETURN_IF_ERROR(NameOrEmpty("output_alias", spec.output_alias));
+  BOSS_RETURN_IF_ERROR(InRange("k_max", spec.k_max, 1, kMaxKMax));
+  BOSS_RETURN_IF_ERROR(InRange("steps", spec.steps, 1, spec.k_max));
+  BOSS_RETURN_IF_ERROR(InRange("num_samples", spec.num_samples, 1, kMaxSamples));
+  BOSS_RETURN_IF_ERROR(InRange("num_noises", spec.num_noises, 1, 100 * kMaxSamples));
+  BOSS_RETURN_IF_ERROR(InRange("held_out_share", spec.held_out_share, 0.0, 0.5));
+  BOSS_RETURN_IF_ERROR(InRange("guidance_scale", spec.guidance_scale, 0.0, kMaxGuidance));
+  BOSS_RETURN_IF_ERROR(InRange("batch_size", spec.batch_size, 0, kMaxBatch));
+  if (spec.lora) {
+    BOSS_RETURN_IF_ERROR(InRange("lora.rank", spec.lora->rank, 1, 1024));
+    BOSS_RETURN_IF_ERROR(InRange("lora.alpha", spec.lora->alpha, std::numeric_limits<double>::min(), 1e6));
+  }
+  BOSS_RETURN_IF_ERROR(ValidateTraining(spec.training));
+  return spec.evaluation ? ValidateEvaluation("evaluation.", *spec.evaluation) : absl::OkStatus();
+}
+
+absl::Status Validate(const EvaluateSpec& spec) {
+  BOSS_RETURN_IF_ERROR(Present("model", spec.model));
+  if (spec.steps.empty()) return FieldError("spec.steps", "required");
+  return ValidateEvaluation("", spec);
+}
+
+}  // namespace
+
+std::string_view JobKindName(JobKind kind) {
+  for (const auto& [known, name] : kKinds) {
+    if (known == kind) return name;
+  }
+  return "UNKNOWN";
+}
+
+std::optional<JobKind> ParseJobKind(std::string_view name) {
+  for (const auto& [kind, known] : kKinds) {
+    if (known == name) return kind;
+  }
+  return std::nullopt;
+}
+
+JobKind KindOf(const JobSpec& spec) { return kKinds[spec.index()].first; }
+
+absl::Status ValidateSpec(const JobSpec& spec) {
+  return std::visit([](const auto& kind_spec) { return Validate(kind_spec); }, spec);
+}
+
+}  // namespace boss::server

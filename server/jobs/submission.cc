@@ -1,0 +1,158 @@
+#include "server/jobs/submission.h"
+
+#include <filesystem>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "core/base/error_details.h"
+#include "core/base/status_macros.h"
+#include "core/nets/factory.h"
+#include "server/store/json_reader.h"
+#include "server/store/sha256.h"
+
+namespace boss::server {
+namespace {
+
+constexpr size_t kMaxText = 63;
+constexpr size_t kMaxLabels = 64;
+constexpr int kMaxPriority = 100;
+
+// Whether `path`, symbolic links resolved, is one of `folders` or lies in one.
+bool LiesIn(const std::string& path, const std::vector<std::string>& folders) {
+  std::error_code error;
+  const std::filesystem::path resolved = std::filesystem::weakly_canonical(path, error);
+  if (error) return false;
+  for (const std::string& folder : folders) {
+    const std::filesystem::path root = std::filesystem::weakly_canonical(folder, error);
+    if (error) continue;
+    const std::filesystem::path relative = resolved.lexically_relative(root);
+    if (!relative.empty() && *relative.begin() != "..") return true;
+  }
+  return false;
+}
+
+absl::Status CheckDataset(std::string_view field, std::string_view source, const JobManagerOptions& options) {
+  if (source == "fashion-mnist-train" || source == "fashion-mnist-test") return absl::OkStatus();
+  std::vector<std::string> paths;
+  if (absl::ConsumePrefix(&source, "png:")) {
+    paths.emplace_back(source);
+  } else if (absl::ConsumePrefix(&source, "idx:")) {
+    paths = absl::StrSplit(source, absl::MaxSplits(',', 1));
+  } else {
+    return FieldError(field, "expected \"fashion-mnist-train\", \"fashion-mnist-test\", \"idx:IMAGES[,LABELS]\" or \"png:FOLDER\"");
+  }
+  for (const std::string& path : paths) {
+    if (!LiesIn(path, options.dataset_folders)) {
+      return WithField(absl::PermissionDeniedError(absl::StrCat(field, ": ", path, " lies in no folder that the operator allows")), field);
+    }
+    std::error_code error;
+    if (!std::filesystem::exists(path, error)) return WithField(absl::NotFoundError(absl::StrCat(field, ": ", path, " does not exist")), field);
+  }
+  return absl::OkStatus();
+}
+
+class Resolver {
+ public:
+  Resolver(const ModelStore& store, const JobManagerOptions& options, Job& job) : store_(store), options_(options), job_(job) {}
+
+  absl::Status operator()(TrainSpec& spec) {
+    if (!spec.init_model.empty()) {
+      BOSS_RETURN_IF_ERROR(AddInput("spec.init_model", spec.init_model).status());
+    } else {
+      const absl::Status status = CreateModel(spec.architecture_json, /*seed=*/0).status();
+      if (!status.ok()) return WithField(absl::Status(status.code(), absl::StrCat("spec.architecture_json: ", status.message())), "spec.architecture_json");
+    }
+    return CheckDataset("spec.dataset", spec.dataset, options_);
+  }
+
+  absl::Status operator()(OptimizeStepsizesSpec& spec) { return AddInput("spec.model", spec.model).status(); }
+
+  absl::Status operator()(DistillSpec& spec) {
+    BOSS_ASSIGN_OR_RETURN(const VersionKey teacher, AddInput("spec.model", spec.model));
+    if (spec.output_model.empty()) spec.output_model = teacher.name;
+    return spec.evaluation ? CheckEvaluation("spec.evaluation.", *spec.evaluation) : absl::OkStatus();
+  }
+
+  absl::Status operator()(EvaluateSpec& spec) {
+    BOSS_ASSIGN_OR_RETURN(const VersionKey model, AddInput("spec.model", spec.model));
+    for (const std::string& other : spec.other_models) BOSS_RETURN_IF_ERROR(AddInput("spec.other_models", other).status());
+    if (spec.baseline.empty()) {
+      BOSS_ASSIGN_OR_RETURN(const VersionInfo info, store_.GetVersion(model));
+      // A parent that was deleted since cannot be the measure.
+      const bool parent_exists = !info.manifest.parent.empty() && store_.Resolve(info.manifest.parent).ok();
+      spec.baseline = parent_exists ? info.manifest.parent : model.ToString();
+    }
+    BOSS_RETURN_IF_ERROR(AddInput("spec.baseline", spec.baseline).status());
+    return CheckEvaluation("spec.", spec);
+  }
+
+ private:
+  absl::StatusOr<VersionKey> AddInput(std::string_view field, const std::string& reference) {
+    absl::StatusOr<VersionKey> key = store_.Resolve(reference);
+    if (!key.ok()) return WithField(absl::Status(key.status().code(), absl::StrCat(field, ": ", key.status().message())), field);
+    BOSS_RETURN_IF_ERROR(store_.GetVersion(*key).status());
+    job_.input_versions.push_back(key->ToString());
+    return key;
+  }
+
+  absl::Status CheckEvaluation(std::string_view prefix, const EvaluateSpec& spec) {
+    if (spec.reference_dataset && !spec.reference_dataset->empty()) {
+      BOSS_RETURN_IF_ERROR(CheckDataset(absl::StrCat(prefix, "reference_dataset"), *spec.reference_dataset, options_));
+    }
+    if (!spec.feature_network.empty() && !options_.feature_networks.contains(spec.feature_network)) {
+      const std::string field = absl::StrCat(prefix, "feature_network");
+      return WithField(absl::NotFoundError(absl::StrCat(field, ": the server has no feature network ", spec.feature_network)), field);
+    }
+    return absl::OkStatus();
+  }
+
+  const ModelStore& store_;
+  const JobManagerOptions& options_;
+  Job& job_;
+};
+
+}  // namespace
+
+absl::Status ValidateSubmitOptions(const SubmitOptions& options, absl::Time now) {
+  if (options.request_id.size() > kMaxText) return FieldError("request_id", absl::StrFormat("expected at most %d characters", kMaxText));
+  if (options.display_name.size() > kMaxText) return FieldError("options.display_name", absl::StrFormat("expected at most %d characters", kMaxText));
+  if (options.labels.size() > kMaxLabels) return FieldError("options.labels", absl::StrFormat("expected at most %d", kMaxLabels));
+  for (const auto& [key, value] : options.labels) {
+    if (key.empty() || key.size() > kMaxText || value.size() > kMaxText) {
+      return FieldError("options.labels", absl::StrFormat("expected keys of 1 to %d characters and values of up to %d", kMaxText, kMaxText));
+    }
+  }
+  if (options.priority < -kMaxPriority || options.priority > kMaxPriority) {
+    return FieldError("options.priority", absl::StrFormat("expected %d to %d, got %d", -kMaxPriority, kMaxPriority, options.priority));
+  }
+  if (options.deadline <= now) return FieldError("options.deadline", "expected a time in the future");
+  return absl::OkStatus();
+}
+
+std::string RequestHash(const JobSpec& spec, const SubmitOptions& options) {
+  Json json = {{"kind", JobKindName(KindOf(spec))},
+               {"spec", JobSpecToJson(spec)},
+               {"display_name", options.display_name},
+               {"labels", options.labels},
+               {"priority", options.priority}};
+  PutTime(json, "deadline", options.deadline);
+  return Sha256Hex(DumpJson(json));
+}
+
+absl::Status ResolveInputs(const ModelStore& store, const JobManagerOptions& options, Job& job) {
+  return std::visit(Resolver(store, options, job), job.spec);
+}
+
+std::string OutputModel(const JobSpec& spec) {
+  if (const auto* train = std::get_if<TrainSpec>(&spec)) return train->output_model;
+  if (const auto* distill = std::get_if<DistillSpec>(&spec)) return distill->output_model;
+  return "";
+}
+
+}  // namespace boss::server

@@ -1,0 +1,271 @@
+#include "server/store/manifest.h"
+
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/base/status_macros.h"
+#include "server/store/json_reader.h"
+#include "server/store/manifest_json.h"
+
+namespace boss::server {
+namespace {
+
+constexpr int kFormat = 1;
+constexpr int kMaxKMax = 100000;
+
+// A path through the fine grid: increasing from 0 to k_max.
+absl::Status CheckKnots(const std::vector<int>& knots, int k_max) {
+  if (knots.size() < 2 || knots.front() != 0 || knots.back() != k_max) {
+    return absl::DataLossError(absl::StrCat("schedule.knots: expected a path from 0 to ", k_max));
+  }
+  for (size_t i = 1; i < knots.size(); ++i) {
+    if (knots[i] <= knots[i - 1]) return absl::DataLossError("schedule.knots: expected increasing numbers");
+  }
+  return absl::OkStatus();
+}
+
+Json NativeScheduleToJson(const NativeSchedule& native) {
+  Json json = ScheduleToJson(native.schedule);
+  json["kind"] = native.kind;
+  json["guidance_scale"] = native.guidance_scale;
+  json["k_max"] = native.k_max;
+  return json;
+}
+
+absl::StatusOr<NativeSchedule> NativeScheduleFromJson(const Json& json) {
+  NativeSchedule native;
+  JsonReader reader(json, "schedule");
+  reader.Required("kind", native.kind);
+  reader.Required("guidance_scale", native.guidance_scale);
+  reader.Optional("k_max", native.k_max);
+  BOSS_RETURN_IF_ERROR(reader.status());
+  BOSS_ASSIGN_OR_RETURN(native.schedule, ScheduleFromJson(json, native.k_max));
+  return native;
+}
+
+absl::StatusOr<AdapterInfo> AdapterFromJson(const Json& json) {
+  AdapterInfo adapter;
+  JsonReader reader(json, "adapter");
+  reader.Required("base_name", adapter.base.name);
+  reader.Required("base_version", adapter.base.version);
+  reader.Required("rank", adapter.rank);
+  reader.Required("alpha", adapter.alpha);
+  BOSS_RETURN_IF_ERROR(reader.status());
+  return adapter;
+}
+
+}  // namespace
+
+std::string VersionKey::ToString() const { return absl::StrCat(name, "@", version); }
+
+absl::StatusOr<Json> ParseJsonObject(std::string_view what, std::string_view text) {
+  Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (json.is_discarded()) return absl::DataLossError(absl::StrCat(what, ": not JSON"));
+  if (!json.is_object()) return absl::DataLossError(absl::StrCat(what, ": got ", json.type_name(), ", expected an object"));
+  return json;
+}
+
+std::string FormatGuidance(double guidance_scale) { return absl::StrFormat("%.6g", guidance_scale); }
+
+std::string StoredScheduleSet::Name() const {
+  return absl::StrCat("bellman-", SolverName(set.solver), "-g", FormatGuidance(set.guidance_scale), "-k", set.k_max);
+}
+
+Json ScheduleToJson(const Schedule& schedule) {
+  return {{"knots", schedule.knots},
+          {"time_grid", std::vector<double>(schedule.time_grid.times().begin(), schedule.time_grid.times().end())},
+          {"total_cost", schedule.total_cost},
+          {"solver", SolverName(schedule.solver)}};
+}
+
+absl::StatusOr<Schedule> ScheduleFromJson(const Json& json, int k_max) {
+  Schedule schedule;
+  std::vector<double> times;
+  JsonReader reader(json, "schedule");
+  reader.Optional("knots", schedule.knots);
+  reader.Required("time_grid", times);
+  reader.Optional("total_cost", schedule.total_cost);
+  reader.Name("solver", schedule.solver, ParseSolver);
+  BOSS_RETURN_IF_ERROR(reader.status());
+  absl::StatusOr<TimeGrid> grid = TimeGrid::Create(std::move(times));
+  if (!grid.ok()) return absl::DataLossError(absl::StrCat("schedule.time_grid: ", grid.status().message()));
+  schedule.time_grid = *std::move(grid);
+  if (!schedule.knots.empty()) {
+    BOSS_RETURN_IF_ERROR(CheckKnots(schedule.knots, k_max));
+    if (static_cast<int>(schedule.knots.size()) != schedule.time_grid.steps() + 1) {
+      return absl::DataLossError("schedule: as many knots as times expected");
+    }
+  }
+  return schedule;
+}
+
+Json EvaluationRowToJson(const EvaluationRow& row) {
+  Json json = {{"label", row.label},
+               {"version", row.version},
+               {"steps", row.steps},
+               {"schedule", row.schedule},
+               {"schedule_set", row.schedule_set},
+               {"solver", SolverName(row.solver)},
+               {"guidance_scale", row.guidance_scale},
+               {"nfe", row.nfe},
+               {"num_samples", row.num_samples},
+               {"trajectory_error", row.trajectory_error},
+               {"features", row.features},
+               {"samples_per_second", row.samples_per_second},
+               {"baseline", row.baseline},
+               {"baseline_steps", row.baseline_steps}};
+  PutOptional(json, "straightness", row.straightness);
+  PutOptional(json, "frechet_distance", row.frechet_distance);
+  return json;
+}
+
+absl::StatusOr<EvaluationRow> EvaluationRowFromJson(const Json& json) {
+  EvaluationRow row;
+  JsonReader reader(json, "evaluation");
+  reader.Required("label", row.label);
+  reader.Optional("version", row.version);
+  reader.Required("steps", row.steps);
+  reader.Optional("schedule", row.schedule);
+  reader.Optional("schedule_set", row.schedule_set);
+  reader.Name("solver", row.solver, ParseSolver);
+  reader.Optional("guidance_scale", row.guidance_scale);
+  reader.Optional("nfe", row.nfe);
+  reader.Optional("num_samples", row.num_samples);
+  // A distance that overflowed is null.
+  row.trajectory_error = std::numeric_limits<double>::infinity();
+  reader.Optional("trajectory_error", row.trajectory_error);
+  reader.Optional("straightness", row.straightness);
+  reader.Optional("frechet_distance", row.frechet_distance);
+  reader.Optional("features", row.features);
+  reader.Optional("samples_per_second", row.samples_per_second);
+  reader.Optional("baseline", row.baseline);
+  reader.Optional("baseline_steps", row.baseline_steps);
+  BOSS_RETURN_IF_ERROR(reader.status());
+  return row;
+}
+
+std::string ManifestToJson(const Manifest& manifest) {
+  Json json = {{"format", kFormat},
+               {"label_names", manifest.label_names},
+               {"default_steps", manifest.default_steps},
+               {"default_guidance_scale", manifest.default_guidance_scale},
+               {"parent", manifest.parent},
+               {"job_id", manifest.job_id},
+               {"description", manifest.description},
+               {"sha256", manifest.sha256}};
+  Json architecture = Json::parse(manifest.architecture_json, nullptr, /*allow_exceptions=*/false);
+  json["architecture"] = architecture.is_discarded() ? Json(manifest.architecture_json) : std::move(architecture);
+  if (manifest.adapter) {
+    json["adapter"] = {{"base_name", manifest.adapter->base.name},
+                       {"base_version", manifest.adapter->base.version},
+                       {"rank", manifest.adapter->rank},
+                       {"alpha", manifest.adapter->alpha}};
+  }
+  for (const NativeSchedule& schedule : manifest.schedules) json["schedules"].push_back(NativeScheduleToJson(schedule));
+  for (const EvaluationRow& row : manifest.evaluation) json["evaluation"].push_back(EvaluationRowToJson(row));
+  PutTime(json, "create_time", manifest.create_time);
+  return json.dump(1, ' ', false, Json::error_handler_t::replace);
+}
+
+absl::StatusOr<Manifest> ManifestFromJson(std::string_view text) {
+  BOSS_ASSIGN_OR_RETURN(const Json json, ParseJsonObject("manifest", text));
+  Manifest manifest;
+  int format = 0;
+  JsonReader reader(json, "manifest");
+  reader.Required("format", format);
+  BOSS_RETURN_IF_ERROR(reader.status());
+  if (format > kFormat) {
+    return absl::FailedPreconditionError(absl::StrFormat("manifest.format: got %d, this program reads up to %d", format, kFormat));
+  }
+  Json architecture;
+  reader.Required("architecture", architecture);
+  manifest.architecture_json = architecture.is_string() ? architecture.get<std::string>() : architecture.dump();
+  reader.Optional("label_names", manifest.label_names);
+  reader.Optional("default_steps", manifest.default_steps);
+  reader.Optional("default_guidance_scale", manifest.default_guidance_scale);
+  reader.Optional("parent", manifest.parent);
+  reader.Optional("job_id", manifest.job_id);
+  reader.OptionalObject("adapter", manifest.adapter, AdapterFromJson);
+  reader.Objects("schedules", manifest.schedules, NativeScheduleFromJson);
+  reader.Objects("evaluation", manifest.evaluation, EvaluationRowFromJson);
+  reader.Optional("description", manifest.description);
+  reader.Time("create_time", manifest.create_time);
+  reader.Optional("sha256", manifest.sha256);
+  BOSS_RETURN_IF_ERROR(reader.status());
+  return manifest;
+}
+
+void NameOwnRows(Manifest& manifest, const VersionKey& key) {
+  for (EvaluationRow& row : manifest.evaluation) {
+    if (row.version.empty()) row.version = key.ToString();
+  }
+}
+
+std::string ScheduleSetToJson(const StoredScheduleSet& stored) {
+  const ScheduleSet& set = stored.set;
+  Json schedules = Json::array();
+  for (const Schedule& schedule : set.schedules) schedules.push_back({{"knots", schedule.knots}, {"total_cost", schedule.total_cost}});
+  Json json = {{"format", kFormat},
+               {"k_max", set.k_max},
+               {"num_samples", set.num_samples},
+               {"guidance_scale", set.guidance_scale},
+               {"solver", SolverName(set.solver)},
+               {"seed", stored.seed},
+               {"job_id", stored.job_id},
+               {"cost_matrix", set.cost_matrix},
+               {"schedules", std::move(schedules)}};
+  PutTime(json, "create_time", stored.create_time);
+  return DumpJson(json);
+}
+
+absl::StatusOr<StoredScheduleSet> ScheduleSetFromJson(std::string_view text) {
+  BOSS_ASSIGN_OR_RETURN(const Json json, ParseJsonObject("schedule set", text));
+  StoredScheduleSet stored;
+  ScheduleSet& set = stored.set;
+  JsonReader reader(json, "schedule set");
+  reader.Required("k_max", set.k_max);
+  reader.Required("num_samples", set.num_samples);
+  reader.Required("guidance_scale", set.guidance_scale);
+  reader.Name("solver", set.solver, ParseSolver);
+  reader.Optional("seed", stored.seed);
+  reader.Optional("job_id", stored.job_id);
+  reader.Required("cost_matrix", set.cost_matrix);
+  reader.Time("create_time", stored.create_time);
+  BOSS_RETURN_IF_ERROR(reader.status());
+  if (set.k_max < 1 || set.k_max > kMaxKMax) {
+    return absl::DataLossError(absl::StrFormat("schedule set.k_max: got %d, expected 1 to %d", set.k_max, kMaxKMax));
+  }
+  const size_t points = static_cast<size_t>(set.k_max) + 1;
+  if (set.cost_matrix.size() != points * points) {
+    return absl::DataLossError(absl::StrFormat("schedule set.cost_matrix: got %d entries, expected %d", set.cost_matrix.size(), points * points));
+  }
+  const auto read_schedule = [&set](const Json& item) -> absl::StatusOr<Schedule> {
+    Schedule schedule;
+    schedule.solver = set.solver;
+    JsonReader item_reader(item, "schedule set.schedules");
+    item_reader.Required("knots", schedule.knots);
+    item_reader.Required("total_cost", schedule.total_cost);
+    BOSS_RETURN_IF_ERROR(item_reader.status());
+    BOSS_RETURN_IF_ERROR(CheckKnots(schedule.knots, set.k_max));
+    std::vector<double> times;
+    for (int knot : schedule.knots) times.push_back(static_cast<double>(knot) / set.k_max);
+    BOSS_ASSIGN_OR_RETURN(schedule.time_grid, TimeGrid::Create(std::move(times)));
+    return schedule;
+  };
+  reader.Objects("schedules", set.schedules, read_schedule);
+  BOSS_RETURN_IF_ERROR(reader.status());
+  if (set.schedules.size() != static_cast<size_t>(set.k_max)) {
+    return absl::DataLossError(absl::StrFormat("schedule set.schedules: got %d, expected %d", set.schedules.size(), set.k_max));
+  }
+  for (int steps = 1; steps <= set.k_max; ++steps) {
+    if (set.schedules[steps - 1].time_grid.steps() != steps) {
+      return absl::DataLossError(absl::StrFormat("schedule set.schedules: the schedule of %d steps has %d", steps,
+                                                 set.schedules[steps - 1].time_grid.steps()));
+    }
+  }
+  return stored;
+}
+
+}  // namespace boss::server

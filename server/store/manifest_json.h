@@ -1,0 +1,17 @@
+// The parts of a manifest as JSON values, for other documents that hold them.
+#pragma once
+
+#include "core/flow/schedule.h"
+#include "server/store/json_reader.h"
+#include "server/store/manifest.h"
+
+namespace boss::server {
+
+Json EvaluationRowToJson(const EvaluationRow& row);
+absl::StatusOr<EvaluationRow> EvaluationRowFromJson(const Json& json);
+
+// `k_max`: the fine grid that knots are checked against; 0 if there are none.
+Json ScheduleToJson(const Schedule& schedule);
+absl::StatusOr<Schedule> ScheduleFromJson(const Json& json, int k_max);
+
+}  // namespace boss::server

@@ -1,0 +1,187 @@
+// How versions come into the store, and how their weights become models.
+#include <ATen/ATen.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "core/base/torch_guard.h"
+#include "core/io/atomic_file.h"
+#include "core/io/safetensors.h"
+#include "server/store/model_store.h"
+#include "server/store/sha256.h"
+#include "server/store/store_files.h"
+
+namespace boss::server {
+namespace {
+
+absl::StatusOr<NamedTensors> ParseWeights(std::string_view what, std::string_view bytes) {
+  absl::StatusOr<Safetensors> contents = ParseSafetensors(bytes);
+  if (!contents.ok()) return absl::Status(contents.status().code(), absl::StrCat(what, ": ", contents.status().message()));
+  return std::move(contents->tensors);
+}
+
+std::string WeightsFile(const Manifest& manifest) { return manifest.adapter ? kAdapterFile : kWeightsFile; }
+
+// Puts the tensors of a weight file into the parameters of an attached adapter.
+absl::Status LoadAdapter(VelocityModel& model, const NamedTensors& weights) {
+  const NamedTensors parameters = model.Parameters();
+  if (weights.size() != parameters.size()) {
+    return absl::DataLossError(absl::StrCat("adapter: got ", weights.size(), " tensors, expected ", parameters.size()));
+  }
+  const std::map<std::string, at::Tensor> by_name(weights.begin(), weights.end());
+  for (const auto& [name, parameter] : parameters) {
+    const auto found = by_name.find(name);
+    if (found == by_name.end()) return absl::DataLossError(absl::StrCat("adapter: ", name, " is missing"));
+    if (found->second.sizes() != parameter.sizes()) return absl::DataLossError(absl::StrCat("adapter: ", name, " has another shape"));
+  }
+  return GuardTorch("loading an adapter", [&]() -> absl::Status {
+    for (const auto& [name, parameter] : parameters) parameter.detach().copy_(by_name.at(name));
+    return absl::OkStatus();
+  });
+}
+
+}  // namespace
+
+StagingFolder::~StagingFolder() { RemoveAll(path_).IgnoreError(); }  // Open() removes what is left.
+
+absl::StatusOr<std::unique_ptr<StagingFolder>> ModelStore::NewStagingFolder() {
+  int64_t number = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    number = next_staging_++;
+  }
+  auto folder = std::make_unique<StagingFolder>(absl::StrCat(data_folder_, "/staging/", number));
+  BOSS_RETURN_IF_ERROR(CreateFolders(folder->path()));
+  return folder;
+}
+
+absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::BuildModel(const Manifest& manifest, const NamedTensors& weights) const {
+  if (!manifest.adapter) {
+    BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> model, CreateModel(manifest.architecture_json, /*seed=*/0));
+    BOSS_RETURN_IF_ERROR(LoadWeights(*model, weights));
+    return model;
+  }
+  // A base is older than its adapter, so this ends.
+  BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> model, LoadVersionModel(manifest.adapter->base));
+  BOSS_RETURN_IF_ERROR(
+      model->AttachLora({static_cast<int>(manifest.adapter->rank), manifest.adapter->alpha}, /*seed=*/0));
+  BOSS_RETURN_IF_ERROR(LoadAdapter(*model, weights));
+  BOSS_RETURN_IF_ERROR(GuardTorch("merging an adapter", [&]() -> absl::Status {
+    model->MergeLora();
+    return absl::OkStatus();
+  }));
+  return model;
+}
+
+absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::LoadVersionModel(const VersionKey& key) const {
+  BOSS_ASSIGN_OR_RETURN(const Manifest manifest, ManifestOf(key));
+  const std::string file = WeightsFile(manifest);
+  BOSS_ASSIGN_OR_RETURN(std::string bytes, ReadVersionFile(key, manifest, file));
+  BOSS_ASSIGN_OR_RETURN(const NamedTensors weights, ParseWeights(absl::StrCat(key.ToString(), ": ", file), bytes));
+  std::string().swap(bytes);
+  absl::StatusOr<std::unique_ptr<VelocityModel>> model = BuildModel(manifest, weights);
+  if (!model.ok()) return absl::Status(model.status().code(), absl::StrCat(key.ToString(), ": ", model.status().message()));
+  return model;
+}
+
+absl::Status ModelStore::CarryOver(const std::string& parent, const StagingFolder& staged, Manifest& manifest) const {
+  const absl::StatusOr<VersionKey> key = Resolve(parent);
+  if (!key.ok()) return absl::OkStatus();
+  BOSS_ASSIGN_OR_RETURN(const Manifest parent_manifest, ManifestOf(*key));
+  for (const auto& [file, digest] : parent_manifest.sha256) {
+    if (file == kWeightsFile || file == kAdapterFile || manifest.sha256.contains(file)) continue;
+    BOSS_RETURN_IF_ERROR(LinkOrCopy(absl::StrCat(VersionFolder(*key), "/", file), absl::StrCat(staged.path(), "/", file)));
+    manifest.sha256[file] = digest;
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<VersionKey> ModelStore::PublishFolder(std::string_view name, Manifest manifest, const StagingFolder& staged) {
+  manifest.create_time = clock_.Now();
+  BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged.path(), "/", kManifestFile), ManifestToJson(manifest)));
+  BOSS_RETURN_IF_ERROR(SyncFolder(staged.path()));
+  absl::MutexLock lock(&mutex_);
+  BOSS_RETURN_IF_ERROR(CreateFolders(ModelFolder(name)));
+  BOSS_RETURN_IF_ERROR(SyncFolder(absl::StrCat(data_folder_, "/models")));
+  Model& model = models_[std::string(name)];
+  const VersionKey key{std::string(name), model.next_version};
+  BOSS_RETURN_IF_ERROR(Rename(staged.path(), VersionFolder(key)));
+  ++model.next_version;
+  Version& version = model.versions[key.version];
+  NameOwnRows(manifest, key);
+  version.manifest = std::move(manifest);
+  version.size_bytes = FolderSize(VersionFolder(key));
+  BOSS_RETURN_IF_ERROR(SyncFolder(ModelFolder(name)));
+  return key;
+}
+
+absl::StatusOr<VersionKey> ModelStore::Publish(std::string_view name, Manifest manifest, const NamedTensors& weights) {
+  BOSS_RETURN_IF_ERROR(CheckName("model", name));
+  const absl::StatusOr<std::unique_ptr<VelocityModel>> model = BuildModel(manifest, weights);
+  if (!model.ok()) {
+    // Weights that do not fit are the caller's mistake here, not a loss.
+    const absl::StatusCode code = absl::IsDataLoss(model.status()) ? absl::StatusCode::kInvalidArgument : model.status().code();
+    return absl::Status(code, model.status().message());
+  }
+  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<StagingFolder> staged, NewStagingFolder());
+  Safetensors contents;
+  for (const auto& [tensor_name, tensor] : weights) {
+    contents.tensors.emplace_back(tensor_name, tensor.detach().to(at::kCPU).contiguous());
+  }
+  BOSS_ASSIGN_OR_RETURN(const std::string bytes, SerializeSafetensors(contents));
+  const std::string file = WeightsFile(manifest);
+  manifest.sha256 = {{file, Sha256Hex(bytes)}};
+  BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes));
+  if (!manifest.parent.empty()) BOSS_RETURN_IF_ERROR(CarryOver(manifest.parent, *staged, manifest));
+  return PublishFolder(name, std::move(manifest), *staged);
+}
+
+absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, std::string_view name) {
+  BOSS_RETURN_IF_ERROR(CheckName("model", name));
+  BOSS_ASSIGN_OR_RETURN(const std::string text, ReadFile(absl::StrCat(folder, "/", kManifestFile)));
+  BOSS_ASSIGN_OR_RETURN(Manifest manifest, ManifestFromJson(text));
+  BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> entries, ListFolder(folder));
+  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<StagingFolder> staged, NewStagingFolder());
+  const std::string weights_file = WeightsFile(manifest);
+  std::map<std::string, std::string> digests;
+  for (const std::string& file : entries) {
+    if (!absl::EndsWith(file, ".safetensors") || !CheckName("file", file).ok()) continue;
+    BOSS_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(absl::StrCat(folder, "/", file)));
+    digests[file] = Sha256Hex(bytes);
+    const auto expected = manifest.sha256.find(file);
+    if (expected != manifest.sha256.end() && expected->second != digests[file]) {
+      return absl::DataLossError(absl::StrCat(file, ": its SHA-256 is ", digests[file], ", the manifest says ", expected->second));
+    }
+    if (file == weights_file) {
+      BOSS_ASSIGN_OR_RETURN(const NamedTensors weights, ParseWeights(file, bytes));
+      BOSS_RETURN_IF_ERROR(BuildModel(manifest, weights).status());
+    }
+    BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes));
+  }
+  for (const auto& [file, digest] : manifest.sha256) {
+    if (!digests.contains(file)) return absl::DataLossError(absl::StrCat(folder, ": ", file, " is missing, the manifest lists it"));
+  }
+  if (!digests.contains(weights_file)) return absl::NotFoundError(absl::StrCat(folder, ": ", weights_file, " is missing"));
+  manifest.sha256 = std::move(digests);
+
+  std::vector<StoredScheduleSet> sets;
+  const std::string schedule_folder = absl::StrCat(folder, "/schedules");
+  const absl::StatusOr<std::vector<std::string>> schedule_files = ListFolder(schedule_folder);
+  if (schedule_files.ok()) {
+    for (const std::string& file : *schedule_files) {
+      if (!absl::EndsWith(file, ".json")) continue;
+      BOSS_ASSIGN_OR_RETURN(const std::string set_text, ReadFile(absl::StrCat(schedule_folder, "/", file)));
+      BOSS_ASSIGN_OR_RETURN(StoredScheduleSet set, ScheduleSetFromJson(set_text));
+      sets.push_back(std::move(set));
+    }
+  }
+  BOSS_ASSIGN_OR_RETURN(VersionKey key, PublishFolder(name, std::move(manifest), *staged));
+  for (const StoredScheduleSet& set : sets) BOSS_RETURN_IF_ERROR(AddScheduleSet(key, set));
+  return key;
+}
+
+}  // namespace boss::server
