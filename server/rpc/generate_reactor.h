@@ -1,0 +1,63 @@
+// One Generate call: from the engine's sink to the stream.
+#pragma once
+
+#include <grpcpp/support/server_callback.h>
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "boss/v1/sampling.pb.h"
+#include "core/base/clock.h"
+#include "server/engine/sampler_engine.h"
+
+namespace boss::server {
+
+// Lives until both gRPC and the engine have finished with it. What waits to be written is bounded by the engine, which is told of every message
+// that the client has taken, and by merging progress messages.
+class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
+                              public SampleSink,
+                              public std::enable_shared_from_this<GenerateReactor> {
+ public:
+  // Returns the reactor of a new call, which keeps itself alive. `engine` and `clock` outlive it.
+  static GenerateReactor* Start(SamplerEngine& engine, const Clock& clock, const v1::GenerateRequest& request, absl::Time deadline,
+                                uint64_t chosen_seed);
+
+  void OnAccepted(AcceptedRequest accepted) override;
+  void OnProgress(SampleProgress progress) override;
+  void OnPreview(EncodedSample preview) override;
+  void OnSample(EncodedSample sample) override;
+  void OnDone(absl::Status status, SampleSummary summary) override;
+
+  void OnWriteDone(bool ok) override;
+  void OnCancel() override;
+  void OnDone() override;
+
+ private:
+  GenerateReactor(const v1::GenerateRequest& request, const Clock& clock);
+
+  void Begin(SamplerEngine& engine, const v1::GenerateRequest& request, absl::Time deadline, uint64_t chosen_seed);
+  void Enqueue(v1::GenerateResponse response) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Starts the next write, or finishes the call when all is written.
+  void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const v1::OutputFormat requested_format_;
+  const std::string request_id_;
+  const Clock& clock_;
+  SampleRequest request_;  // constant once Begin has run
+
+  absl::Mutex mutex_;
+  std::shared_ptr<GenerateReactor> self_;     // until gRPC's OnDone
+  std::shared_ptr<SampleHandle> handle_ ABSL_GUARDED_BY(mutex_);
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+  std::deque<v1::GenerateResponse> queue_ ABSL_GUARDED_BY(mutex_);
+  v1::GenerateResponse current_;  // being written
+  bool writing_ ABSL_GUARDED_BY(mutex_) = false;
+  bool finished_ ABSL_GUARDED_BY(mutex_) = false;
+  std::optional<absl::Status> final_status_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace boss::server
