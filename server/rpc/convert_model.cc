@@ -1,0 +1,165 @@
+#include "server/rpc/convert_model.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/error_details.h"
+#include "server/rpc/convert_common.h"
+#include "server/store/store_files.h"
+
+namespace boss::server {
+namespace {
+
+v1::ModelVersion::State StateToProto(const VersionView& view) {
+  if (!view.info.ok()) return v1::ModelVersion::QUARANTINED;
+  switch (view.status.state) {
+    case ModelState::kUnloaded:
+      return v1::ModelVersion::AVAILABLE;
+    case ModelState::kLoading:
+      return v1::ModelVersion::LOADING;
+    case ModelState::kReady:
+      return v1::ModelVersion::READY;
+    case ModelState::kUnloading:
+      return v1::ModelVersion::UNLOADING;
+    case ModelState::kFailed:
+      return v1::ModelVersion::FAILED;
+  }
+  return v1::ModelVersion::STATE_UNSPECIFIED;
+}
+
+// The store has checked that the architecture is one that a network can be built from, so what is missing here has its default.
+void DescribeArchitecture(const std::string& architecture_json, v1::Model& proto) {
+  proto.set_architecture_json(architecture_json);
+  const nlohmann::json json = nlohmann::json::parse(architecture_json, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) return;
+  const nlohmann::json none = nlohmann::json::object();
+  const nlohmann::json model = json.value("model", none);
+  if (model.contains("architecture") && model["architecture"].is_string()) proto.set_architecture(model["architecture"].get<std::string>());
+  const nlohmann::json time = json.value("time", none);
+  const auto number = [&](const char* key, double otherwise) {
+    return time.contains(key) && time[key].is_number() ? time[key].get<double>() : otherwise;
+  };
+  proto.mutable_time_map()->set_eps(number("eps", 0.0));
+  proto.mutable_time_map()->set_scale(number("scale", 1.0));
+}
+
+void DescribeManifest(const Manifest& manifest, v1::ModelVersion& proto) {
+  proto.set_parent(manifest.parent);
+  proto.set_job(JobName(manifest.job_id));
+  if (manifest.adapter) {
+    v1::ModelVersion::Adapter& adapter = *proto.mutable_adapter();
+    adapter.set_base(manifest.adapter->base.ToString());
+    adapter.set_rank(static_cast<int>(manifest.adapter->rank));
+    adapter.set_alpha(manifest.adapter->alpha);
+  }
+  const auto digest = manifest.sha256.find(manifest.adapter ? kAdapterFile : kWeightsFile);
+  if (digest != manifest.sha256.end()) proto.set_weights_sha256(digest->second);
+  for (const EvaluationRow& row : manifest.evaluation) *proto.add_evaluation() = ToProto(row);
+  proto.set_description(manifest.description);
+  *proto.mutable_create_time() = ToProto(manifest.create_time);
+  if (!manifest.schedules.empty()) proto.set_straightened_steps(manifest.schedules.front().schedule.time_grid.steps());
+}
+
+}  // namespace
+
+v1::ModelVersion ToProto(const VersionView& view) {
+  v1::ModelVersion proto;
+  proto.set_model(view.key.name);
+  proto.set_version(absl::StrCat(view.key.version));
+  proto.set_state(StateToProto(view));
+  const absl::Status& error = view.info.ok() ? view.status.error : view.info.status();
+  if (!error.ok()) proto.set_error_message(std::string(error.message()));
+  proto.set_memory_bytes(view.status.memory_bytes);
+  if (view.info.ok()) {
+    proto.set_size_bytes(view.info->size_bytes);
+    DescribeManifest(view.info->manifest, proto);
+  }
+  for (const auto& stored : view.schedule_sets) *proto.add_schedule_sets() = ToProto(view.key, *stored, {});
+  return proto;
+}
+
+v1::Model ToProto(const ModelView& view, int default_steps) {
+  v1::Model proto;
+  proto.set_name(view.info.name);
+  proto.set_display_name(view.info.name);
+  proto.set_default_solver(v1::SOLVER_EULER);
+  if (view.shape.ok()) {
+    proto.set_parameter_count(view.shape->parameter_count);
+    proto.mutable_sample_shape()->Add(view.shape->sample_shape.begin(), view.shape->sample_shape.end());
+    proto.set_num_classes(view.shape->num_classes);
+    proto.set_trainable(true);
+  }
+  for (const auto& [alias, version] : view.info.aliases) (*proto.mutable_aliases())[alias] = absl::StrCat(version);
+  for (const VersionView& version : view.versions) *proto.add_versions() = ToProto(version);
+
+  const auto newest = std::find_if(view.versions.begin(), view.versions.end(), [](const VersionView& v) { return v.info.ok(); });
+  if (newest == view.versions.end()) return proto;
+  (*proto.mutable_aliases())["latest"] = absl::StrCat(newest->key.version);
+  const Manifest& manifest = newest->info->manifest;
+  DescribeArchitecture(manifest.architecture_json, proto);
+  proto.set_description(manifest.description);
+  proto.mutable_label_names()->Add(manifest.label_names.begin(), manifest.label_names.end());
+  proto.set_default_steps(manifest.default_steps > 0 ? manifest.default_steps : default_steps);
+  *proto.mutable_update_time() = ToProto(manifest.create_time);
+  const auto oldest = std::find_if(view.versions.rbegin(), view.versions.rend(), [](const VersionView& v) { return v.info.ok(); });
+  *proto.mutable_create_time() = ToProto(oldest->info->manifest.create_time);
+  return proto;
+}
+
+v1::ScheduleSet ToProto(const VersionKey& key, const StoredScheduleSet& stored, const ScheduleSetParts& parts) {
+  v1::ScheduleSet proto;
+  proto.set_name(stored.Name());
+  proto.set_model(key.ToString());
+  proto.set_kind(v1::SCHEDULE_KIND_BELLMAN);
+  proto.set_k_max(stored.set.k_max);
+  proto.set_num_samples(stored.set.num_samples);
+  proto.set_guidance_scale(stored.set.guidance_scale);
+  proto.set_solver(ToProto(stored.set.solver));
+  proto.set_seed(stored.seed);
+  if (parts.schedules) {
+    for (const Schedule& schedule : stored.set.schedules) {
+      if (parts.steps == 0 || schedule.time_grid.steps() == parts.steps) *proto.add_schedules() = ToProto(schedule);
+    }
+  }
+  if (parts.cost_matrix) proto.mutable_cost_matrix()->Add(stored.set.cost_matrix.begin(), stored.set.cost_matrix.end());
+  proto.set_job(JobName(stored.job_id));
+  *proto.mutable_create_time() = ToProto(stored.create_time);
+  return proto;
+}
+
+absl::StatusOr<ImportOptions> ImportOptionsFromProto(const v1::ImportStart& proto) {
+  if (!proto.preset().empty()) return UnservedField("start.preset", "there are no presets");
+  if (!proto.labels().empty()) return UnservedField("start.labels", "models have no labels of clients");
+  if (!proto.upload_id().empty()) return UnservedField("start.upload_id", "uploads cannot be continued");
+  if (proto.query_upload()) return UnservedField("start.query_upload", "uploads cannot be continued");
+  if (proto.validate_only()) return UnservedField("start.validate_only", "imports are checked when they are published");
+  ImportOptions options;
+  switch (proto.format()) {
+    case v1::ImportStart::FORMAT_UNSPECIFIED:
+      options.format = ImportFormat::kDetect;
+      break;
+    case v1::ImportStart::SAFETENSORS:
+      options.format = ImportFormat::kSafetensors;
+      break;
+    case v1::ImportStart::TORCH_CHECKPOINT:
+      options.format = ImportFormat::kTorchCheckpoint;
+      break;
+    case v1::ImportStart::TORCHSCRIPT:
+      return WithField(absl::PermissionDeniedError("start.format: TorchScript modules run code and are not taken from clients"), "start.format");
+    default:
+      return FieldError("start.format", absl::StrCat("unknown value ", static_cast<int>(proto.format())));
+  }
+  options.name = proto.model();
+  options.architecture_json = proto.architecture_json();
+  options.total_bytes = proto.total_bytes();
+  options.sha256 = proto.sha256();
+  options.raw_weights = proto.raw_weights();
+  options.alias = proto.alias();
+  options.label_names.assign(proto.label_names().begin(), proto.label_names().end());
+  options.description = proto.description();
+  return options;
+}
+
+}  // namespace boss::server

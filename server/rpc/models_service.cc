@@ -1,0 +1,269 @@
+#include "server/rpc/models_service.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "core/base/error_details.h"
+#include "core/base/status_macros.h"
+#include "server/rpc/convert_common.h"
+#include "server/rpc/convert_model.h"
+#include "server/rpc/export_reactor.h"
+#include "server/rpc/filter.h"
+#include "server/rpc/import_reactor.h"
+#include "server/rpc/paging.h"
+#include "server/rpc/unary_call.h"
+
+namespace boss::server {
+namespace {
+
+absl::StatusOr<bool> Matches(const v1::Model& model, const std::vector<FilterTerm>& terms) {
+  for (const FilterTerm& term : terms) {
+    if (term.key == "name") {
+      if (model.name() != term.value) return false;
+    } else if (term.key == "architecture") {
+      if (model.architecture() != term.value) return false;
+    } else if (term.key == "state") {
+      v1::ModelVersion::State state;
+      if (!v1::ModelVersion::State_Parse(term.value, &state)) {
+        return FieldError("filter", absl::StrCat("unknown state \"", term.value, "\""));
+      }
+      const bool has_one = std::any_of(model.versions().begin(), model.versions().end(),
+                                       [&](const v1::ModelVersion& version) { return version.state() == state; });
+      if (!has_one) return false;
+    } else {
+      return FieldError("filter", absl::StrCat("unknown field ", term.key, ": there are name, architecture and state"));
+    }
+  }
+  return true;
+}
+
+absl::StatusOr<VersionKey> ExactVersion(const ModelStore& store, const std::string& reference) {
+  const size_t at = reference.find('@');
+  const bool is_exact = at != std::string::npos && at + 1 < reference.size() &&
+                        std::all_of(reference.begin() + static_cast<std::ptrdiff_t>(at) + 1, reference.end(), absl::ascii_isdigit);
+  if (!is_exact) return FieldError("model", absl::StrCat("must be NAME@VERSION, got \"", reference, "\""));
+  return store.Resolve(reference);
+}
+
+absl::StatusOr<VersionKey> ResolveField(const ModelStore& store, const std::string& reference) {
+  if (reference.empty()) return FieldError("model", "is required");
+  return store.Resolve(reference);
+}
+
+}  // namespace
+
+absl::Status ModelsService::List(const v1::ListModelsRequest& request, v1::ListModelsResponse& response) const {
+  BOSS_ASSIGN_OR_RETURN(const int page_size, PageSize(request.page_size()));
+  BOSS_ASSIGN_OR_RETURN(const std::string after, ParsePageToken(request.page_token(), request.filter()));
+  BOSS_ASSIGN_OR_RETURN(const std::vector<FilterTerm> terms, ParseFilter(request.filter()));
+  for (ModelInfo& info : store_.ListModels()) {
+    if (info.name <= after) continue;
+    v1::Model model = ToProto(catalog_.ModelOf(std::move(info)), options_.default_steps);
+    BOSS_ASSIGN_OR_RETURN(const bool matches, Matches(model, terms));
+    if (!matches) continue;
+    if (response.models_size() == page_size) {
+      response.set_next_page_token(MakePageToken(request.filter(), response.models().rbegin()->name()));
+      break;
+    }
+    *response.add_models() = std::move(model);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ModelsService::CheckNoJobReads(const VersionKey& key) const {
+  using enum JobState;
+  JobPageRequest request;
+  request.filter.states = {kQueued, kRunning, kPausing, kPaused, kCancelling};
+  request.page_size = 1000;
+  do {
+    BOSS_ASSIGN_OR_RETURN(const JobPage page, jobs_.List(request));
+    for (const Job& job : page.jobs) {
+      if (std::find(job.input_versions.begin(), job.input_versions.end(), key.ToString()) != job.input_versions.end()) {
+        return absl::FailedPreconditionError(absl::StrCat(key.ToString(), " is an input of ", JobName(job.id), ", which has not finished"));
+      }
+    }
+    request.page_token = page.next_page_token;
+  } while (!request.page_token.empty());
+  return absl::OkStatus();
+}
+
+absl::Status ModelsService::Delete(const v1::DeleteVersionRequest& request) {
+  BOSS_ASSIGN_OR_RETURN(const VersionKey key, ExactVersion(store_, request.model()));
+  if (!request.force()) {
+    BOSS_RETURN_IF_ERROR(CheckNoJobReads(key));
+    const ModelState state = registry_.Status(key).state;
+    if (state != ModelState::kUnloaded && state != ModelState::kFailed) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(key.ToString(), " is ", std::string(ModelStateName(state)), ": unload it first, or force"));
+    }
+  }
+  BOSS_RETURN_IF_ERROR(store_.DeleteVersion(key, request.force()));
+  return registry_.Unload(key);
+}
+
+absl::Status ModelsService::Schedule(const v1::GetScheduleRequest& request, v1::ScheduleSet& response) const {
+  BOSS_ASSIGN_OR_RETURN(const VersionKey key, ResolveField(store_, request.model()));
+  BOSS_ASSIGN_OR_RETURN(const SolverKind solver, SolverFromProto(request.solver(), "solver"));
+  const double guidance_scale = request.has_guidance_scale() ? request.guidance_scale() : 1.0;
+  BOSS_ASSIGN_OR_RETURN(const auto sets, store_.ListScheduleSets(key));
+  std::shared_ptr<const StoredScheduleSet> found;
+  for (const auto& stored : sets) {
+    const bool wanted = request.name().empty() ? stored->set.solver == solver &&
+                                                     FormatGuidance(stored->set.guidance_scale) == FormatGuidance(guidance_scale)
+                                               : stored->Name() == request.name();
+    // Of the sets for one guidance scale, the one of the largest k_max.
+    if (wanted && (!found || stored->set.k_max > found->set.k_max)) found = stored;
+  }
+  if (!found && !request.name().empty()) {
+    return WithField(absl::NotFoundError(absl::StrCat(key.ToString(), " has no schedule set ", request.name())), "name");
+  }
+  if (!found) {
+    return WithReason(absl::FailedPreconditionError(absl::StrCat(key.ToString(), " has no schedules for guidance scale ", guidance_scale,
+                                                                 ": Jobs.OptimizeStepsizesJob makes them")),
+                      "SCHEDULE_MISSING");
+  }
+  if (request.steps() < 0 || request.steps() > found->set.k_max) {
+    return FieldError("steps", absl::StrCat("must be in [1, ", found->set.k_max, "] (k_max), or 0 for all, got ", request.steps()));
+  }
+  response = ToProto(key, *found, {.schedules = true, .steps = request.steps(), .cost_matrix = request.include_cost_matrix()});
+  return absl::OkStatus();
+}
+
+absl::Status ModelsService::Schedules(const v1::ListSchedulesRequest& request, v1::ListSchedulesResponse& response) const {
+  const std::string query = absl::StrCat(request.model(), "|", request.include_schedules());
+  BOSS_ASSIGN_OR_RETURN(const int page_size, PageSize(request.page_size()));
+  BOSS_ASSIGN_OR_RETURN(const std::string after, ParsePageToken(request.page_token(), query));
+  std::vector<VersionKey> keys;
+  if (request.model().find('@') != std::string::npos) {
+    BOSS_ASSIGN_OR_RETURN(const VersionKey key, store_.Resolve(request.model()));
+    keys.push_back(key);
+  } else if (!request.model().empty()) {
+    BOSS_ASSIGN_OR_RETURN(const ModelInfo info, store_.GetModel(request.model()));
+    keys = info.versions;
+  } else {
+    for (const ModelInfo& info : store_.ListModels()) keys.insert(keys.end(), info.versions.begin(), info.versions.end());
+  }
+  std::string last;
+  for (const VersionKey& key : keys) {
+    const auto sets = store_.ListScheduleSets(key);
+    if (!sets.ok()) continue;  // a corrupt version has none to show
+    std::vector<std::shared_ptr<const StoredScheduleSet>> by_name = *sets;
+    std::sort(by_name.begin(), by_name.end(), [](const auto& a, const auto& b) { return a->Name() < b->Name(); });
+    for (const auto& stored : by_name) {
+      // Versions are padded, so that the keys are in the order of the list.
+      const std::string place = absl::StrCat(key.name, "@", absl::Dec(key.version, absl::kZeroPad20), "/", stored->Name());
+      if (place <= after) continue;
+      if (response.schedule_sets_size() == page_size) {
+        response.set_next_page_token(MakePageToken(query, last));
+        return absl::OkStatus();
+      }
+      *response.add_schedule_sets() = ToProto(key, *stored, {.schedules = request.include_schedules()});
+      last = place;
+    }
+  }
+  return absl::OkStatus();
+}
+
+grpc::ServerUnaryReactor* ModelsService::ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
+                                                    v1::ListModelsResponse* response) {
+  return RunUnaryCall(context, pool_, [this, request, response] { return List(*request, *response); });
+}
+
+grpc::ServerUnaryReactor* ModelsService::GetModel(grpc::CallbackServerContext* context, const v1::GetModelRequest* request,
+                                                  v1::Model* response) {
+  return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
+    BOSS_ASSIGN_OR_RETURN(const ModelView view, catalog_.Model(request->model()));
+    *response = ToProto(view, options_.default_steps);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* ModelsService::LoadModel(grpc::CallbackServerContext* context, const v1::LoadModelRequest* request,
+                                                   v1::ModelVersion* response) {
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  const std::string device = registry_.device().str();
+  if (!request->device().empty() && request->device() != device) {
+    reactor->Finish(ToGrpcStatus(FieldError("device", absl::StrCat("must be ", device, ", got ", request->device()))));
+    return reactor;
+  }
+  const absl::StatusOr<VersionKey> key = ResolveField(store_, request->model());
+  if (!key.ok()) {
+    reactor->Finish(ToGrpcStatus(key.status()));
+    return reactor;
+  }
+  registry_.Acquire(*key, [this, reactor, response, key = *key](const absl::StatusOr<std::shared_ptr<const LoadedModel>>& model) {
+    if (model.ok()) *response = ToProto(catalog_.Version(key));
+    reactor->Finish(ToGrpcStatus(model.status()));
+  });
+  return reactor;
+}
+
+grpc::ServerUnaryReactor* ModelsService::UnloadModel(grpc::CallbackServerContext* context, const v1::UnloadModelRequest* request,
+                                                     v1::ModelVersion* response) {
+  return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
+    BOSS_ASSIGN_OR_RETURN(const VersionKey key, ResolveField(store_, request->model()));
+    BOSS_RETURN_IF_ERROR(registry_.Unload(key));
+    *response = ToProto(catalog_.Version(key));
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerReadReactor<v1::ImportModelRequest>* ModelsService::ImportModel(grpc::CallbackServerContext* context,
+                                                                            v1::ImportModelResponse* response) {
+  return new ImportReactor(context, response, store_, catalog_, pool_, options_.max_import_bytes);
+}
+
+grpc::ServerWriteReactor<v1::ExportModelResponse>* ModelsService::ExportModel(grpc::CallbackServerContext* context,
+                                                                              const v1::ExportModelRequest* request) {
+  return new ExportReactor(*request, store_, pool_);
+}
+
+grpc::ServerUnaryReactor* ModelsService::SetAlias(grpc::CallbackServerContext* context, const v1::SetAliasRequest* request,
+                                                  v1::Model* response) {
+  return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
+    if (request->alias().empty()) return FieldError("alias", "is required");
+    BOSS_ASSIGN_OR_RETURN(const ModelInfo info, store_.GetModel(request->model()));
+    int64_t version = 0;
+    if (!request->version().empty()) {
+      if (!absl::SimpleAtoi(request->version(), &version) || version < 1) {
+        return FieldError("version", absl::StrCat("must be a version's number, got \"", request->version(), "\""));
+      }
+    } else if (!info.aliases.contains(request->alias())) {
+      return WithField(absl::NotFoundError(absl::StrCat(info.name, " has no alias ", request->alias())), "alias");
+    }
+    BOSS_RETURN_IF_ERROR(store_.SetAlias(info.name, request->alias(), version));
+    BOSS_ASSIGN_OR_RETURN(const ModelView view, catalog_.Model(info.name));
+    *response = ToProto(view, options_.default_steps);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* ModelsService::DeleteVersion(grpc::CallbackServerContext* context, const v1::DeleteVersionRequest* request,
+                                                       google::protobuf::Empty* response) {
+  return RunUnaryCall(context, pool_, [this, request] { return Delete(*request); });
+}
+
+grpc::ServerUnaryReactor* ModelsService::GetSchedule(grpc::CallbackServerContext* context, const v1::GetScheduleRequest* request,
+                                                     v1::ScheduleSet* response) {
+  return RunUnaryCall(context, pool_, [this, request, response] { return Schedule(*request, *response); });
+}
+
+grpc::ServerUnaryReactor* ModelsService::ListSchedules(grpc::CallbackServerContext* context, const v1::ListSchedulesRequest* request,
+                                                       v1::ListSchedulesResponse* response) {
+  return RunUnaryCall(context, pool_, [this, request, response] { return Schedules(*request, *response); });
+}
+
+grpc::ServerUnaryReactor* ModelsService::GetCapabilities(grpc::CallbackServerContext* context, const v1::GetCapabilitiesRequest* request,
+                                                         v1::Capabilities* response) {
+  *response = options_.capabilities;
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+}  // namespace boss::server
