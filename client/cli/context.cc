@@ -1,0 +1,59 @@
+#include "client/cli/context.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <ostream>
+
+#include "client/status.h"
+
+namespace boss::client {
+namespace {
+
+std::string ToJson(const google::protobuf::Message& message, bool whitespace) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.add_whitespace = whitespace;
+  options.always_print_primitive_fields = true;
+  std::string text;
+  // Fails only for an Any of an unknown type; these come as an empty document.
+  if (!google::protobuf::util::MessageToJsonString(message, &text, options).ok()) text = "{}";
+  return text;
+}
+
+}  // namespace
+
+Context::~Context() {
+  if (client_ != nullptr) on_client_(nullptr);
+}
+
+Client& Context::client() {
+  if (client_ == nullptr) {
+    ClientOptions options;
+    options.address = address;
+    options.timeout = timeout_s > 0 ? absl::Seconds(timeout_s) : absl::InfiniteDuration();
+    client_ = std::make_unique<Client>(std::move(options));
+    on_client_(client_.get());
+  }
+  return *client_;
+}
+
+void Context::PrintJson(const google::protobuf::Message& message) { out() << ToJson(message, /*whitespace=*/true); }
+
+void Context::PrintJsonLine(const google::protobuf::Message& message) {
+  out() << ToJson(message, /*whitespace=*/false) << std::endl;
+}
+
+int Context::Fail(const absl::Status& status) {
+  if (client_ != nullptr && client_->cancelled()) {
+    err() << "bossctl: interrupted\n";
+    return kExitInterrupted;
+  }
+  err() << "bossctl: " << DescribeStatus(status) << "\n";
+  return kExitError;
+}
+
+int Context::FailUsage(absl::string_view message) {
+  err() << "bossctl: " << message << "\nRun with --help for more information.\n";
+  return kExitUsage;
+}
+
+}  // namespace boss::client

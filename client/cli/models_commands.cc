@@ -1,0 +1,293 @@
+// bossctl models ...
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <ostream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "client/cli/files.h"
+#include "client/cli/options.h"
+#include "client/cli/parse.h"
+#include "client/format.h"
+
+namespace boss::client {
+namespace {
+
+using boss::v1::Model;
+using boss::v1::ModelVersion;
+
+std::string AliasesOf(const Model& model, const std::string& version) {
+  std::vector<std::string> aliases;
+  for (const auto& [alias, target] : model.aliases()) {
+    if (target == version) aliases.push_back(alias);
+  }
+  std::sort(aliases.begin(), aliases.end());
+  return absl::StrJoin(aliases, ", ");
+}
+
+std::string Shape(const google::protobuf::RepeatedField<int64_t>& shape) { return absl::StrJoin(shape, " x "); }
+
+std::string VersionState(const ModelVersion& version) {
+  return absl::StrCat(ModelVersion::State_Name(version.state()), version.error_message().empty() ? "" : ": ",
+                      version.error_message());
+}
+
+void PrintVersion(Context& context, const ModelVersion& version) {
+  if (context.json) return context.PrintJson(version);
+  Facts facts;
+  facts.Add("version", absl::StrCat(version.model(), "@", version.version()));
+  facts.Add("state", VersionState(version));
+  facts.Add("size", FormatBytes(version.size_bytes()));
+  if (version.memory_bytes() > 0) facts.Add("memory", FormatBytes(version.memory_bytes()));
+  facts.Add("SHA-256", version.weights_sha256());
+  context.out() << facts.Render();
+}
+
+int List(Context& context, const std::string& filter) {
+  boss::v1::ListModelsRequest request;
+  request.set_filter(filter);
+  const auto models = context.client().ListModels(request).Take();
+  if (!models.ok()) return context.Fail(models.status());
+  if (context.json) {
+    boss::v1::ListModelsResponse all;
+    all.mutable_models()->Add(models->begin(), models->end());
+    context.PrintJson(all);
+    return kExitOk;
+  }
+  Table table({{"MODEL"},
+               {"STATE"},
+               {"ARCHITECTURE"},
+               {"PARAMETERS", true},
+               {"SAMPLE"},
+               {"CLASSES", true},
+               {"SIZE", true},
+               {"SCHEDULES", true},
+               {"ALIASES"}});
+  for (const Model& model : *models) {
+    for (const ModelVersion& version : model.versions()) {
+      table.AddRow({absl::StrCat(model.name(), "@", version.version()), ModelVersion::State_Name(version.state()),
+                    model.architecture(), FormatCount(model.parameter_count()), Shape(model.sample_shape()),
+                    absl::StrCat(model.num_classes()), FormatBytes(version.size_bytes()),
+                    absl::StrCat(version.schedule_sets_size()), AliasesOf(model, version.version())});
+    }
+  }
+  context.out() << (table.empty() ? "no models\n" : table.Render());
+  return kExitOk;
+}
+
+int Get(Context& context, const std::string& name) {
+  const auto model = context.client().GetModel(name);
+  if (!model.ok()) return context.Fail(model.status());
+  if (context.json) {
+    context.PrintJson(*model);
+    return kExitOk;
+  }
+  Facts facts;
+  facts.Add("name", model->name());
+  facts.Add("title", model->display_name());
+  facts.Add("description", model->description());
+  facts.Add("architecture", model->architecture());
+  facts.Add("parameters", FormatCount(model->parameter_count()));
+  facts.Add("sample", Shape(model->sample_shape()));
+  if (model->num_classes() > 0) {
+    facts.Add("classes", absl::StrCat(model->num_classes(), model->label_names().empty() ? "" : ": ",
+                                      absl::StrJoin(model->label_names(), ", ")));
+  }
+  facts.Add("time map", absl::StrCat("t_net = (t (1 - ", FormatReal(model->time_map().eps()), ") + ",
+                                     FormatReal(model->time_map().eps()), ") ", FormatReal(model->time_map().scale())));
+  facts.Add("default steps", absl::StrCat(model->default_steps()));
+  context.out() << facts.Render() << "\n";
+  Table versions({{"VERSION"},
+                  {"STATE"},
+                  {"SIZE", true},
+                  {"PARENT"},
+                  {"JOB"},
+                  {"K", true},
+                  {"SCHEDULES"},
+                  {"ALIASES"},
+                  {"CREATED"}});
+  for (const ModelVersion& version : model->versions()) {
+    std::vector<std::string> sets;
+    for (const auto& set : version.schedule_sets()) sets.push_back(set.name());
+    versions.AddRow({version.version(), VersionState(version), FormatBytes(version.size_bytes()), version.parent(),
+                     version.job(), version.straightened_steps() > 0 ? absl::StrCat(version.straightened_steps()) : "-",
+                     sets.empty() ? "-" : absl::StrJoin(sets, ", "), AliasesOf(*model, version.version()),
+                     FormatTime(version.create_time())});
+  }
+  context.out() << versions.Render();
+  for (const ModelVersion& version : model->versions()) {
+    if (version.evaluation().empty()) continue;
+    context.out() << "\n" << RenderEvaluation(version.evaluation());
+  }
+  return kExitOk;
+}
+
+void AddImport(CLI::App& models, Context& context) {
+  struct Arguments {
+    std::string file, name, alias, description, architecture_file, preset;
+    bool raw = false, validate_only = false;
+    std::vector<std::string> label_names;
+  };
+  CLI::App* command =
+      models.add_subcommand("import", "Publish a weight file (safetensors or a torch checkpoint) as a new version");
+  auto arguments = std::make_shared<Arguments>();
+  command->add_option("file", arguments->file, "Weight file")->required();
+  command->add_option("-m,--model", arguments->name, "Name of the model")->required();
+  command->add_option("--architecture", arguments->architecture_file, "JSON file that describes the network");
+  command->add_option("--preset", arguments->preset, "Named architecture, e.g. cifar10-ddpmpp (see capabilities)");
+  command->add_option("--alias", arguments->alias, "Alias to set to the new version");
+  command->add_option("--description", arguments->description, "Free text");
+  command->add_option("--label-names", arguments->label_names, "Names of the classes")->delimiter(',');
+  command->add_flag("--raw-weights", arguments->raw,
+                    "Of a torch checkpoint, take the raw instead of the averaged weights");
+  command->add_flag("--validate-only", arguments->validate_only, "Check everything, publish nothing");
+  SetCommand(*command, context, [arguments](Context& context) {
+    boss::v1::ImportStart start;
+    start.set_model(arguments->name);
+    start.set_preset(arguments->preset);
+    start.set_alias(arguments->alias);
+    start.set_description(arguments->description);
+    start.set_raw_weights(arguments->raw);
+    start.set_validate_only(arguments->validate_only);
+    start.mutable_label_names()->Add(arguments->label_names.begin(), arguments->label_names.end());
+    if (!arguments->architecture_file.empty()) {
+      auto architecture = ReadTextFile(arguments->architecture_file);
+      if (!architecture.ok()) return context.Fail(architecture.status());
+      start.set_architecture_json(*std::move(architecture));
+    }
+    const auto response = context.client().ImportModel(start, arguments->file, [](int64_t) {});
+    if (!response.ok()) return context.Fail(response.status());
+    for (const std::string& warning : response->warnings()) context.err() << "warning: " << warning << "\n";
+    if (context.json) {
+      context.PrintJson(*response);
+    } else if (response->has_version()) {
+      PrintVersion(context, response->version());
+    } else {
+      context.out() << "the file is fit for import; nothing was published\n";
+    }
+    return int{kExitOk};
+  });
+}
+
+void AddExport(CLI::App& models, Context& context) {
+  struct Arguments {
+    std::string model, out;
+    boss::v1::ExportModelRequest::Part part = boss::v1::ExportModelRequest::WEIGHTS;
+  };
+  CLI::App* command = models.add_subcommand("export", "Download a version's file, its size and checksums verified");
+  auto arguments = std::make_shared<Arguments>();
+  command->add_option("model", arguments->model, "Version")->required();
+  command->add_option("-o,--out", arguments->out, "File to write")->required();
+  const std::map<std::string, boss::v1::ExportModelRequest::Part> parts = {
+      {"weights", boss::v1::ExportModelRequest::WEIGHTS},
+      {"adapter", boss::v1::ExportModelRequest::ADAPTER},
+      {"manifest", boss::v1::ExportModelRequest::MANIFEST}};
+  command->add_option("--part", arguments->part, "weights, adapter or manifest")
+      ->transform(CLI::CheckedTransformer(parts));
+  SetCommand(*command, context, [arguments](Context& context) {
+    boss::v1::ExportModelRequest request;
+    request.set_model(arguments->model);
+    request.set_part(arguments->part);
+    const auto header = context.client().ExportModel(request, arguments->out, [](int64_t) {});
+    if (!header.ok()) return context.Fail(header.status());
+    if (context.json) {
+      context.PrintJson(*header);
+    } else {
+      context.out() << "wrote " << arguments->out << ", " << FormatBytes(header->total_bytes()) << ", SHA-256 "
+                    << header->sha256() << "\n";
+    }
+    return int{kExitOk};
+  });
+}
+
+void AddAliasAndDelete(CLI::App& models, Context& context) {
+  CLI::App* alias = models.add_subcommand("alias", "Move an alias to a version, or remove it");
+  auto remove = std::make_shared<bool>(false);
+  auto names = std::make_shared<std::vector<std::string>>();
+  alias->add_option("model alias [version]", *names, "Model, alias, and the version (unless --remove)")
+      ->required()
+      ->expected(2, 3);
+  alias->add_flag("--remove", *remove, "Remove the alias");
+  SetCommand(*alias, context, [names, remove](Context& context) {
+    if (*remove != (names->size() == 2)) return context.FailUsage("models alias: give either a version or --remove");
+    boss::v1::SetAliasRequest request;
+    request.set_model((*names)[0]);
+    request.set_alias((*names)[1]);
+    if (!*remove) request.set_version((*names)[2]);
+    const auto model = context.client().SetAlias(request);
+    if (!model.ok()) return context.Fail(model.status());
+    if (context.json) {
+      context.PrintJson(*model);
+    } else if (*remove) {
+      context.out() << model->name() << "@" << request.alias() << " is removed\n";
+    } else {
+      context.out() << model->name() << "@" << request.alias() << " is " << model->name() << "@" << request.version()
+                    << "\n";
+    }
+    return int{kExitOk};
+  });
+
+  auto delete_request = std::make_shared<boss::v1::DeleteVersionRequest>();
+  auto force = std::make_shared<bool>(false);
+  CLI::App* remove_version = models.add_subcommand("delete", "Delete a version");
+  remove_version
+      ->add_option_function<std::string>(
+          "version", [delete_request](const std::string& v) { delete_request->set_model(v); }, "NAME@VERSION")
+      ->required();
+  remove_version->add_flag("--force", *force, "Even if it is loaded, aliased, a parent, or in use by a job");
+  SetCommand(*remove_version, context, [delete_request, force](Context& context) {
+    delete_request->set_force(*force);
+    const absl::Status status = context.client().DeleteVersion(*delete_request);
+    if (!status.ok()) return context.Fail(status);
+    context.out() << (context.json ? "{}" : absl::StrCat("deleted ", delete_request->model())) << "\n";
+    return int{kExitOk};
+  });
+}
+
+}  // namespace
+
+void AddModelsCommands(CLI::App& app, Context& context) {
+  CLI::App* models = app.add_subcommand("models", "Models, versions, aliases")->require_subcommand(1);
+
+  auto filter = std::make_shared<std::string>();
+  CLI::App* list = models->add_subcommand("list", "Every version of every model");
+  list->add_option("--filter", *filter, "e.g. 'architecture = \"ncsnpp\" AND state = READY'");
+  SetCommand(*list, context, [filter](Context& context) { return List(context, *filter); });
+
+  auto name = std::make_shared<std::string>();
+  CLI::App* get = models->add_subcommand("get", "One model with its versions, schedules and evaluations");
+  get->add_option("model", *name, "Model or version")->required();
+  SetCommand(*get, context, [name](Context& context) { return Get(context, *name); });
+
+  auto load_request = std::make_shared<boss::v1::LoadModelRequest>();
+  CLI::App* load = models->add_subcommand("load", "Load a version onto the server's device");
+  load->add_option_function<std::string>(
+          "model", [load_request](const std::string& v) { load_request->set_model(v); }, "Version")
+      ->required();
+  load->add_option_function<std::string>(
+      "--device", [load_request](const std::string& v) { load_request->set_device(v); },
+      "A device of the server (see capabilities)");
+  SetCommand(*load, context, [load_request](Context& context) {
+    const auto version = context.client().LoadModel(*load_request);
+    if (!version.ok()) return context.Fail(version.status());
+    PrintVersion(context, *version);
+    return int{kExitOk};
+  });
+
+  auto unloaded = std::make_shared<std::string>();
+  CLI::App* unload = models->add_subcommand("unload", "Free a version's memory");
+  unload->add_option("model", *unloaded, "Version")->required();
+  SetCommand(*unload, context, [unloaded](Context& context) {
+    const auto version = context.client().UnloadModel(*unloaded);
+    if (!version.ok()) return context.Fail(version.status());
+    PrintVersion(context, *version);
+    return int{kExitOk};
+  });
+
+  AddImport(*models, context);
+  AddExport(*models, context);
+  AddAliasAndDelete(*models, context);
+}
+
+}  // namespace boss::client

@@ -1,0 +1,32 @@
+// Glue between CLI11 and protobuf messages.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "client/cli/context.h"
+
+namespace boss::client {
+
+// An option whose text goes through `parse`; what parse refuses is a usage error of that option.
+template <typename Parse, typename Use>
+CLI::Option* AddParsed(CLI::App& app, const std::string& names, Parse parse, Use use, const std::string& help) {
+  return app.add_option_function<std::string>(
+      names,
+      [parse, use, names](const std::string& text) {
+        auto value = parse(text);
+        if (!value.ok()) throw CLI::ValidationError(names, std::string(value.status().message()));
+        use(*std::move(value));
+      },
+      help);
+}
+
+// Makes `run` the command when `app` is the one that the command line names.
+inline void SetCommand(CLI::App& app, Context& context, std::function<int(Context&)> run) {
+  app.callback([&context, run = std::move(run)] { context.command = run; });
+}
+
+}  // namespace boss::client

@@ -1,0 +1,107 @@
+// bossctl report
+#include <memory>
+#include <ostream>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "client/cli/files.h"
+#include "client/cli/options.h"
+#include "client/cli/parse.h"
+#include "client/format.h"
+#include "client/picture.h"
+#include "client/report/report.h"
+
+namespace boss::client {
+namespace {
+
+struct Arguments {
+  std::string title = "Distillation report", out;
+  std::vector<std::string> jobs, grids;
+};
+
+absl::StatusOr<ReportJob> FetchJob(Client& client, const std::string& name) {
+  ReportJob result;
+  auto job = client.GetJob(name);
+  if (!job.ok()) return job.status();
+  result.job = *std::move(job);
+  boss::v1::WatchJobRequest request;
+  request.set_name(name);
+  // The stream of a finished job ends by itself; one that is still at work is shown as it is.
+  request.set_replay_only(!IsFinal(result.job.state()));
+  const absl::Status status = client.WatchJob(request, [&](const boss::v1::JobEvent& event) {
+    result.events.push_back(event);
+    return absl::OkStatus();
+  });
+  if (!status.ok()) return status;
+  return result;
+}
+
+// The schedules that the jobs made or used; nullopt if none did.
+absl::StatusOr<std::optional<boss::v1::ScheduleSet>> FetchSchedules(Client& client,
+                                                                    const std::vector<ReportJob>& jobs) {
+  for (const ReportJob& one : jobs) {
+    if (one.job.result().schedule_model().empty()) continue;
+    boss::v1::GetScheduleRequest request;
+    request.set_model(one.job.result().schedule_model());
+    request.set_name(one.job.result().schedule_set());
+    request.set_include_cost_matrix(true);
+    auto set = client.GetSchedule(request);
+    if (!set.ok()) return set.status();
+    return std::optional(*std::move(set));
+  }
+  return std::optional<boss::v1::ScheduleSet>();
+}
+
+int Run(Context& context, const Arguments& arguments) {
+  ReportData data;
+  data.title = arguments.title;
+  for (const std::string& argument : arguments.grids) {
+    const auto pair = ParseKeyValue(argument);
+    if (!pair.ok()) return context.FailUsage(absl::StrCat("--grid: ", std::string(pair.status().message())));
+    auto png = ReadTextFile(pair->second);
+    if (!png.ok()) return context.Fail(png.status());
+    if (const auto picture = DecodePng(*png); !picture.ok()) {
+      return context.Fail(absl::Status(picture.status().code(),
+                                       absl::StrCat(pair->second, ": ", std::string(picture.status().message()))));
+    }
+    data.grids.push_back({pair->first, *std::move(png)});
+  }
+  for (const std::string& name : arguments.jobs) {
+    auto job = FetchJob(context.client(), name);
+    if (!job.ok()) return context.Fail(job.status());
+    data.jobs.push_back(*std::move(job));
+  }
+  auto schedules = FetchSchedules(context.client(), data.jobs);
+  if (!schedules.ok()) return context.Fail(schedules.status());
+  data.schedules = *std::move(schedules);
+  const auto capabilities = context.client().GetCapabilities();
+  if (!capabilities.ok()) return context.Fail(capabilities.status());
+  data.footer =
+      absl::StrCat("Made by bossctl on ", absl::FormatTime("%Y-%m-%d %H:%M", absl::Now(), absl::LocalTimeZone()),
+                   " from bossd ", capabilities->server_version());
+  for (const auto& device : capabilities->devices()) {
+    absl::StrAppend(&data.footer, ", ", device.name(),
+                    device.description().empty() ? "" : absl::StrCat(" (", device.description(), ")"));
+  }
+  const absl::Status status = WriteBinaryFile(arguments.out, RenderReport(data));
+  if (!status.ok()) return context.Fail(status);
+  context.out() << (context.json ? absl::StrCat("{\"report\": \"", absl::CEscape(arguments.out), "\"}")
+                                 : absl::StrCat("wrote ", arguments.out))
+                << "\n";
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddReportCommand(CLI::App& app, Context& context) {
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* command = app.add_subcommand("report", "Write one self-contained HTML page about jobs");
+  command->add_option("-j,--job", arguments->jobs, "jobs/ID; may be repeated, the one that the page is about first")
+      ->required();
+  command->add_option("--grid", arguments->grids, "LABEL=FILE.png: a picture grid; may be repeated");
+  command->add_option("--title", arguments->title, "Heading of the page")->capture_default_str();
+  command->add_option("-o,--out", arguments->out, "HTML file to write")->required();
+  SetCommand(*command, context, [arguments](Context& context) { return Run(context, *arguments); });
+}
+
+}  // namespace boss::client

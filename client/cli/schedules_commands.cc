@@ -1,0 +1,99 @@
+// bossctl schedules ...
+#include <memory>
+#include <ostream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "client/cli/options.h"
+#include "client/cli/parse.h"
+#include "client/format.h"
+
+namespace boss::client {
+namespace {
+
+using boss::v1::ScheduleSet;
+
+int List(Context& context, const boss::v1::ListSchedulesRequest& request) {
+  const auto sets = context.client().ListSchedules(request).Take();
+  if (!sets.ok()) return context.Fail(sets.status());
+  if (context.json) {
+    boss::v1::ListSchedulesResponse all;
+    all.mutable_schedule_sets()->Add(sets->begin(), sets->end());
+    context.PrintJson(all);
+    return kExitOk;
+  }
+  Table table({{"MODEL"},
+               {"NAME"},
+               {"KIND"},
+               {"SOLVER"},
+               {"GUIDANCE", true},
+               {"K MAX", true},
+               {"TRAJECTORIES", true},
+               {"JOB"},
+               {"CREATED"}});
+  for (const ScheduleSet& set : *sets) {
+    table.AddRow({set.model(), set.name(), ScheduleName(set.kind()), SolverName(set.solver()),
+                  FormatReal(set.guidance_scale()), absl::StrCat(set.k_max()), absl::StrCat(set.num_samples()),
+                  set.job().empty() ? "-" : set.job(), FormatTime(set.create_time())});
+  }
+  context.out() << (table.empty() ? "no schedules\n" : table.Render());
+  return kExitOk;
+}
+
+int Get(Context& context, const boss::v1::GetScheduleRequest& request) {
+  const auto set = context.client().GetSchedule(request);
+  if (!set.ok()) return context.Fail(set.status());
+  if (context.json) {
+    context.PrintJson(*set);
+    return kExitOk;
+  }
+  Facts facts;
+  facts.Add("model", set->model());
+  facts.Add("name", set->name());
+  facts.Add("solver", SolverName(set->solver()));
+  facts.Add("guidance", FormatReal(set->guidance_scale()));
+  facts.Add("fine grid", absl::StrCat(set->k_max(), " intervals, ", set->num_samples(), " trajectories"));
+  context.out() << facts.Render() << "\n";
+  Table table({{"K", true}, {"COST", true}, {"TIMES"}});
+  for (const auto& schedule : set->schedules()) {
+    table.AddRow({absl::StrCat(schedule.steps()), FormatReal(schedule.total_cost()),
+                  absl::StrJoin(schedule.time_grid(), " ",
+                                [](std::string* out, double t) { absl::StrAppend(out, FormatReal(t)); })});
+  }
+  context.out() << table.Render();
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddSchedulesCommands(CLI::App& app, Context& context) {
+  CLI::App* schedules = app.add_subcommand("schedules", "Schedules of solver times")->require_subcommand(1);
+
+  auto list_request = std::make_shared<boss::v1::ListSchedulesRequest>();
+  CLI::App* list = schedules->add_subcommand("list", "The schedule sets of a model, a version, or all");
+  list->add_option_function<std::string>(
+      "model", [list_request](const std::string& v) { list_request->set_model(v); }, "Model or version; default: all");
+  SetCommand(*list, context, [list_request](Context& context) { return List(context, *list_request); });
+
+  auto request = std::make_shared<boss::v1::GetScheduleRequest>();
+  auto matrix = std::make_shared<bool>(false);
+  CLI::App* get = schedules->add_subcommand("get", "The schedules of a version");
+  get->add_option_function<std::string>(
+         "model", [request](const std::string& v) { request->set_model(v); }, "Version")
+      ->required();
+  get->add_option_function<int32_t>(
+      "-k,--steps", [request](int32_t v) { request->set_steps(v); }, "This many steps only");
+  get->add_option_function<double>(
+      "-g,--guidance", [request](double v) { request->set_guidance_scale(v); }, "Guidance scale; default 1");
+  get->add_option_function<std::string>(
+      "--name", [request](const std::string& v) { request->set_name(v); }, "A set by name");
+  AddParsed(
+      *get, "--solver", ParseSolver, [request](boss::v1::Solver v) { request->set_solver(v); }, "Default euler");
+  get->add_flag("--cost-matrix", *matrix, "With the cost matrix (shown with --json)");
+  SetCommand(*get, context, [request, matrix](Context& context) {
+    request->set_include_cost_matrix(*matrix);
+    return Get(context, *request);
+  });
+}
+
+}  // namespace boss::client

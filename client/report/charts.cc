@@ -1,0 +1,164 @@
+#include "client/report/charts.h"
+
+#include <algorithm>
+#include <cmath>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/format.h"
+#include "client/report/svg.h"
+
+namespace boss::client {
+namespace {
+
+constexpr int kColors = 6;
+
+std::string ColorClass(int color) { return absl::StrCat("c", color % kColors); }
+
+// Series names in the top right corner, below each other.
+void Legend(Svg& svg, const std::vector<Series>& series, double right, double top) {
+  for (const Series& one : series) {
+    if (one.faint || one.points.empty()) continue;
+    svg.Line(right - 18, top, right, top, ColorClass(one.color));
+    if (one.markers) svg.Circle(right - 9, top, 3.5, ColorClass(one.color));
+    svg.Text(right - 26, top + 4, one.label, Anchor::kEnd);
+    top += 19;
+  }
+}
+
+// Widened so that points do not lie on the frame.
+Scale ValueScale(double low, double high, bool logarithmic, double from, double to) {
+  if (logarithmic) {
+    const double margin = std::max(std::pow(high / low, 0.06), 1.05);
+    return {low / margin, high * margin, from, to, true};
+  }
+  if (high <= low) high = low + 1;
+  return {std::min(low, 0.0), high + 0.06 * (high - low), from, to, false};
+}
+
+}  // namespace
+
+std::string ScheduleChart(const boss::v1::ScheduleSet& set, absl::Span<const int> steps) {
+  std::vector<const boss::v1::Schedule*> chosen;
+  for (const int k : steps) {
+    for (const auto& schedule : set.schedules()) {
+      if (schedule.steps() == k) chosen.push_back(&schedule);
+    }
+  }
+  if (chosen.empty()) return "";
+  constexpr double kWidth = 960, kLeft = 130, kRight = 850, kRow = 58, kTop = 44;
+  const double bottom = kTop + kRow * static_cast<double>(chosen.size());
+  Svg svg(kWidth, bottom + 52, "Solver times of the Bellman schedules and of uniform steps");
+  const Scale x{0, 1, kLeft, kRight};
+  svg.Circle(kLeft, 14, 5, "c1");
+  svg.Text(kLeft + 12, 18, "Bellman", Anchor::kStart);
+  svg.Circle(kLeft + 92, 14, 4, "hollow");
+  svg.Text(kLeft + 104, 18, "uniform", Anchor::kStart);
+  svg.Text(kWidth - 4, 18, "total cost", Anchor::kEnd, "muted");
+  for (const double tick : Ticks(x, 10)) {
+    svg.Line(x(tick), kTop - 10, x(tick), bottom, "grid");
+    svg.Text(x(tick), bottom + 19, TickLabel(tick), Anchor::kMiddle);
+  }
+  double y = kTop;
+  for (const auto* schedule : chosen) {
+    svg.Text(kLeft - 22, y + 20, absl::StrCat("K = ", schedule->steps()), Anchor::kEnd, "strong");
+    svg.Line(kLeft, y + 10, kRight, y + 10, "c1");
+    svg.Line(kLeft, y + 30, kRight, y + 30, "axis");
+    for (const double t : schedule->time_grid()) svg.Circle(x(t), y + 10, 5.5, "c1");
+    for (int i = 0; i <= schedule->steps(); ++i) svg.Circle(x(double(i) / schedule->steps()), y + 30, 4, "hollow");
+    svg.Text(kWidth - 4, y + 15, FormatReal(schedule->total_cost()), Anchor::kEnd, "muted");
+    y += kRow;
+  }
+  svg.Text((kLeft + kRight) / 2, bottom + 42, "time t, from noise (0) to data (1)", Anchor::kMiddle, "title");
+  return std::move(svg).Finish();
+}
+
+std::string LineChart(const std::vector<Series>& series, const std::string& x_title, const std::string& y_title,
+                      bool logarithmic, const std::string& description) {
+  std::vector<Series> drawn = series;
+  double x_low = INFINITY, x_high = -INFINITY, y_low = INFINITY, y_high = -INFINITY;
+  for (Series& one : drawn) {
+    std::erase_if(one.points, [&](const auto& point) {
+      return !std::isfinite(point.first) || !std::isfinite(point.second) || (logarithmic && point.second <= 0);
+    });
+    for (const auto& [px, py] : one.points) {
+      x_low = std::min(x_low, px), x_high = std::max(x_high, px);
+      y_low = std::min(y_low, py), y_high = std::max(y_high, py);
+    }
+  }
+  if (x_low > x_high) return "";
+  if (x_low == x_high) x_high = x_low + 1;
+  constexpr double kWidth = 720, kHeight = 400, kLeft = 84, kRight = 704, kTop = 16, kBottom = 346;
+  Svg svg(kWidth, kHeight, description);
+  const double x_margin = 0.02 * (x_high - x_low);
+  const Scale x{x_low - x_margin, x_high + x_margin, kLeft, kRight};
+  const Scale y = ValueScale(y_low, y_high, logarithmic, kBottom, kTop);
+  svg.Axes(x, y, x_title, y_title);
+  for (const Series& one : drawn) {
+    const std::string css_class = absl::StrCat(ColorClass(one.color), one.faint ? " faint" : "");
+    std::vector<std::pair<double, double>> points;
+    for (const auto& [px, py] : one.points) points.emplace_back(x(px), y(py));
+    svg.Polyline(points, css_class);
+    if (one.markers) {
+      for (const auto& [px, py] : points) svg.Circle(px, py, 3.5, css_class);
+    }
+  }
+  Legend(svg, drawn, kRight, kTop + 10);
+  return std::move(svg).Finish();
+}
+
+std::string LossChart(absl::Span<const boss::v1::JobEvent> events) {
+  Series raw{.label = "training loss", .faint = true, .color = 0};
+  Series smooth{.label = "training loss (running mean)", .color = 0};
+  Series held_out{.label = "held-out loss", .markers = true, .color = 1};
+  constexpr double kKeep = 0.9;
+  double mean = 0, weight = 0;
+  for (const auto& event : events) {
+    if (!event.has_metrics()) continue;
+    const auto& metrics = event.metrics();
+    const double step = static_cast<double>(metrics.train_step());
+    if (metrics.has_held_out_loss()) held_out.points.emplace_back(step, metrics.held_out_loss());
+    if (!std::isfinite(metrics.loss())) continue;
+    mean = kKeep * mean + (1 - kKeep) * metrics.loss();
+    weight = kKeep * weight + (1 - kKeep);
+    raw.points.emplace_back(step, metrics.loss());
+    smooth.points.emplace_back(step, mean / weight);
+  }
+  return LineChart({raw, smooth, held_out}, "train step", "loss (log scale)", true, "Loss over train steps");
+}
+
+std::string SegmentLossChart(absl::Span<const boss::v1::JobEvent> events) {
+  std::vector<Series> segments;
+  for (const auto& event : events) {
+    for (int i = 0; i < event.metrics().segment_held_out_loss_size(); ++i) {
+      if (i == static_cast<int>(segments.size())) {
+        segments.push_back({.label = absl::StrCat("segment ", i + 1), .markers = true, .color = i % kColors});
+      }
+      segments[i].points.emplace_back(static_cast<double>(event.metrics().train_step()),
+                                      event.metrics().segment_held_out_loss(i));
+    }
+  }
+  return LineChart(segments, "train step", "held-out loss (log scale)", true,
+                   "Held-out loss of each segment over train steps");
+}
+
+std::string EvaluationChart(absl::Span<const boss::v1::EvaluationRow> rows, Measure measure) {
+  const bool frechet = measure == Measure::kFrechetDistance;
+  // A version that was straightened for one K has one row: versions of one label are one line.
+  std::vector<Series> series;
+  std::map<std::string, size_t> places;
+  for (const auto& row : rows) {
+    if ((frechet && !row.has_frechet_distance()) || row.label() == "fine") continue;
+    const std::string label =
+        row.label().empty() ? absl::StrCat(row.model(), " ", ScheduleName(row.schedule())) : row.label();
+    const auto [place, is_new] = places.try_emplace(label, series.size());
+    if (is_new) series.push_back({.label = label, .markers = true, .color = static_cast<int>(series.size()) % kColors});
+    series[place->second].points.emplace_back(row.steps(), frechet ? row.frechet_distance() : row.trajectory_error());
+  }
+  for (Series& one : series) std::sort(one.points.begin(), one.points.end());
+  return LineChart(series, "solver steps K", frechet ? "Frechet distance" : "trajectory error", false,
+                   frechet ? "Frechet distance over solver steps" : "Trajectory error over solver steps");
+}
+
+}  // namespace boss::client

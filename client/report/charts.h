@@ -1,0 +1,41 @@
+// The report's drawings. Each returns an <svg> element, or "" where there is nothing to draw.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "boss/v1/jobs.pb.h"
+#include "boss/v1/models.pb.h"
+
+namespace boss::client {
+
+// For each number of steps in `steps` that the set has: where its times lie, with the uniform ones beside.
+std::string ScheduleChart(const boss::v1::ScheduleSet& set, absl::Span<const int> steps);
+
+// The cost matrix on a logarithmic colour scale, with the jumps of the schedules of `steps` marked.
+std::string CostMatrixChart(const boss::v1::ScheduleSet& set, absl::Span<const int> steps);
+
+struct Series {
+  std::string label;
+  std::vector<std::pair<double, double>> points;  // by x
+  bool faint = false;    // thin and pale: raw values behind a smoothed curve of the same colour
+  bool markers = false;  // a dot at each point
+  int color = 0;         // 0 .. 5
+};
+
+// Lines over a common x. Points that are not finite, and with `logarithmic` those that are not positive, are left out.
+std::string LineChart(const std::vector<Series>& series, const std::string& x_title, const std::string& y_title,
+                      bool logarithmic, const std::string& description);
+
+// Training loss with its running mean, and the held-out loss, from a job's events.
+std::string LossChart(absl::Span<const boss::v1::JobEvent> events);
+// One line for each segment of the schedule.
+std::string SegmentLossChart(absl::Span<const boss::v1::JobEvent> events);
+
+// One line for each sampler: trajectory error, or Frechet distance, over the number of steps.
+enum class Measure { kTrajectoryError, kFrechetDistance };
+std::string EvaluationChart(absl::Span<const boss::v1::EvaluationRow> rows, Measure measure);
+
+}  // namespace boss::client

@@ -1,0 +1,146 @@
+// The Client's model files on their way in and out.
+#include <zlib.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "client/boss_client.h"
+#include "client/sha256.h"
+#include "client/status.h"
+
+namespace boss::client {
+namespace {
+
+constexpr int64_t kChunkBytes = 512 << 10;
+
+uint32_t Crc32(const std::string& data) {
+  return static_cast<uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(data.data()), static_cast<uInt>(data.size())));
+}
+
+// The next chunk of a file; shorter at its end.
+std::string ReadChunk(std::ifstream& file) {
+  std::string data(kChunkBytes, '\0');
+  file.read(data.data(), kChunkBytes);
+  data.resize(file.gcount());
+  return data;
+}
+
+absl::Status FileError(const char* operation, const std::string& path) {
+  const int error = errno;
+  return absl::ErrnoToStatus(error == 0 ? EIO : error, absl::StrCat(operation, " ", path));
+}
+
+}  // namespace
+
+absl::StatusOr<boss::v1::ImportModelResponse> Client::ImportModel(boss::v1::ImportStart start, const std::string& path,
+                                                                  absl::FunctionRef<void(int64_t)> on_progress) {
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return FileError("open", path);
+  Sha256 digest;
+  int64_t total = 0;
+  for (std::string data = ReadChunk(file); !data.empty(); data = ReadChunk(file)) {
+    digest.Update(data);
+    total += static_cast<int64_t>(data.size());
+  }
+  if (file.bad() || std::filesystem::is_directory(path)) return FileError("read", path);
+  file.clear();
+  file.seekg(0);
+  start.set_total_bytes(total);
+  start.set_sha256(digest.HexDigest());
+
+  CallControl::Call call(control_, /*with_deadline=*/false);
+  boss::v1::ImportModelResponse response;
+  const auto writer = models_->ImportModel(&call.context(), &response);
+  boss::v1::ImportModelRequest message;
+  *message.mutable_start() = std::move(start);
+  bool open = writer->Write(message);
+  int64_t offset = 0;
+  while (open && offset < total) {
+    auto& chunk = *message.mutable_chunk();
+    chunk.set_offset(offset);
+    chunk.set_data(ReadChunk(file));
+    if (chunk.data().empty()) break;  // the file shrank: the server sees that bytes are missing
+    chunk.set_crc32(Crc32(chunk.data()));
+    offset += static_cast<int64_t>(chunk.data().size());
+    open = writer->Write(message);
+    if (open) on_progress(offset);
+  }
+  writer->WritesDone();
+  const absl::Status status = FromGrpcStatus(writer->Finish());
+  if (!status.ok()) return status;
+  return response;
+}
+
+absl::StatusOr<boss::v1::ExportModelResponse::Header> Client::ExportModel(
+    boss::v1::ExportModelRequest request, const std::string& path, absl::FunctionRef<void(int64_t)> on_progress) {
+  const std::string temporary = path + ".part";
+  errno = 0;
+  std::ofstream file(temporary, std::ios::binary | std::ios::trunc);
+  if (!file) return FileError("create", temporary);
+  absl::Cleanup remove = [&] { std::remove(temporary.c_str()); };
+
+  boss::v1::ExportModelResponse::Header header;
+  Sha256 digest;
+  int64_t received = 0;
+  request.set_offset(0);
+  const auto take = [&](const boss::v1::ExportModelResponse& message) -> absl::Status {
+    if (message.has_header()) {
+      if (received > 0 && message.header().sha256() != header.sha256()) {
+        return absl::DataLossError(absl::StrCat(request.model(), " is another file after the connection was lost"));
+      }
+      header = message.header();
+      return absl::OkStatus();
+    }
+    const auto& chunk = message.chunk();
+    if (chunk.offset() != received) {
+      return absl::DataLossError(absl::StrCat("got a chunk at offset ", chunk.offset(), ", expected ", received));
+    }
+    if (Crc32(chunk.data()) != chunk.crc32()) {
+      return absl::DataLossError(absl::StrCat("the chunk at offset ", chunk.offset(), " does not have its checksum"));
+    }
+    digest.Update(chunk.data());
+    if (!file.write(chunk.data().data(), static_cast<std::streamsize>(chunk.data().size()))) {
+      return FileError("write", temporary);
+    }
+    received += static_cast<int64_t>(chunk.data().size());
+    on_progress(received);
+    return absl::OkStatus();
+  };
+
+  CallControl::Attempts attempts(control_, /*resumable=*/true);
+  while (true) {
+    absl::Status status;
+    {
+      CallControl::Call call(control_, /*with_deadline=*/false);
+      request.set_offset(received);
+      const int64_t before = received;
+      const auto reader = models_->ExportModel(&call.context(), request);
+      boss::v1::ExportModelResponse message;
+      absl::Status stop;
+      while (stop.ok() && reader->Read(&message)) stop = take(message);
+      if (!stop.ok()) call.context().TryCancel();
+      status = FromGrpcStatus(reader->Finish());
+      if (!stop.ok()) return stop;
+      if (received > before) attempts.Progress();
+    }
+    if (status.ok()) break;
+    if (!attempts.Again(status)) return status;
+  }
+  if (received != header.total_bytes()) {
+    return absl::DataLossError(absl::StrCat("got ", received, " bytes, expected ", header.total_bytes()));
+  }
+  if (const std::string sha256 = digest.HexDigest(); sha256 != header.sha256()) {
+    return absl::DataLossError(absl::StrCat("SHA-256 is ", sha256, ", expected ", header.sha256()));
+  }
+  file.close();
+  if (!file || std::rename(temporary.c_str(), path.c_str()) != 0) return FileError("write", path);
+  std::move(remove).Cancel();
+  return header;
+}
+
+}  // namespace boss::client
