@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <random>
 
+#include "absl/strings/str_cat.h"
 #include "core/io/atomic_file.h"
 #include "tests/support/temp_folder.h"
 
@@ -30,7 +31,7 @@ std::vector<std::string> ParameterNames(const TorchCheckpoint& checkpoint) {
 // Pickles by hand, protocol 2.
 std::string Text(const std::string& text) {
   const auto size = static_cast<uint32_t>(text.size());
-  return "X" + std::string(reinterpret_cast<const char*>(&size), sizeof(size)) + text;
+  return absl::StrCat("X", std::string(reinterpret_cast<const char*>(&size), sizeof(size)), text);
 }
 std::string Tensor(const std::string& dtype, const std::string& key, char numel, const std::string& extent) {
   return "ctorch._utils\n_rebuild_tensor_v2\n((" + Text("storage") + "ctorch\n" + dtype + "Storage\n" + Text(key) +
