@@ -64,5 +64,6 @@ function(boss_test name)
   endif()
   target_compile_definitions(${name} PRIVATE BOSS_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}")
+  # One thread a test: ctest runs tests side by side, and waiting OpenMP threads spin.
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}" ENVIRONMENT OMP_NUM_THREADS=1)
 endfunction()

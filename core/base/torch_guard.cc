@@ -22,7 +22,7 @@ absl::Status TorchExceptionToStatus(std::string_view context, std::exception_ptr
   } catch (const c10::Error& error) {
     const std::string message = absl::StrCat(operation, ": ", error.what_without_backtrace());
     // The CPU allocator reports exhaustion with a plain error.
-    return absl::StrContains(message, "not enough memory") ? absl::ResourceExhaustedError(message) : absl::InternalError(message);
+    return absl::StrContains(message, "allocate memory") ? absl::ResourceExhaustedError(message) : absl::InternalError(message);
   } catch (const std::bad_alloc&) {
     return absl::ResourceExhaustedError(absl::StrCat(operation, ": out of host memory"));
   } catch (const std::exception& error) {

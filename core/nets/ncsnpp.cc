@@ -144,7 +144,7 @@ void Ncsnpp::Build(uint64_t seed) {
     }
     if (level + 1 < levels) {
       down.down = res_block(channels, channels, Resample::kDown);
-      if (c.input_skip) down.combine = Conv::Build(builder, names.Next(), image_channels, channels, 1);
+      if (c.input_skip) down.combine = Conv::Build(builder, names.Next() + ".Conv_0", image_channels, channels, 1);
     }
   }
 

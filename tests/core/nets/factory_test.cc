@@ -28,7 +28,7 @@ TEST(CreateModelTest, RefusesWhatItDoesNotKnowAndNamesTheKey) {
   for (const Case& c : std::vector<Case>{{"architecture", "unet", "model.architecture"},
                                          {"nf", "eight", "model.nf"},
                                          {"nf", 0, "model.nf"},
-                                         {"nf", 20, "GroupNorm"},
+                                         {"nf", 72, "GroupNorm"},
                                          {"ch_mult", nlohmann::json::array(), "model.ch_mult"},
                                          {"image_size", 9, "model.image_size"},
                                          {"patch_size", 3, "model.image_size"},

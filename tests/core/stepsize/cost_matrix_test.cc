@@ -55,7 +55,8 @@ TEST(CostMatrixTest, AStraightFlowCostsNothing) {
   const testing::FunctionModel model([](const at::Tensor& x, const at::Tensor&, const Condition&) { return at::ones_like(x); });
   CostMatrixAccumulator accumulator(8);
   ASSERT_TRUE(accumulator.Add(Record(model, at::randn({4, 2}), 8)).ok());
-  for (double c : *accumulator.CostMatrix()) EXPECT_NEAR(c, 0, 1e-10);
+  const std::vector<double> cost = *accumulator.CostMatrix();
+  for (double c : cost) EXPECT_NEAR(c, 0, 1e-10);
 }
 
 TEST(CostMatrixTest, RefusesWhatDoesNotFit) {
