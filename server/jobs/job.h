@@ -5,12 +5,12 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "server/jobs/job_spec.h"
 #include "server/jobs/job_state.h"
@@ -33,8 +33,8 @@ enum class JobStage {
 };
 
 // "trajectories", ...; "none" for kNone.
-std::string_view JobStageName(JobStage stage);
-std::optional<JobStage> ParseJobStage(std::string_view name);
+std::string JobStageName(JobStage stage);
+std::optional<JobStage> ParseJobStage(absl::string_view name);
 
 struct JobProgress {
   JobStage stage = JobStage::kNone;
@@ -125,7 +125,7 @@ struct Job {
 
 // As the journal keeps them. \error of the readers: DATA_LOSS.
 std::string JobToJson(const Job& job);
-absl::StatusOr<Job> JobFromJson(std::string_view json);
+absl::StatusOr<Job> JobFromJson(absl::string_view json);
 EventRecord EventToRecord(const JobEvent& event);
 absl::StatusOr<JobEvent> EventFromRecord(const EventRecord& record);
 

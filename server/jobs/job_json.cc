@@ -10,7 +10,7 @@
 namespace boss::server {
 namespace {
 
-constexpr std::array<std::pair<JobStage, std::string_view>, 10> kStages = {{
+constexpr std::array<std::pair<JobStage, const char*>, 10> kStages = {{
     {JobStage::kNone, "none"},
     {JobStage::kPreparing, "preparing"},
     {JobStage::kTrajectories, "trajectories"},
@@ -127,11 +127,11 @@ absl::StatusOr<JobResult> ResultFromJson(const Json& json) {
   return result;
 }
 
-constexpr std::array<std::string_view, 3> kSeverities = {"info", "warning", "error"};
+constexpr std::array<const char*, 3> kSeverities = {"info", "warning", "error"};
 
-std::optional<Severity> ParseSeverity(std::string_view name) {
+std::optional<Severity> ParseSeverity(absl::string_view name) {
   for (size_t i = 0; i < kSeverities.size(); ++i) {
-    if (kSeverities[i] == name) return static_cast<Severity>(i);
+    if (name == kSeverities[i]) return static_cast<Severity>(i);
   }
   return std::nullopt;
 }
@@ -203,9 +203,9 @@ JobEventPayload PayloadFromJson(const std::string& type, JsonReader& reader, con
 
 }  // namespace
 
-std::string_view JobStageName(JobStage stage) { return kStages[static_cast<size_t>(stage)].second; }
+std::string JobStageName(JobStage stage) { return kStages[static_cast<size_t>(stage)].second; }
 
-std::optional<JobStage> ParseJobStage(std::string_view name) {
+std::optional<JobStage> ParseJobStage(absl::string_view name) {
   for (const auto& [stage, known] : kStages) {
     if (known == name) return stage;
   }
@@ -236,7 +236,7 @@ std::string JobToJson(const Job& job) {
   return DumpJson(json);
 }
 
-absl::StatusOr<Job> JobFromJson(std::string_view text) {
+absl::StatusOr<Job> JobFromJson(absl::string_view text) {
   BOSS_ASSIGN_OR_RETURN(const Json json, ParseJsonObject("job", text));
   Job job;
   JobKind kind = JobKind::kTrain;

@@ -22,7 +22,7 @@ namespace {
 constexpr int kMaxPageSize = 1000;
 constexpr absl::Duration kRetryDelay = absl::Seconds(10);
 
-absl::Status UnknownJob(std::string_view id) { return absl::NotFoundError(absl::StrCat("job ", id, " does not exist")); }
+absl::Status UnknownJob(absl::string_view id) { return absl::NotFoundError(absl::StrCat("job ", id, " does not exist")); }
 
 bool Matches(const Job& job, const JobFilter& filter) {
   const auto among = [](const auto& values, auto value) {
@@ -110,7 +110,7 @@ absl::Status JobManager::Recover() {
   return absl::OkStatus();
 }
 
-std::string JobManager::JobFolder(std::string_view id) const { return absl::StrCat(options_.data_folder, "/jobs/", id); }
+std::string JobManager::JobFolder(absl::string_view id) const { return absl::StrCat(options_.data_folder, "/jobs/", id); }
 
 std::string JobManager::NewId() {
   while (true) {
@@ -124,7 +124,7 @@ std::string JobManager::NewId() {
   }
 }
 
-absl::StatusOr<JobManager::Entry*> JobManager::Find(std::string_view id) {
+absl::StatusOr<JobManager::Entry*> JobManager::Find(absl::string_view id) {
   const auto found = jobs_.find(id);
   if (found == jobs_.end()) return UnknownJob(id);
   return &found->second;
@@ -183,7 +183,7 @@ absl::StatusOr<Job> JobManager::Submit(JobSpec spec, const SubmitOptions& option
   return job;
 }
 
-absl::StatusOr<Job> JobManager::Get(std::string_view id) const {
+absl::StatusOr<Job> JobManager::Get(absl::string_view id) const {
   absl::MutexLock lock(&mutex_);
   const auto found = jobs_.find(id);
   if (found == jobs_.end()) return UnknownJob(id);
@@ -219,7 +219,7 @@ absl::StatusOr<JobPage> JobManager::List(const JobPageRequest& request) const {
   return page;
 }
 
-absl::StatusOr<Job> JobManager::Cancel(std::string_view id) {
+absl::StatusOr<Job> JobManager::Cancel(absl::string_view id) {
   absl::MutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(Entry* entry, Find(id));
   if (entry->job.state != JobState::kCancelling && entry->job.state != JobState::kCancelled) {
@@ -228,7 +228,7 @@ absl::StatusOr<Job> JobManager::Cancel(std::string_view id) {
   return entry->job;
 }
 
-absl::StatusOr<Job> JobManager::Pause(std::string_view id) {
+absl::StatusOr<Job> JobManager::Pause(absl::string_view id) {
   absl::MutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(Entry* entry, Find(id));
   if (entry->job.state != JobState::kPausing && entry->job.state != JobState::kPaused) {
@@ -237,7 +237,7 @@ absl::StatusOr<Job> JobManager::Pause(std::string_view id) {
   return entry->job;
 }
 
-absl::StatusOr<Job> JobManager::Resume(std::string_view id) {
+absl::StatusOr<Job> JobManager::Resume(absl::string_view id) {
   absl::MutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(Entry* entry, Find(id));
   if (entry->job.state != JobState::kQueued && entry->job.state != JobState::kRunning) {
@@ -247,7 +247,7 @@ absl::StatusOr<Job> JobManager::Resume(std::string_view id) {
   return entry->job;
 }
 
-absl::Status JobManager::Delete(std::string_view id) {
+absl::Status JobManager::Delete(absl::string_view id) {
   absl::MutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(const Entry* entry, Find(id));
   if (!IsFinal(entry->job.state)) {

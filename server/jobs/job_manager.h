@@ -9,7 +9,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -17,6 +16,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "core/base/clock.h"
 #include "core/base/step_executor.h"
@@ -118,24 +118,24 @@ class JobManager {
   // ALREADY_EXISTS for a request_id that was used for another request; RESOURCE_EXHAUSTED if max_unfinished jobs wait; UNAVAILABLE after Shutdown.
   absl::StatusOr<Job> Submit(JobSpec spec, const SubmitOptions& options);
 
-  absl::StatusOr<Job> Get(std::string_view id) const;
+  absl::StatusOr<Job> Get(absl::string_view id) const;
   // \error INVALID_ARGUMENT for a page token of another request, or a page size out of range.
   absl::StatusOr<JobPage> List(const JobPageRequest& request) const;
 
   // The running job ends before its next unit of device work and is CANCELLING until then. A cancelled job stays as it is.
   // \error FAILED_PRECONDITION if it succeeded or failed.
-  absl::StatusOr<Job> Cancel(std::string_view id);
+  absl::StatusOr<Job> Cancel(absl::string_view id);
   // Likewise PAUSING; its training state is saved first. A paused job stays as it is. \error FAILED_PRECONDITION if it is final or CANCELLING.
-  absl::StatusOr<Job> Pause(std::string_view id);
+  absl::StatusOr<Job> Pause(absl::string_view id);
   // A queued or running job stays as it is; a pause that has not taken effect yet is taken back. \error FAILED_PRECONDITION if it is final or
   // CANCELLING.
-  absl::StatusOr<Job> Resume(std::string_view id);
+  absl::StatusOr<Job> Resume(absl::string_view id);
   // With its events and training states; what it published stays. \error FAILED_PRECONDITION if it is not final.
-  absl::Status Delete(std::string_view id);
+  absl::Status Delete(absl::string_view id);
 
   // Events from `from_sequence` (1 or less: from the first), those to come included; OUT_OF_RANGE if it is beyond the next event's. `notify` is called from any thread; it must return at once and
   // must not call the manager or destroy the watch: it wakes whoever calls Next.
-  absl::StatusOr<std::unique_ptr<JobWatch>> Watch(std::string_view id, int64_t from_sequence, std::function<void()> notify);
+  absl::StatusOr<std::unique_ptr<JobWatch>> Watch(absl::string_view id, int64_t from_sequence, std::function<void()> notify);
 
   // Stops accepting, saves the running job's training state, puts it back to QUEUED and ends the runner. Watches end only with their jobs. Idempotent.
   void Shutdown();
@@ -160,10 +160,10 @@ class JobManager {
   // job_manager.cc
   absl::Status Recover() ABSL_LOCKS_EXCLUDED(mutex_);
   std::string NewId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::StatusOr<Entry*> Find(std::string_view id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<Entry*> Find(absl::string_view id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The job of that request_id, if there is one. \error ALREADY_EXISTS if it was another request.
   absl::StatusOr<std::optional<Job>> FindRequest(const std::string& request_id, const std::string& hash) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::string JobFolder(std::string_view id) const;
+  std::string JobFolder(absl::string_view id) const;
 
   // job_runner.cc
   void RunnerLoop() ABSL_LOCKS_EXCLUDED(mutex_);

@@ -21,30 +21,30 @@ constexpr int64_t kMaxSamples = 1'000'000;
 constexpr int64_t kMaxBatch = 65536;
 constexpr double kMaxGuidance = 1000;
 
-constexpr std::array<std::pair<JobKind, std::string_view>, 4> kKinds = {{
+constexpr std::array<std::pair<JobKind, const char*>, 4> kKinds = {{
     {JobKind::kTrain, "TRAIN"},
     {JobKind::kOptimizeStepsizes, "OPTIMIZE_STEPSIZES"},
     {JobKind::kDistill, "DISTILL"},
     {JobKind::kEvaluate, "EVALUATE"},
 }};
 
-absl::Status InRange(std::string_view field, int64_t value, int64_t minimum, int64_t maximum) {
+absl::Status InRange(absl::string_view field, int64_t value, int64_t minimum, int64_t maximum) {
   if (value >= minimum && value <= maximum) return absl::OkStatus();
   return FieldError(absl::StrCat("spec.", field), absl::StrFormat("expected %d to %d, got %d", minimum, maximum, value));
 }
 
 // [minimum, maximum]; NaN is never in range.
-absl::Status InRange(std::string_view field, double value, double minimum, double maximum) {
+absl::Status NumberInRange(absl::string_view field, double value, double minimum, double maximum) {
   if (value >= minimum && value <= maximum) return absl::OkStatus();
   return FieldError(absl::StrCat("spec.", field), absl::StrFormat("expected %g to %g, got %g", minimum, maximum, value));
 }
 
-absl::Status Present(std::string_view field, std::string_view value) {
+absl::Status Present(absl::string_view field, absl::string_view value) {
   if (!value.empty()) return absl::OkStatus();
   return FieldError(absl::StrCat("spec.", field), "required");
 }
 
-absl::Status NameOrEmpty(std::string_view field, std::string_view name) {
+absl::Status NameOrEmpty(absl::string_view field, absl::string_view name) {
   if (name.empty()) return absl::OkStatus();
   const absl::Status status = CheckName(absl::StrCat("spec.", field), name);
   return status.ok() ? status : WithField(status, absl::StrCat("spec.", field));
@@ -58,10 +58,10 @@ absl::Status ValidateTraining(const TrainingSpec& spec) {
   BOSS_RETURN_IF_ERROR(InRange("training.metrics_interval", spec.metrics_interval, 1, kMaxTrainSteps));
   BOSS_RETURN_IF_ERROR(InRange("training.preview_interval", spec.preview_interval, 0, kMaxTrainSteps));
   BOSS_RETURN_IF_ERROR(InRange("training.preview_samples", spec.preview_samples, 1, 256));
-  BOSS_RETURN_IF_ERROR(InRange("training.learning_rate", trainer.learning_rate, std::numeric_limits<double>::min(), 1e3));
+  BOSS_RETURN_IF_ERROR(NumberInRange("training.learning_rate", trainer.learning_rate, std::numeric_limits<double>::min(), 1e3));
   BOSS_RETURN_IF_ERROR(InRange("training.warmup_steps", trainer.warmup_steps, 0, kMaxTrainSteps));
   BOSS_RETURN_IF_ERROR(InRange("training.decay_steps", trainer.decay_steps, 0, kMaxTrainSteps));
-  BOSS_RETURN_IF_ERROR(InRange("training.gradient_clip", trainer.gradient_clip, 0.0, 1e12));
+  BOSS_RETURN_IF_ERROR(NumberInRange("training.gradient_clip", trainer.gradient_clip, 0.0, 1e12));
   BOSS_RETURN_IF_ERROR(InRange("training.accumulation_steps", trainer.accumulation_steps, 1, 4096));
   if (!(trainer.ema_rate >= 0 && trainer.ema_rate < 1)) {
     return FieldError("spec.training.ema_rate", absl::StrFormat("expected a number in [0, 1), got %g", trainer.ema_rate));
@@ -78,7 +78,7 @@ absl::Status Validate(const TrainSpec& spec) {
     return FieldError("spec.architecture_json", "exactly one of architecture_json and init_model is expected");
   }
   BOSS_RETURN_IF_ERROR(ValidateTraining(spec.training));
-  BOSS_RETURN_IF_ERROR(InRange("label_dropout", spec.label_dropout, 0.0, 1.0));
+  BOSS_RETURN_IF_ERROR(NumberInRange("label_dropout", spec.label_dropout, 0.0, 1.0));
   return InRange("default_steps", spec.default_steps, 0, kMaxKMax);
 }
 
@@ -86,17 +86,17 @@ absl::Status Validate(const OptimizeStepsizesSpec& spec) {
   BOSS_RETURN_IF_ERROR(Present("model", spec.model));
   BOSS_RETURN_IF_ERROR(InRange("k_max", spec.k_max, 1, kMaxKMax));
   BOSS_RETURN_IF_ERROR(InRange("num_samples", spec.num_samples, 1, kMaxSamples));
-  BOSS_RETURN_IF_ERROR(InRange("guidance_scale", spec.guidance_scale, 0.0, kMaxGuidance));
+  BOSS_RETURN_IF_ERROR(NumberInRange("guidance_scale", spec.guidance_scale, 0.0, kMaxGuidance));
   return InRange("batch_size", spec.batch_size, 0, kMaxBatch);
 }
 
 // `prefix`: "" or "evaluation.".
-absl::Status ValidateEvaluation(std::string_view prefix, const EvaluateSpec& spec) {
-  const auto field = [&](std::string_view name) { return absl::StrCat(prefix, name); };
+absl::Status ValidateEvaluation(absl::string_view prefix, const EvaluateSpec& spec) {
+  const auto field = [&](absl::string_view name) { return absl::StrCat(prefix, name); };
   for (int steps : spec.steps) BOSS_RETURN_IF_ERROR(InRange(field("steps"), steps, 1, kMaxKMax));
   BOSS_RETURN_IF_ERROR(InRange(field("k_max"), spec.k_max, 1, kMaxKMax));
   BOSS_RETURN_IF_ERROR(InRange(field("num_samples"), spec.num_samples, 1, kMaxSamples));
-  BOSS_RETURN_IF_ERROR(InRange(field("guidance_scale"), spec.guidance_scale, 0.0, kMaxGuidance));
+  BOSS_RETURN_IF_ERROR(NumberInRange(field("guidance_scale"), spec.guidance_scale, 0.0, kMaxGuidance));
   BOSS_RETURN_IF_ERROR(InRange(field("batch_size"), spec.batch_size, 0, kMaxBatch));
   if (spec.solver == SolverKind::kRk45) return FieldError(absl::StrCat("spec.", field("solver")), "rk45 chooses its own times: expected euler or heun");
   if (!spec.schedules.uniform && !spec.schedules.bellman) {
@@ -113,12 +113,12 @@ absl::Status Validate(const DistillSpec& spec) {
   BOSS_RETURN_IF_ERROR(InRange("steps", spec.steps, 1, spec.k_max));
   BOSS_RETURN_IF_ERROR(InRange("num_samples", spec.num_samples, 1, kMaxSamples));
   BOSS_RETURN_IF_ERROR(InRange("num_noises", spec.num_noises, 1, 100 * kMaxSamples));
-  BOSS_RETURN_IF_ERROR(InRange("held_out_share", spec.held_out_share, 0.0, 0.5));
-  BOSS_RETURN_IF_ERROR(InRange("guidance_scale", spec.guidance_scale, 0.0, kMaxGuidance));
+  BOSS_RETURN_IF_ERROR(NumberInRange("held_out_share", spec.held_out_share, 0.0, 0.5));
+  BOSS_RETURN_IF_ERROR(NumberInRange("guidance_scale", spec.guidance_scale, 0.0, kMaxGuidance));
   BOSS_RETURN_IF_ERROR(InRange("batch_size", spec.batch_size, 0, kMaxBatch));
   if (spec.lora) {
     BOSS_RETURN_IF_ERROR(InRange("lora.rank", spec.lora->rank, 1, 1024));
-    BOSS_RETURN_IF_ERROR(InRange("lora.alpha", spec.lora->alpha, std::numeric_limits<double>::min(), 1e6));
+    BOSS_RETURN_IF_ERROR(NumberInRange("lora.alpha", spec.lora->alpha, std::numeric_limits<double>::min(), 1e6));
   }
   BOSS_RETURN_IF_ERROR(ValidateTraining(spec.training));
   return spec.evaluation ? ValidateEvaluation("evaluation.", *spec.evaluation) : absl::OkStatus();
@@ -132,14 +132,14 @@ absl::Status Validate(const EvaluateSpec& spec) {
 
 }  // namespace
 
-std::string_view JobKindName(JobKind kind) {
+std::string JobKindName(JobKind kind) {
   for (const auto& [known, name] : kKinds) {
     if (known == kind) return name;
   }
   return "UNKNOWN";
 }
 
-std::optional<JobKind> ParseJobKind(std::string_view name) {
+std::optional<JobKind> ParseJobKind(absl::string_view name) {
   for (const auto& [kind, known] : kKinds) {
     if (known == name) return kind;
   }

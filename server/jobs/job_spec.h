@@ -4,12 +4,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "core/finetune/trainer.h"
 #include "core/flow/schedule.h"
 
@@ -18,8 +18,8 @@ namespace boss::server {
 enum class JobKind { kTrain, kOptimizeStepsizes, kDistill, kEvaluate };
 
 // "TRAIN", "OPTIMIZE_STEPSIZES", "DISTILL", "EVALUATE".
-std::string_view JobKindName(JobKind kind);
-std::optional<JobKind> ParseJobKind(std::string_view name);
+std::string JobKindName(JobKind kind);
+std::optional<JobKind> ParseJobKind(absl::string_view name);
 
 struct LoraSpec {
   int64_t rank = 4;
@@ -129,6 +129,6 @@ absl::Status ValidateSpec(const JobSpec& spec);
 // JSON with every field; equal specs give equal bytes.
 std::string JobSpecToJson(const JobSpec& spec);
 // \error DATA_LOSS.
-absl::StatusOr<JobSpec> JobSpecFromJson(JobKind kind, std::string_view json);
+absl::StatusOr<JobSpec> JobSpecFromJson(JobKind kind, absl::string_view json);
 
 }  // namespace boss::server

@@ -115,7 +115,7 @@ Json ToJson(const EvaluateSpec& spec) {
                {"uniform", spec.schedules.uniform},
                {"bellman", spec.schedules.bellman},
                {"require_bellman", spec.schedules.require_bellman},
-               {"solver", SolverName(spec.solver)},
+               {"solver", std::string(SolverName(spec.solver))},
                {"num_samples", spec.num_samples},
                {"batch_size", spec.batch_size},
                {"seed", spec.seed},
@@ -165,7 +165,7 @@ absl::StatusOr<LoraSpec> LoraFromJson(const Json& json) {
 
 constexpr char kStraighten[] = "straighten", kReflow[] = "reflow";
 
-std::optional<DistillMethod> ParseMethod(std::string_view name) {
+std::optional<DistillMethod> ParseMethod(absl::string_view name) {
   if (name == kStraighten) return DistillMethod::kStraighten;
   if (name == kReflow) return DistillMethod::kReflow;
   return std::nullopt;
@@ -224,7 +224,7 @@ std::string JobSpecToJson(const JobSpec& spec) {
   return DumpJson(std::visit([](const auto& kind_spec) { return ToJson(kind_spec); }, spec));
 }
 
-absl::StatusOr<JobSpec> JobSpecFromJson(JobKind kind, std::string_view text) {
+absl::StatusOr<JobSpec> JobSpecFromJson(JobKind kind, absl::string_view text) {
   BOSS_ASSIGN_OR_RETURN(const Json json, ParseJsonObject("job spec", text));
   switch (kind) {
     case JobKind::kTrain:

@@ -6,7 +6,7 @@
 namespace boss::server {
 namespace {
 
-constexpr std::array<std::pair<JobState, std::string_view>, 8> kStates = {{
+constexpr std::array<std::pair<JobState, const char*>, 8> kStates = {{
     {JobState::kQueued, "QUEUED"},
     {JobState::kRunning, "RUNNING"},
     {JobState::kPausing, "PAUSING"},
@@ -59,21 +59,21 @@ bool IsActive(JobState state) {
   return state == JobState::kRunning || state == JobState::kPausing || state == JobState::kCancelling;
 }
 
-std::string_view JobStateName(JobState state) {
+std::string JobStateName(JobState state) {
   for (const auto& [known, name] : kStates) {
     if (known == state) return name;
   }
   return "UNKNOWN";
 }
 
-std::optional<JobState> ParseJobState(std::string_view name) {
+std::optional<JobState> ParseJobState(absl::string_view name) {
   for (const auto& [state, known] : kStates) {
     if (known == name) return state;
   }
   return std::nullopt;
 }
 
-std::string_view JobActionName(JobAction action) {
+std::string JobActionName(JobAction action) {
   switch (action) {
     case JobAction::kStart:
       return "start";

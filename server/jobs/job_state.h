@@ -2,7 +2,9 @@
 #pragma once
 
 #include <optional>
-#include <string_view>
+#include <string>
+
+#include "absl/strings/string_view.h"
 
 namespace boss::server {
 
@@ -35,9 +37,9 @@ bool IsFinal(JobState state);
 bool IsActive(JobState state);
 
 // "QUEUED", ...
-std::string_view JobStateName(JobState state);
-std::optional<JobState> ParseJobState(std::string_view name);
+std::string JobStateName(JobState state);
+std::optional<JobState> ParseJobState(absl::string_view name);
 // "start", ...
-std::string_view JobActionName(JobAction action);
+std::string JobActionName(JobAction action);
 
 }  // namespace boss::server

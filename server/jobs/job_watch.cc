@@ -7,7 +7,7 @@
 
 namespace boss::server {
 
-absl::StatusOr<std::unique_ptr<JobWatch>> JobManager::Watch(std::string_view id, int64_t from_sequence, std::function<void()> notify) {
+absl::StatusOr<std::unique_ptr<JobWatch>> JobManager::Watch(absl::string_view id, int64_t from_sequence, std::function<void()> notify) {
   absl::MutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(const Entry* entry, Find(id));
   const int64_t next = entry->job.last_sequence + 1;

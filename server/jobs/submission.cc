@@ -37,7 +37,7 @@ bool LiesIn(const std::string& path, const std::vector<std::string>& folders) {
   return false;
 }
 
-absl::Status CheckDataset(std::string_view field, std::string_view source, const JobManagerOptions& options) {
+absl::Status CheckDataset(absl::string_view field, absl::string_view source, const JobManagerOptions& options) {
   if (source == "fashion-mnist-train" || source == "fashion-mnist-test") return absl::OkStatus();
   std::vector<std::string> paths;
   if (absl::ConsumePrefix(&source, "png:")) {
@@ -93,7 +93,7 @@ class Resolver {
   }
 
  private:
-  absl::StatusOr<VersionKey> AddInput(std::string_view field, const std::string& reference) {
+  absl::StatusOr<VersionKey> AddInput(absl::string_view field, const std::string& reference) {
     absl::StatusOr<VersionKey> key = store_.Resolve(reference);
     if (!key.ok()) return WithField(absl::Status(key.status().code(), absl::StrCat(field, ": ", key.status().message())), field);
     BOSS_RETURN_IF_ERROR(store_.GetVersion(*key).status());
@@ -101,7 +101,7 @@ class Resolver {
     return key;
   }
 
-  absl::Status CheckEvaluation(std::string_view prefix, const EvaluateSpec& spec) {
+  absl::Status CheckEvaluation(absl::string_view prefix, const EvaluateSpec& spec) {
     if (spec.reference_dataset && !spec.reference_dataset->empty()) {
       BOSS_RETURN_IF_ERROR(CheckDataset(absl::StrCat(prefix, "reference_dataset"), *spec.reference_dataset, options_));
     }

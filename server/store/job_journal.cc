@@ -30,7 +30,7 @@ CREATE TABLE events(
   PRIMARY KEY(job, sequence));
 )sql"};
 
-absl::Status DatabaseError(sqlite3* database, std::string_view what) {
+absl::Status DatabaseError(sqlite3* database, absl::string_view what) {
   const int code = sqlite3_errcode(database);
   const std::string message = absl::StrCat("job journal: ", what, ": ", sqlite3_errmsg(database));
   switch (code & 0xff) {
@@ -59,16 +59,16 @@ class Statement {
   Statement(const Statement&) = delete;
   Statement& operator=(const Statement&) = delete;
 
-  Statement& Text(std::string_view value) {
+  Statement& Text(absl::string_view value) {
     failed_ = failed_ || sqlite3_bind_text64(statement_, ++bound_, value.data(), value.size(), SQLITE_TRANSIENT, SQLITE_UTF8) != SQLITE_OK;
     return *this;
   }
-  Statement& TextOrNull(std::string_view value) {
+  Statement& TextOrNull(absl::string_view value) {
     if (!value.empty()) return Text(value);
     failed_ = failed_ || sqlite3_bind_null(statement_, ++bound_) != SQLITE_OK;
     return *this;
   }
-  Statement& Blob(std::string_view value) {
+  Statement& Blob(absl::string_view value) {
     // A null pointer would bind NULL, even with a size of zero.
     const char* data = value.empty() ? "" : value.data();
     failed_ = failed_ || sqlite3_bind_blob64(statement_, ++bound_, data, value.size(), SQLITE_TRANSIENT) != SQLITE_OK;
@@ -133,7 +133,7 @@ class Transaction {
   bool open_ = false;
 };
 
-absl::Status UnknownJob(std::string_view id) { return absl::NotFoundError(absl::StrCat("job ", id, " does not exist")); }
+absl::Status UnknownJob(absl::string_view id) { return absl::NotFoundError(absl::StrCat("job ", id, " does not exist")); }
 
 }  // namespace
 
@@ -179,7 +179,7 @@ absl::Status SqliteJobJournal::Migrate() {
   return transaction.Commit();
 }
 
-absl::Status SqliteJobJournal::WriteEvents(std::string_view id, absl::Span<const EventRecord> events) {
+absl::Status SqliteJobJournal::WriteEvents(absl::string_view id, absl::Span<const EventRecord> events) {
   Statement insert(database_,
                    "INSERT INTO events(job, sequence, document, attachment) SELECT ordinal, ?, ?, ? FROM jobs WHERE id = ?");
   for (const EventRecord& event : events) {
@@ -214,7 +214,7 @@ absl::StatusOr<JobJournal::InsertOutcome> SqliteJobJournal::Insert(const JobReco
   return InsertOutcome{record.id, true};
 }
 
-absl::Status SqliteJobJournal::Update(std::string_view id, std::string_view document, absl::Span<const EventRecord> events) {
+absl::Status SqliteJobJournal::Update(absl::string_view id, absl::string_view document, absl::Span<const EventRecord> events) {
   absl::MutexLock lock(&mutex_);
   Transaction transaction(database_);
   BOSS_RETURN_IF_ERROR(transaction.Begin(/*durable=*/true));
@@ -224,7 +224,7 @@ absl::Status SqliteJobJournal::Update(std::string_view id, std::string_view docu
   return transaction.Commit();
 }
 
-absl::Status SqliteJobJournal::AppendEvents(std::string_view id, absl::Span<const EventRecord> events) {
+absl::Status SqliteJobJournal::AppendEvents(absl::string_view id, absl::Span<const EventRecord> events) {
   absl::MutexLock lock(&mutex_);
   Transaction transaction(database_);
   BOSS_RETURN_IF_ERROR(transaction.Begin(/*durable=*/false));
@@ -243,7 +243,7 @@ absl::StatusOr<std::vector<JobRecord>> SqliteJobJournal::LoadAll() {
   }
 }
 
-absl::StatusOr<std::vector<EventRecord>> SqliteJobJournal::Events(std::string_view id, int64_t from_sequence, int64_t limit) {
+absl::StatusOr<std::vector<EventRecord>> SqliteJobJournal::Events(absl::string_view id, int64_t from_sequence, int64_t limit) {
   absl::MutexLock lock(&mutex_);
   Statement query(database_,
                   "SELECT sequence, events.document, attachment FROM events JOIN jobs ON job = ordinal "
@@ -257,14 +257,14 @@ absl::StatusOr<std::vector<EventRecord>> SqliteJobJournal::Events(std::string_vi
   }
 }
 
-absl::StatusOr<int64_t> SqliteJobJournal::LastSequence(std::string_view id) {
+absl::StatusOr<int64_t> SqliteJobJournal::LastSequence(absl::string_view id) {
   absl::MutexLock lock(&mutex_);
   Statement query(database_, "SELECT MAX(sequence) FROM events JOIN jobs ON job = ordinal WHERE id = ?");
   BOSS_RETURN_IF_ERROR(query.Text(id).Run());
   return query.IntColumn(0);
 }
 
-absl::Status SqliteJobJournal::Delete(std::string_view id) {
+absl::Status SqliteJobJournal::Delete(absl::string_view id) {
   absl::MutexLock lock(&mutex_);
   Transaction transaction(database_);
   BOSS_RETURN_IF_ERROR(transaction.Begin(/*durable=*/true));

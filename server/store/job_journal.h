@@ -4,12 +4,12 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 
@@ -44,21 +44,21 @@ class JobJournal {
   virtual absl::StatusOr<InsertOutcome> Insert(const JobRecord& record, absl::Span<const EventRecord> events) = 0;
 
   // Replaces the job's document and appends events in one transaction, durable when it returns. \error NOT_FOUND.
-  virtual absl::Status Update(std::string_view id, std::string_view document, absl::Span<const EventRecord> events) = 0;
+  virtual absl::Status Update(absl::string_view id, absl::string_view document, absl::Span<const EventRecord> events) = 0;
 
   // Survives the end of the process at once; a power failure may take the last ones.
-  virtual absl::Status AppendEvents(std::string_view id, absl::Span<const EventRecord> events) = 0;
+  virtual absl::Status AppendEvents(absl::string_view id, absl::Span<const EventRecord> events) = 0;
 
   // In the order of insertion.
   virtual absl::StatusOr<std::vector<JobRecord>> LoadAll() = 0;
 
   // Up to `limit` events with sequence >= from_sequence, ascending.
-  virtual absl::StatusOr<std::vector<EventRecord>> Events(std::string_view id, int64_t from_sequence, int64_t limit) = 0;
+  virtual absl::StatusOr<std::vector<EventRecord>> Events(absl::string_view id, int64_t from_sequence, int64_t limit) = 0;
   // 0 if there is none.
-  virtual absl::StatusOr<int64_t> LastSequence(std::string_view id) = 0;
+  virtual absl::StatusOr<int64_t> LastSequence(absl::string_view id) = 0;
 
   // With all its events. \error NOT_FOUND.
-  virtual absl::Status Delete(std::string_view id) = 0;
+  virtual absl::Status Delete(absl::string_view id) = 0;
 };
 
 // One SQLite database in write-ahead mode with synchronous=FULL. A database of an older schema is migrated at Open.
@@ -69,18 +69,18 @@ class SqliteJobJournal final : public JobJournal {
   ~SqliteJobJournal() override;
 
   absl::StatusOr<InsertOutcome> Insert(const JobRecord& record, absl::Span<const EventRecord> events) override;
-  absl::Status Update(std::string_view id, std::string_view document, absl::Span<const EventRecord> events) override;
-  absl::Status AppendEvents(std::string_view id, absl::Span<const EventRecord> events) override;
+  absl::Status Update(absl::string_view id, absl::string_view document, absl::Span<const EventRecord> events) override;
+  absl::Status AppendEvents(absl::string_view id, absl::Span<const EventRecord> events) override;
   absl::StatusOr<std::vector<JobRecord>> LoadAll() override;
-  absl::StatusOr<std::vector<EventRecord>> Events(std::string_view id, int64_t from_sequence, int64_t limit) override;
-  absl::StatusOr<int64_t> LastSequence(std::string_view id) override;
-  absl::Status Delete(std::string_view id) override;
+  absl::StatusOr<std::vector<EventRecord>> Events(absl::string_view id, int64_t from_sequence, int64_t limit) override;
+  absl::StatusOr<int64_t> LastSequence(absl::string_view id) override;
+  absl::Status Delete(absl::string_view id) override;
 
  private:
   explicit SqliteJobJournal(sqlite3* database) : database_(database) {}
 
   absl::Status Migrate() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status WriteEvents(std::string_view id, absl::Span<const EventRecord> events) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status WriteEvents(absl::string_view id, absl::Span<const EventRecord> events) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   absl::Mutex mutex_;
   sqlite3* const database_ ABSL_PT_GUARDED_BY(mutex_);

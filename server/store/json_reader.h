@@ -4,13 +4,13 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "nlohmann/json.hpp"
 
@@ -19,7 +19,7 @@ namespace boss::server {
 using Json = nlohmann::json;
 
 // \error DATA_LOSS if `text` is no JSON object.
-absl::StatusOr<Json> ParseJsonObject(std::string_view what, std::string_view text);
+absl::StatusOr<Json> ParseJsonObject(absl::string_view what, absl::string_view text);
 
 // Collects the first error, so that a struct is read without a check a line: read everything, then look at status(). Keeps a reference to `object`.
 class JsonReader {

@@ -60,7 +60,7 @@ absl::StatusOr<AdapterInfo> AdapterFromJson(const Json& json) {
 
 std::string VersionKey::ToString() const { return absl::StrCat(name, "@", version); }
 
-absl::StatusOr<Json> ParseJsonObject(std::string_view what, std::string_view text) {
+absl::StatusOr<Json> ParseJsonObject(absl::string_view what, absl::string_view text) {
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) return absl::DataLossError(absl::StrCat(what, ": not JSON"));
   if (!json.is_object()) return absl::DataLossError(absl::StrCat(what, ": got ", json.type_name(), ", expected an object"));
@@ -70,14 +70,14 @@ absl::StatusOr<Json> ParseJsonObject(std::string_view what, std::string_view tex
 std::string FormatGuidance(double guidance_scale) { return absl::StrFormat("%.6g", guidance_scale); }
 
 std::string StoredScheduleSet::Name() const {
-  return absl::StrCat("bellman-", SolverName(set.solver), "-g", FormatGuidance(set.guidance_scale), "-k", set.k_max);
+  return absl::StrCat("bellman-", std::string(SolverName(set.solver)), "-g", FormatGuidance(set.guidance_scale), "-k", set.k_max);
 }
 
 Json ScheduleToJson(const Schedule& schedule) {
   return {{"knots", schedule.knots},
           {"time_grid", std::vector<double>(schedule.time_grid.times().begin(), schedule.time_grid.times().end())},
           {"total_cost", schedule.total_cost},
-          {"solver", SolverName(schedule.solver)}};
+          {"solver", std::string(SolverName(schedule.solver))}};
 }
 
 absl::StatusOr<Schedule> ScheduleFromJson(const Json& json, int k_max) {
@@ -107,7 +107,7 @@ Json EvaluationRowToJson(const EvaluationRow& row) {
                {"steps", row.steps},
                {"schedule", row.schedule},
                {"schedule_set", row.schedule_set},
-               {"solver", SolverName(row.solver)},
+               {"solver", std::string(SolverName(row.solver))},
                {"guidance_scale", row.guidance_scale},
                {"nfe", row.nfe},
                {"num_samples", row.num_samples},
@@ -169,7 +169,7 @@ std::string ManifestToJson(const Manifest& manifest) {
   return json.dump(1, ' ', false, Json::error_handler_t::replace);
 }
 
-absl::StatusOr<Manifest> ManifestFromJson(std::string_view text) {
+absl::StatusOr<Manifest> ManifestFromJson(absl::string_view text) {
   BOSS_ASSIGN_OR_RETURN(const Json json, ParseJsonObject("manifest", text));
   Manifest manifest;
   int format = 0;
@@ -211,7 +211,7 @@ std::string ScheduleSetToJson(const StoredScheduleSet& stored) {
                {"k_max", set.k_max},
                {"num_samples", set.num_samples},
                {"guidance_scale", set.guidance_scale},
-               {"solver", SolverName(set.solver)},
+               {"solver", std::string(SolverName(set.solver))},
                {"seed", stored.seed},
                {"job_id", stored.job_id},
                {"cost_matrix", set.cost_matrix},
@@ -220,7 +220,7 @@ std::string ScheduleSetToJson(const StoredScheduleSet& stored) {
   return DumpJson(json);
 }
 
-absl::StatusOr<StoredScheduleSet> ScheduleSetFromJson(std::string_view text) {
+absl::StatusOr<StoredScheduleSet> ScheduleSetFromJson(absl::string_view text) {
   BOSS_ASSIGN_OR_RETURN(const Json json, ParseJsonObject("schedule set", text));
   StoredScheduleSet stored;
   ScheduleSet& set = stored.set;

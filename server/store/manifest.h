@@ -5,10 +5,10 @@
 #include <map>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "core/flow/schedule.h"
 
@@ -77,7 +77,7 @@ struct Manifest {
 // The file format: JSON, with "format": 1. Doubles survive exactly.
 std::string ManifestToJson(const Manifest& manifest);
 // \error DATA_LOSS naming the key that is missing or of another type; FAILED_PRECONDITION for a newer format.
-absl::StatusOr<Manifest> ManifestFromJson(std::string_view json);
+absl::StatusOr<Manifest> ManifestFromJson(absl::string_view json);
 
 // Fills in the version of evaluation rows that leave it open.
 void NameOwnRows(Manifest& manifest, const VersionKey& key);
@@ -98,6 +98,6 @@ std::string FormatGuidance(double guidance_scale);
 
 std::string ScheduleSetToJson(const StoredScheduleSet& set);
 // \error DATA_LOSS, also for knots that are no path through the grid.
-absl::StatusOr<StoredScheduleSet> ScheduleSetFromJson(std::string_view json);
+absl::StatusOr<StoredScheduleSet> ScheduleSetFromJson(absl::string_view json);
 
 }  // namespace boss::server

@@ -24,7 +24,7 @@ constexpr char kAliasesFile[] = "aliases.json";
 constexpr char kSchedulesFolder[] = "schedules";
 
 // A version's decimal number, as it was written: no sign, no leading zero.
-std::optional<int64_t> ParseVersion(std::string_view text) {
+std::optional<int64_t> ParseVersion(absl::string_view text) {
   int64_t version = 0;
   if (text.empty() || text.front() < '1' || text.front() > '9' || !std::all_of(text.begin(), text.end(), ::isdigit)) return std::nullopt;
   if (!absl::SimpleAtoi(text, &version)) return std::nullopt;
@@ -32,7 +32,7 @@ std::optional<int64_t> ParseVersion(std::string_view text) {
 }
 
 absl::Status UnknownVersion(const VersionKey& key) { return absl::NotFoundError(absl::StrCat("model version ", key.ToString(), " does not exist")); }
-absl::Status UnknownModel(std::string_view name) { return absl::NotFoundError(absl::StrCat("model ", name, " does not exist")); }
+absl::Status UnknownModel(absl::string_view name) { return absl::NotFoundError(absl::StrCat("model ", name, " does not exist")); }
 
 absl::Status CheckScheduleSet(const ScheduleSet& set) {
   const size_t points = static_cast<size_t>(std::max(set.k_max, 0)) + 1;
@@ -45,7 +45,7 @@ absl::Status CheckScheduleSet(const ScheduleSet& set) {
 
 }  // namespace
 
-absl::Status CheckName(std::string_view what, std::string_view name) {
+absl::Status CheckName(absl::string_view what, absl::string_view name) {
   const auto lower_or_digit = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
   const bool valid = !name.empty() && name.size() <= kMaxNameSize && lower_or_digit(name.front()) &&
                      std::all_of(name.begin(), name.end(), [&](char c) { return lower_or_digit(c) || c == '.' || c == '_' || c == '-'; });
@@ -55,7 +55,7 @@ absl::Status CheckName(std::string_view what, std::string_view name) {
                                                  DumpJson(std::string(name.substr(0, 2 * kMaxNameSize)))));
 }
 
-std::string ModelStore::ModelFolder(std::string_view name) const { return absl::StrCat(data_folder_, "/models/", name); }
+std::string ModelStore::ModelFolder(absl::string_view name) const { return absl::StrCat(data_folder_, "/models/", name); }
 std::string ModelStore::VersionFolder(const VersionKey& key) const { return absl::StrCat(ModelFolder(key.name), "/", key.version); }
 std::string ModelStore::ScheduleFolder(const VersionKey& key) const {
   return absl::StrCat(ModelFolder(key.name), "/", kSchedulesFolder, "/", key.version);
@@ -120,7 +120,7 @@ absl::Status ModelStore::ReadModel(const std::string& name) {
   return absl::OkStatus();
 }
 
-absl::Status ModelStore::WriteAliases(std::string_view name, const Model& model) const {
+absl::Status ModelStore::WriteAliases(absl::string_view name, const Model& model) const {
   return WriteFileAtomically(absl::StrCat(ModelFolder(name), "/", kAliasesFile),
                              DumpJson({{"aliases", model.aliases}, {"next_version", model.next_version}}));
 }
@@ -140,7 +140,7 @@ std::vector<ModelInfo> ModelStore::ListModels() const {
   return infos;
 }
 
-absl::StatusOr<ModelInfo> ModelStore::GetModel(std::string_view name) const {
+absl::StatusOr<ModelInfo> ModelStore::GetModel(absl::string_view name) const {
   BOSS_RETURN_IF_ERROR(CheckName("model", name));
   for (ModelInfo& info : ListModels()) {
     if (info.name == name) return std::move(info);
@@ -148,10 +148,10 @@ absl::StatusOr<ModelInfo> ModelStore::GetModel(std::string_view name) const {
   return UnknownModel(name);
 }
 
-absl::StatusOr<VersionKey> ModelStore::Resolve(std::string_view reference) const {
+absl::StatusOr<VersionKey> ModelStore::Resolve(absl::string_view reference) const {
   const size_t at = reference.find('@');
-  const std::string_view name = reference.substr(0, at);
-  const std::string_view version = at == std::string_view::npos ? std::string_view(kLatest) : reference.substr(at + 1);
+  const absl::string_view name = reference.substr(0, at);
+  const absl::string_view version = at == absl::string_view::npos ? absl::string_view(kLatest) : reference.substr(at + 1);
   BOSS_RETURN_IF_ERROR(CheckName("model", name));
   BOSS_RETURN_IF_ERROR(CheckName("model version", version));
   absl::ReaderMutexLock lock(&mutex_);
@@ -198,7 +198,7 @@ absl::StatusOr<VersionInfo> ModelStore::GetVersion(const VersionKey& key) const 
   return info;
 }
 
-absl::StatusOr<VersionKey> ModelStore::FindByJob(std::string_view name, std::string_view job_id) const {
+absl::StatusOr<VersionKey> ModelStore::FindByJob(absl::string_view name, absl::string_view job_id) const {
   absl::ReaderMutexLock lock(&mutex_);
   const auto model = models_.find(name);
   if (model != models_.end()) {
@@ -240,7 +240,7 @@ absl::StatusOr<std::vector<ExportFile>> ModelStore::OpenForExport(const VersionK
   return files;
 }
 
-absl::StatusOr<std::string> ModelStore::AuxiliaryFile(const VersionKey& key, std::string_view file_name) const {
+absl::StatusOr<std::string> ModelStore::AuxiliaryFile(const VersionKey& key, absl::string_view file_name) const {
   BOSS_ASSIGN_OR_RETURN(const Manifest manifest, ManifestOf(key));
   const std::string name(file_name);
   if (!manifest.sha256.contains(name)) return absl::NotFoundError(absl::StrCat(key.ToString(), " has no ", name));
@@ -315,7 +315,7 @@ absl::StatusOr<NativeSchedule> ModelStore::FindSchedule(const VersionKey& key, i
 
 // ---- Changing ----
 
-absl::Status ModelStore::SetAlias(std::string_view name, std::string_view alias, int64_t version) {
+absl::Status ModelStore::SetAlias(absl::string_view name, absl::string_view alias, int64_t version) {
   BOSS_RETURN_IF_ERROR(CheckName("alias", alias));
   if (alias == kLatest) return absl::InvalidArgumentError("alias: \"latest\" always is the newest version and cannot be set");
   if (std::isdigit(static_cast<unsigned char>(alias.front()))) {

@@ -14,17 +14,18 @@
 #include <map>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "core/base/clock.h"
 #include "core/flow/schedule.h"
 #include "core/flow/velocity_model.h"
+#include "core/io/safetensors.h"
 #include "core/nets/factory.h"
 #include "server/store/manifest.h"
 
@@ -34,7 +35,7 @@ namespace boss::server {
 inline constexpr char kClassifierFile[] = "classifier.safetensors";
 
 // [a-z0-9][a-z0-9._-]{0,62}: what a model or an alias may be called, so that a name is always one folder's name. \error INVALID_ARGUMENT.
-absl::Status CheckName(std::string_view what, std::string_view name);
+absl::Status CheckName(absl::string_view what, absl::string_view name);
 
 struct VersionInfo {
   VersionKey key;
@@ -80,10 +81,10 @@ class ModelStore {
 
   // By name.
   std::vector<ModelInfo> ListModels() const;
-  absl::StatusOr<ModelInfo> GetModel(std::string_view name) const;
+  absl::StatusOr<ModelInfo> GetModel(absl::string_view name) const;
 
   // "name" (its newest version), "name@version", "name@alias", "name@latest". \error NOT_FOUND, INVALID_ARGUMENT for a malformed name.
-  absl::StatusOr<VersionKey> Resolve(std::string_view reference) const;
+  absl::StatusOr<VersionKey> Resolve(absl::string_view reference) const;
   // \error DATA_LOSS if the manifest is corrupt.
   absl::StatusOr<VersionInfo> GetVersion(const VersionKey& key) const;
 
@@ -91,24 +92,25 @@ class ModelStore {
   // \error DATA_LOSS for a corrupt, truncated or missing file.
   absl::StatusOr<std::unique_ptr<VelocityModel>> LoadVersionModel(const VersionKey& key) const;
 
-  // Publishes the next version of `name`. `weights` are the model's State(), or, if manifest.adapter is set, the adapter's tensors. The auxiliary files
-  // of manifest.parent are carried over. The store fills in sha256 and create_time.
+  // Publishes the next version of `name`. `weights` are the model's State(), or, if manifest.adapter is set, an adapter (see core/finetune/lora.h).
+  // The auxiliary files of manifest.parent are carried over. The store fills in sha256 and create_time.
   // \error INVALID_ARGUMENT for a bad name or weights that do not fit the architecture; RESOURCE_EXHAUSTED for a full disk; nothing is published then.
-  absl::StatusOr<VersionKey> Publish(std::string_view name, Manifest manifest, const NamedTensors& weights);
+  absl::StatusOr<VersionKey> Publish(absl::string_view name, Manifest manifest, const Safetensors& weights);
+  absl::StatusOr<VersionKey> Publish(absl::string_view name, Manifest manifest, const NamedTensors& weights);
 
   // Publishes the folder {model.safetensors, manifest.json, optional auxiliary *.safetensors} as the next version of `name`; manifest.json may
   // leave out sha256 and create_time. Schedule sets in a sub-folder schedules/*.json come along. \error NOT_FOUND, INVALID_ARGUMENT, DATA_LOSS.
-  absl::StatusOr<VersionKey> ImportFolder(const std::string& folder, std::string_view name);
+  absl::StatusOr<VersionKey> ImportFolder(const std::string& folder, absl::string_view name);
 
   absl::StatusOr<std::unique_ptr<StagingFolder>> NewStagingFolder();
 
   // The version of `name` that `job_id` published. NOT_FOUND if it has not: so a job that is run again does not publish twice.
-  absl::StatusOr<VersionKey> FindByJob(std::string_view name, std::string_view job_id) const;
+  absl::StatusOr<VersionKey> FindByJob(absl::string_view name, absl::string_view job_id) const;
 
   // The files to copy for a version that ImportFolder takes elsewhere; an adapter is exported as it is. Paths stay valid until the version is deleted.
   absl::StatusOr<std::vector<ExportFile>> OpenForExport(const VersionKey& key) const;
   // The path of a file beside the weights. NOT_FOUND if the version has none of that name; DATA_LOSS if it does not match its SHA-256.
-  absl::StatusOr<std::string> AuxiliaryFile(const VersionKey& key, std::string_view file_name) const;
+  absl::StatusOr<std::string> AuxiliaryFile(const VersionKey& key, absl::string_view file_name) const;
 
   // Attaches a schedule set, in place of an earlier one of the same name: a search that is run again replaces its result.
   // \error INVALID_ARGUMENT for a set that is not complete.
@@ -122,7 +124,7 @@ class ModelStore {
   absl::StatusOr<NativeSchedule> FindSchedule(const VersionKey& key, int steps, double guidance_scale) const;
 
   // Points `alias` at a version, or removes it if `version` is 0. \error INVALID_ARGUMENT for "latest" or a name made of digits alone.
-  absl::Status SetAlias(std::string_view name, std::string_view alias, int64_t version);
+  absl::Status SetAlias(absl::string_view name, absl::string_view alias, int64_t version);
 
   // \error FAILED_PRECONDITION if an alias points at it (unless `force`; then the alias goes too) or an adapter builds on it.
   absl::Status DeleteVersion(const VersionKey& key, bool force);
@@ -142,19 +144,19 @@ class ModelStore {
   ModelStore(std::string data_folder, const Clock& clock) : data_folder_(std::move(data_folder)), clock_(clock) {}
 
   absl::Status ReadModel(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status WriteAliases(std::string_view name, const Model& model) const;
+  absl::Status WriteAliases(absl::string_view name, const Model& model) const;
   // Writes the manifest into a staged folder whose other files are flushed, and moves it into place as the next version.
-  absl::StatusOr<VersionKey> PublishFolder(std::string_view name, Manifest manifest, const StagingFolder& staged);
+  absl::StatusOr<VersionKey> PublishFolder(absl::string_view name, Manifest manifest, const StagingFolder& staged);
   // Puts the auxiliary files of `parent` into a staged folder, and their digests into `manifest`. A parent that is gone has none.
   absl::Status CarryOver(const std::string& parent, const StagingFolder& staged, Manifest& manifest) const;
   // A new model with these weights (those of an adapter: merged into its base). \error DATA_LOSS if they do not fit.
-  absl::StatusOr<std::unique_ptr<VelocityModel>> BuildModel(const Manifest& manifest, const NamedTensors& weights) const;
+  absl::StatusOr<std::unique_ptr<VelocityModel>> BuildModel(const Manifest& manifest, const Safetensors& weights) const;
   absl::StatusOr<Manifest> ManifestOf(const VersionKey& key) const ABSL_LOCKS_EXCLUDED(mutex_);
   absl::StatusOr<const Version*> Find(const VersionKey& key) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // The file's bytes, checked.
   absl::StatusOr<std::string> ReadVersionFile(const VersionKey& key, const Manifest& manifest, const std::string& file_name) const;
 
-  std::string ModelFolder(std::string_view name) const;
+  std::string ModelFolder(absl::string_view name) const;
   std::string VersionFolder(const VersionKey& key) const;
   std::string ScheduleFolder(const VersionKey& key) const;
 

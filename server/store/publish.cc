@@ -1,6 +1,7 @@
 // How versions come into the store, and how their weights become models.
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
+#include "core/finetune/lora.h"
 #include "core/io/atomic_file.h"
 #include "core/io/safetensors.h"
 #include "server/store/model_store.h"
@@ -18,31 +20,13 @@
 namespace boss::server {
 namespace {
 
-absl::StatusOr<NamedTensors> ParseWeights(std::string_view what, std::string_view bytes) {
+absl::StatusOr<Safetensors> ParseWeights(absl::string_view what, const std::string& bytes) {
   absl::StatusOr<Safetensors> contents = ParseSafetensors(bytes);
   if (!contents.ok()) return absl::Status(contents.status().code(), absl::StrCat(what, ": ", contents.status().message()));
-  return std::move(contents->tensors);
+  return contents;
 }
 
 std::string WeightsFile(const Manifest& manifest) { return manifest.adapter ? kAdapterFile : kWeightsFile; }
-
-// Puts the tensors of a weight file into the parameters of an attached adapter.
-absl::Status LoadAdapter(VelocityModel& model, const NamedTensors& weights) {
-  const NamedTensors parameters = model.Parameters();
-  if (weights.size() != parameters.size()) {
-    return absl::DataLossError(absl::StrCat("adapter: got ", weights.size(), " tensors, expected ", parameters.size()));
-  }
-  const std::map<std::string, at::Tensor> by_name(weights.begin(), weights.end());
-  for (const auto& [name, parameter] : parameters) {
-    const auto found = by_name.find(name);
-    if (found == by_name.end()) return absl::DataLossError(absl::StrCat("adapter: ", name, " is missing"));
-    if (found->second.sizes() != parameter.sizes()) return absl::DataLossError(absl::StrCat("adapter: ", name, " has another shape"));
-  }
-  return GuardTorch("loading an adapter", [&]() -> absl::Status {
-    for (const auto& [name, parameter] : parameters) parameter.detach().copy_(by_name.at(name));
-    return absl::OkStatus();
-  });
-}
 
 }  // namespace
 
@@ -59,16 +43,14 @@ absl::StatusOr<std::unique_ptr<StagingFolder>> ModelStore::NewStagingFolder() {
   return folder;
 }
 
-absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::BuildModel(const Manifest& manifest, const NamedTensors& weights) const {
+absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::BuildModel(const Manifest& manifest, const Safetensors& weights) const {
   if (!manifest.adapter) {
     BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> model, CreateModel(manifest.architecture_json, /*seed=*/0));
-    BOSS_RETURN_IF_ERROR(LoadWeights(*model, weights));
+    BOSS_RETURN_IF_ERROR(LoadWeights(*model, weights.tensors));
     return model;
   }
   // A base is older than its adapter, so this ends.
   BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> model, LoadVersionModel(manifest.adapter->base));
-  BOSS_RETURN_IF_ERROR(
-      model->AttachLora({static_cast<int>(manifest.adapter->rank), manifest.adapter->alpha}, /*seed=*/0));
   BOSS_RETURN_IF_ERROR(LoadAdapter(*model, weights));
   BOSS_RETURN_IF_ERROR(GuardTorch("merging an adapter", [&]() -> absl::Status {
     model->MergeLora();
@@ -81,7 +63,7 @@ absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::LoadVersionModel(cons
   BOSS_ASSIGN_OR_RETURN(const Manifest manifest, ManifestOf(key));
   const std::string file = WeightsFile(manifest);
   BOSS_ASSIGN_OR_RETURN(std::string bytes, ReadVersionFile(key, manifest, file));
-  BOSS_ASSIGN_OR_RETURN(const NamedTensors weights, ParseWeights(absl::StrCat(key.ToString(), ": ", file), bytes));
+  BOSS_ASSIGN_OR_RETURN(const Safetensors weights, ParseWeights(absl::StrCat(key.ToString(), ": ", file), bytes));
   std::string().swap(bytes);
   absl::StatusOr<std::unique_ptr<VelocityModel>> model = BuildModel(manifest, weights);
   if (!model.ok()) return absl::Status(model.status().code(), absl::StrCat(key.ToString(), ": ", model.status().message()));
@@ -100,7 +82,7 @@ absl::Status ModelStore::CarryOver(const std::string& parent, const StagingFolde
   return absl::OkStatus();
 }
 
-absl::StatusOr<VersionKey> ModelStore::PublishFolder(std::string_view name, Manifest manifest, const StagingFolder& staged) {
+absl::StatusOr<VersionKey> ModelStore::PublishFolder(absl::string_view name, Manifest manifest, const StagingFolder& staged) {
   manifest.create_time = clock_.Now();
   BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged.path(), "/", kManifestFile), ManifestToJson(manifest)));
   BOSS_RETURN_IF_ERROR(SyncFolder(staged.path()));
@@ -119,20 +101,26 @@ absl::StatusOr<VersionKey> ModelStore::PublishFolder(std::string_view name, Mani
   return key;
 }
 
-absl::StatusOr<VersionKey> ModelStore::Publish(std::string_view name, Manifest manifest, const NamedTensors& weights) {
+absl::StatusOr<VersionKey> ModelStore::Publish(absl::string_view name, Manifest manifest, const NamedTensors& weights) {
+  return Publish(name, std::move(manifest), Safetensors{weights, {}});
+}
+
+absl::StatusOr<VersionKey> ModelStore::Publish(absl::string_view name, Manifest manifest, const Safetensors& weights) {
   BOSS_RETURN_IF_ERROR(CheckName("model", name));
-  const absl::StatusOr<std::unique_ptr<VelocityModel>> model = BuildModel(manifest, weights);
+  Safetensors contents;
+  contents.metadata = weights.metadata;
+  for (const auto& [tensor_name, tensor] : weights.tensors) {
+    contents.tensors.emplace_back(tensor_name, tensor.detach().to(at::kCPU).contiguous());
+  }
+  std::sort(contents.tensors.begin(), contents.tensors.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  const absl::StatusOr<std::unique_ptr<VelocityModel>> model = BuildModel(manifest, contents);
   if (!model.ok()) {
     // Weights that do not fit are the caller's mistake here, not a loss.
     const absl::StatusCode code = absl::IsDataLoss(model.status()) ? absl::StatusCode::kInvalidArgument : model.status().code();
     return absl::Status(code, model.status().message());
   }
-  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<StagingFolder> staged, NewStagingFolder());
-  Safetensors contents;
-  for (const auto& [tensor_name, tensor] : weights) {
-    contents.tensors.emplace_back(tensor_name, tensor.detach().to(at::kCPU).contiguous());
-  }
   BOSS_ASSIGN_OR_RETURN(const std::string bytes, SerializeSafetensors(contents));
+  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<StagingFolder> staged, NewStagingFolder());
   const std::string file = WeightsFile(manifest);
   manifest.sha256 = {{file, Sha256Hex(bytes)}};
   BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes));
@@ -140,7 +128,7 @@ absl::StatusOr<VersionKey> ModelStore::Publish(std::string_view name, Manifest m
   return PublishFolder(name, std::move(manifest), *staged);
 }
 
-absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, std::string_view name) {
+absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, absl::string_view name) {
   BOSS_RETURN_IF_ERROR(CheckName("model", name));
   BOSS_ASSIGN_OR_RETURN(const std::string text, ReadFile(absl::StrCat(folder, "/", kManifestFile)));
   BOSS_ASSIGN_OR_RETURN(Manifest manifest, ManifestFromJson(text));
@@ -157,7 +145,7 @@ absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, s
       return absl::DataLossError(absl::StrCat(file, ": its SHA-256 is ", digests[file], ", the manifest says ", expected->second));
     }
     if (file == weights_file) {
-      BOSS_ASSIGN_OR_RETURN(const NamedTensors weights, ParseWeights(file, bytes));
+      BOSS_ASSIGN_OR_RETURN(const Safetensors weights, ParseWeights(file, bytes));
       BOSS_RETURN_IF_ERROR(BuildModel(manifest, weights).status());
     }
     BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes));

@@ -1,0 +1,232 @@
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "core/base/torch_guard.h"
+#include "core/finetune/objectives.h"
+#include "server/jobs/job_models.h"
+#include "server/jobs/pair_store.h"
+#include "server/jobs/preview.h"
+#include "server/jobs/run_job.h"
+#include "server/jobs/sampler_evaluation.h"
+#include "server/jobs/stepsize_search.h"
+#include "server/jobs/training_loop.h"
+
+namespace boss::server {
+namespace {
+
+constexpr int64_t kHeldOutBatch = 64;
+
+// One run of a distill job, stage after stage.
+class Distillation {
+ public:
+  Distillation(JobContext& context, const DistillSpec& spec) : context_(context), spec_(spec) {
+    search_.k_max = spec.k_max;
+    search_.num_samples = spec.num_samples;
+    search_.guidance_scale = spec.guidance_scale;
+    search_.seed = spec.seed;
+    search_.batch_size = spec.batch_size;
+    search_.unconditional = spec.unconditional;
+    if (spec.evaluation) {
+      evaluation_ = *spec.evaluation;
+      evaluation_.guidance_scale = spec.guidance_scale;
+      evaluation_.unconditional = spec.unconditional;
+      if (evaluation_.steps.empty()) evaluation_.steps = {spec.steps};
+    }
+  }
+
+  absl::Status Run() {
+    BOSS_ASSIGN_OR_RETURN(teacher_key_, InputVersion(context_, 0));
+    // Whether stage 1 is needed decides which stages there are.
+    const absl::Status found = FindSchedules();
+    if (!found.ok() && !absl::IsNotFound(found)) return found;
+    Plan(/*search=*/!found.ok());
+    BOSS_RETURN_IF_ERROR(context_.EnterStage(JobStage::kPreparing, 1));
+    BOSS_ASSIGN_OR_RETURN(teacher_, LoadModelForJob(context_, teacher_key_));
+    if (!found.ok() && NeedsSchedules()) {
+      BOSS_ASSIGN_OR_RETURN(schedules_, SearchSchedules(context_, *teacher_, teacher_key_, search_));
+    }
+    ChooseSchedule();
+    BOSS_RETURN_IF_ERROR(context_.ReportSchedule(schedules_ != nullptr ? schedules_->Name() : "", teacher_key_, native_.schedule));
+    BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> student, Train());
+    std::vector<EvaluationRow> rows;
+    if (spec_.evaluation) {
+      BOSS_ASSIGN_OR_RETURN(rows, Evaluate(*student));
+    }
+    return Publish(*student, std::move(rows));
+  }
+
+ private:
+  bool reflow() const { return spec_.method == DistillMethod::kReflow; }
+  // Reflow goes without them; its evaluation shows them where they are there.
+  bool NeedsSchedules() const { return !reflow(); }
+
+  // \error NOT_FOUND if stage 1 must run.
+  absl::Status FindSchedules() {
+    absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> set =
+        context_.store().FindScheduleSet(teacher_key_, spec_.guidance_scale, spec_.k_max);
+    BOSS_RETURN_IF_ERROR(set.status());
+    // A run that goes on does not search again for what this job has made.
+    if (NeedsSchedules() && spec_.fresh_schedule && (*set)->job_id != context_.job().id) return absl::NotFoundError("a fresh schedule is asked for");
+    schedules_ = *std::move(set);
+    return absl::OkStatus();
+  }
+
+  void Plan(bool search) {
+    const int64_t evaluations_per_step = spec_.guidance_scale != 1.0 ? 2 : 1;
+    std::vector<PlannedStage> plan = {{JobStage::kPreparing, 0}};
+    if (search && NeedsSchedules()) {
+      plan.push_back({JobStage::kTrajectories, SearchWeight(search_)});
+      plan.push_back({JobStage::kCostMatrix, 0});
+      plan.push_back({JobStage::kSchedule, 0});
+    }
+    plan.push_back({JobStage::kPairs, static_cast<double>(spec_.num_noises) * spec_.k_max * static_cast<double>(evaluations_per_step)});
+    plan.push_back({JobStage::kStraightening, TrainingWeight(spec_.training, evaluations_per_step)});
+    if (spec_.evaluation) {
+      double weight = RowWeight(evaluation_, evaluation_.k_max);
+      for (int steps : evaluation_.steps) weight += 2 * RowWeight(evaluation_, steps);
+      plan.push_back({JobStage::kEvaluation, weight * static_cast<double>(evaluations_per_step)});
+    }
+    plan.push_back({JobStage::kPublishing, 0});
+    context_.SetPlan(std::move(plan));
+  }
+
+  // What the student is trained for.
+  void ChooseSchedule() {
+    native_.guidance_scale = spec_.guidance_scale;
+    if (reflow()) {
+      native_.kind = "uniform";
+      native_.schedule.time_grid = TimeGrid::Uniform(spec_.steps);
+    } else {
+      native_.kind = "bellman";
+      native_.k_max = spec_.k_max;
+      native_.schedule = schedules_->set.schedules[spec_.steps - 1];
+    }
+  }
+
+  // A noise-to-sample pair as K pairs along its chord: their loss is that of reflow at t = 0, 1/K, .., (K-1)/K.
+  SegmentPairs AlongChord(const SegmentPairs& pairs) const {
+    SegmentPairs expanded;
+    const int64_t count = pairs.size();
+    std::vector<at::Tensor> starts;
+    std::vector<float> times;
+    for (int step = 0; step < spec_.steps; ++step) {
+      const double t = native_.schedule.time_grid[step];
+      starts.push_back(at::lerp(pairs.x_start, pairs.x_end, t));
+      times.push_back(static_cast<float>(t));
+    }
+    expanded.x_start = at::cat(starts);
+    expanded.x_end = at::cat(std::vector<at::Tensor>(spec_.steps, pairs.x_end));
+    expanded.t_start = at::tensor(times).repeat_interleave(count);
+    expanded.t_end = at::ones({count * spec_.steps});
+    expanded.segment = at::arange(spec_.steps, at::kLong).repeat_interleave(count);
+    if (pairs.class_labels.defined()) expanded.class_labels = pairs.class_labels.repeat({spec_.steps});
+    return expanded;
+  }
+
+  absl::StatusOr<std::unique_ptr<VelocityModel>> Train() {
+    BOSS_ASSIGN_OR_RETURN(const NoiseSource noises,
+                          NoiseSource::Create(*teacher_, NoiseUse::kPairs, spec_.seed, spec_.guidance_scale, spec_.unconditional));
+    const std::vector<int> knots = reflow() ? std::vector<int>{0, spec_.k_max} : native_.schedule.knots;
+    BOSS_ASSIGN_OR_RETURN(SegmentPairs pairs,
+                          DrawPairs(context_, *teacher_, noises, spec_.k_max, knots, spec_.num_noises,
+                                    TrajectoryBatchSize(spec_.batch_size, teacher_->SampleShape(), spec_.k_max)));
+    // The last noises are held out, with all of their pairs.
+    const auto pairs_per_noise = static_cast<int64_t>(knots.size()) - 1;
+    const auto held_out_noises = std::min(static_cast<int64_t>(static_cast<double>(spec_.num_noises) * spec_.held_out_share), spec_.num_noises - 1);
+    const int64_t split = (spec_.num_noises - held_out_noises) * pairs_per_noise;
+    SegmentPairs held_out = pairs.Slice(split, pairs.size());
+    SegmentPairs training = pairs.Slice(0, split);
+
+    BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> model, CopyForTraining(context_, *teacher_));
+    if (spec_.lora) {
+      BOSS_RETURN_IF_ERROR(context_.Run([&] {
+        return GuardTorch("adapter", [&] {
+          return model->AttachLora({static_cast<int>(spec_.lora->rank), spec_.lora->alpha}, spec_.seed);
+        });
+      }));
+    }
+    TrainerOptions options = spec_.training.trainer;
+    options.seed = spec_.seed;
+    Trainer trainer(std::move(model), options);
+    std::unique_ptr<TrainingObjective> objective;
+    if (reflow()) {
+      if (held_out_noises > 0) held_out = AlongChord(held_out);
+      objective = std::make_unique<ReflowObjective>(training, spec_.steps, spec_.training.batch_size, spec_.guidance_scale);
+    } else {
+      objective = std::make_unique<StraighteningObjective>(training, spec_.training.batch_size, spec_.guidance_scale);
+    }
+
+    BOSS_ASSIGN_OR_RETURN(const NoiseSource preview_noises,
+                          NoiseSource::Create(*teacher_, NoiseUse::kPreview, spec_.seed, spec_.guidance_scale, spec_.unconditional));
+    TrainingHooks hooks;
+    if (held_out_noises > 0) {
+      hooks.held_out_losses = [&](const VelocityModel& ema) {
+        return LossPerSegment(ema, held_out, spec_.steps, spec_.guidance_scale, kHeldOutBatch, context_);
+      };
+    }
+    if (ArePictures(teacher_->SampleShape())) {
+      hooks.preview = [&](const VelocityModel& ema, int64_t train_step) {
+        return DrawPreview(context_, ema, preview_noises, native_.schedule.time_grid, spec_.training.preview_samples, train_step);
+      };
+    }
+    return RunTraining(context_, JobStage::kStraightening, spec_.training, trainer, *objective, noises.evaluations_per_step(), hooks);
+  }
+
+  absl::StatusOr<std::vector<EvaluationRow>> Evaluate(const VelocityModel& student) {
+    const std::string teacher = teacher_key_.ToString();
+    std::vector<Sampler> samplers;
+    for (int steps : evaluation_.steps) {
+      if (evaluation_.schedules.uniform) samplers.push_back({*teacher_, teacher, "uniform", "uniform", "", TimeGrid::Uniform(steps)});
+      if (evaluation_.schedules.bellman && schedules_ != nullptr && steps <= schedules_->set.k_max) {
+        samplers.push_back({*teacher_, teacher, "bellman", "bellman", schedules_->Name(), schedules_->set.schedules[steps - 1].time_grid});
+      }
+    }
+    samplers.push_back({student, "", reflow() ? "reflow" : "straightened", native_.kind, "", native_.schedule.time_grid});
+    // One unit each for the baseline's samples and its row.
+    BOSS_RETURN_IF_ERROR(context_.EnterStage(JobStage::kEvaluation, static_cast<int64_t>(samplers.size()) + 2));
+    BOSS_RETURN_IF_ERROR(context_.ClearRows());
+    BOSS_ASSIGN_OR_RETURN(SamplerEvaluation evaluation,
+                          SamplerEvaluation::Create(context_, evaluation_, *teacher_, teacher_key_, teacher_key_));
+    std::vector<EvaluationRow> rows;
+    BOSS_ASSIGN_OR_RETURN(rows.emplace_back(), evaluation.JudgeFine(*teacher_, teacher));
+    for (const Sampler& sampler : samplers) {
+      BOSS_ASSIGN_OR_RETURN(rows.emplace_back(), evaluation.Judge(sampler));
+    }
+    return rows;
+  }
+
+  absl::Status Publish(const VelocityModel& student, std::vector<EvaluationRow> rows) {
+    BOSS_RETURN_IF_ERROR(context_.EnterStage(JobStage::kPublishing, 1));
+    BOSS_ASSIGN_OR_RETURN(const VersionInfo teacher, context_.store().GetVersion(teacher_key_));
+    Manifest manifest;
+    manifest.architecture_json = teacher.manifest.architecture_json;
+    manifest.label_names = teacher.manifest.label_names;
+    manifest.default_steps = spec_.steps;
+    manifest.default_guidance_scale = spec_.guidance_scale;
+    manifest.parent = teacher_key_.ToString();
+    if (spec_.lora) manifest.adapter = AdapterInfo{teacher_key_, spec_.lora->rank, spec_.lora->alpha};
+    manifest.schedules = {native_};
+    manifest.evaluation = std::move(rows);
+    manifest.description = spec_.description;
+    return PublishResult(context_, spec_.output_model, spec_.output_alias, std::move(manifest), student);
+  }
+
+  JobContext& context_;
+  const DistillSpec& spec_;
+  OptimizeStepsizesSpec search_;  // stage 1 in its own terms
+  EvaluateSpec evaluation_;       // only with spec_.evaluation
+  VersionKey teacher_key_;
+  std::shared_ptr<const VelocityModel> teacher_;
+  std::shared_ptr<const StoredScheduleSet> schedules_;  // null: reflow without any
+  NativeSchedule native_;
+};
+
+}  // namespace
+
+absl::Status RunDistillJob(JobContext& context, const DistillSpec& spec) { return Distillation(context, spec).Run(); }
+
+}  // namespace boss::server

@@ -1,0 +1,91 @@
+#include "server/jobs/pair_store.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "core/base/torch_guard.h"
+#include "core/io/safetensors.h"
+
+namespace boss::server {
+namespace {
+
+// Batches of noises in one piece: what an interruption may lose.
+constexpr int64_t kBatchesPerPiece = 4;
+
+struct Field {
+  const char* name;
+  at::Tensor SegmentPairs::*member;
+};
+constexpr Field kFields[] = {
+    {"x_start", &SegmentPairs::x_start}, {"x_end", &SegmentPairs::x_end},     {"t_start", &SegmentPairs::t_start},
+    {"t_end", &SegmentPairs::t_end},     {"segment", &SegmentPairs::segment}, {"class_labels", &SegmentPairs::class_labels},
+};
+
+absl::Status WritePiece(const std::string& path, const SegmentPairs& pairs) {
+  Safetensors contents;
+  for (const Field& field : kFields) {
+    const at::Tensor& tensor = pairs.*field.member;
+    if (tensor.defined()) contents.tensors.emplace_back(field.name, tensor.contiguous());
+  }
+  return WriteSafetensors(path, contents);
+}
+
+// \error NOT_FOUND if the piece is not there; DATA_LOSS if it is not what it should be.
+absl::StatusOr<SegmentPairs> ReadPiece(const std::string& path, int64_t expected_pairs, bool labels) {
+  BOSS_ASSIGN_OR_RETURN(const Safetensors contents, ReadSafetensors(path));
+  SegmentPairs pairs;
+  for (const Field& field : kFields) {
+    const at::Tensor tensor = contents.Find(field.name);
+    const bool expected = labels || field.member != &SegmentPairs::class_labels;
+    if (tensor.defined() != expected || (expected && (tensor.dim() < 1 || tensor.size(0) != expected_pairs))) {
+      return absl::DataLossError(absl::StrCat(path, ": ", field.name, " does not fit"));
+    }
+    pairs.*field.member = tensor;
+  }
+  return pairs;
+}
+
+}  // namespace
+
+absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const VelocityModel& teacher, const NoiseSource& noises, int k_max,
+                                       const std::vector<int>& knots, int64_t num_noises, int64_t batch_size) {
+  BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kPairs, num_noises));
+  const auto segments = static_cast<int64_t>(knots.size()) - 1;
+  const int64_t piece_size = batch_size * kBatchesPerPiece;
+  std::vector<SegmentPairs> pieces;
+  for (int64_t first = 0; first < num_noises; first += piece_size) {
+    const int64_t count = std::min(piece_size, num_noises - first);
+    const NoiseBatch batch = noises.Draw(first, count);
+    const std::string path = absl::StrCat(context.folder(), "/pairs-", first, ".safetensors");
+    absl::StatusOr<SegmentPairs> piece = ReadPiece(path, count * segments, batch.condition.class_labels.defined());
+    if (piece.ok()) {
+      BOSS_RETURN_IF_ERROR(context.Advance(static_cast<double>(count), 0));
+    } else {
+      // Missing or damaged: the same noises give the same pairs. An evaluation is of a batch; the last one may be smaller.
+      const double batches = static_cast<double>((count + batch_size - 1) / batch_size);
+      CountingExecutor counting(context, static_cast<double>(count) / (batches * k_max),
+                                std::min(batch_size, count) * noises.evaluations_per_step());
+      piece = DrawSegmentPairs(teacher, batch.noise, batch.condition, k_max, knots, batch_size, counting);
+      BOSS_RETURN_IF_ERROR(piece.status());
+      BOSS_RETURN_IF_ERROR(WritePiece(path, *piece));
+    }
+    pieces.push_back(*std::move(piece));
+  }
+  return GuardTorch("joining pairs", [&] {
+    SegmentPairs all;
+    for (const Field& field : kFields) {
+      std::vector<at::Tensor> parts;
+      for (const SegmentPairs& piece : pieces) {
+        if ((piece.*field.member).defined()) parts.push_back(piece.*field.member);
+      }
+      if (!parts.empty()) all.*field.member = at::cat(parts);
+    }
+    return all;
+  });
+}
+
+}  // namespace boss::server

@@ -1,0 +1,158 @@
+#include "server/jobs/sampler_evaluation.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/base/status_macros.h"
+#include "core/base/torch_guard.h"
+#include "core/evaluate/sample_quality.h"
+#include "core/io/image_dataset.h"
+#include "core/solver/record_trajectory.h"
+#include "core/solver/solver.h"
+
+namespace boss::server {
+namespace {
+
+constexpr int64_t kDefaultBatch = 64, kFeatureBatch = 256;
+constexpr int64_t kStraightnessSamples = 64;
+constexpr char kDefaultReference[] = "fashion-mnist-test";
+
+int64_t EvaluationsPerSolverStep(SolverKind solver) { return solver == SolverKind::kHeun ? 2 : 1; }
+
+}  // namespace
+
+double RowWeight(const EvaluateSpec& spec, int steps) { return static_cast<double>(spec.num_samples) * steps; }
+
+absl::StatusOr<SamplerEvaluation> SamplerEvaluation::Create(JobContext& context, const EvaluateSpec& spec, const VelocityModel& baseline,
+                                                            const VersionKey& baseline_version, const VersionKey& features_version) {
+  BOSS_ASSIGN_OR_RETURN(NoiseSource noises,
+                        NoiseSource::Create(baseline, NoiseUse::kEvaluation, spec.seed, spec.guidance_scale, spec.unconditional));
+  SamplerEvaluation evaluation(context, spec, baseline, baseline_version.ToString(), std::move(noises));
+  BOSS_RETURN_IF_ERROR(evaluation.LoadReference(features_version));
+  BOSS_ASSIGN_OR_RETURN(evaluation.fine_, evaluation.Draw(baseline, TimeGrid::Uniform(spec.k_max), SolverKind::kEuler, /*counts_as_unit=*/true));
+  return evaluation;
+}
+
+absl::Status SamplerEvaluation::LoadReference(const VersionKey& features_version) {
+  const bool required = spec_->reference_dataset.has_value();
+  const std::string source = spec_->reference_dataset.value_or(kDefaultReference);
+  if (source.empty()) return absl::OkStatus();
+
+  std::unique_ptr<FeatureNetwork> features;
+  if (!spec_->feature_network.empty()) {
+    const auto path = context_->options().feature_networks.find(spec_->feature_network);
+    if (path == context_->options().feature_networks.end()) {
+      return absl::FailedPreconditionError(absl::StrCat("feature_network: the server has none of the name ", spec_->feature_network));
+    }
+    BOSS_ASSIGN_OR_RETURN(features, LoadTorchScriptFeatures(path->second));
+  } else {
+    const absl::StatusOr<std::string> classifier = context_->store().AuxiliaryFile(features_version, kClassifierFile);
+    if (absl::IsNotFound(classifier.status())) {
+      if (!required) return absl::OkStatus();
+      return absl::FailedPreconditionError(absl::StrCat("reference_dataset: there is no ", kClassifierFile, " beside ", features_version.ToString(),
+                                                        ", and no feature_network is named"));
+    }
+    BOSS_RETURN_IF_ERROR(classifier.status());
+    BOSS_ASSIGN_OR_RETURN(features, LoadClassifierFeatures(*classifier));
+  }
+  const absl::StatusOr<ImageDataset> data = OpenDataset(source);
+  if (!data.ok()) return required ? data.status() : absl::OkStatus();
+  const std::vector<int64_t> shape = baseline_->SampleShape();
+  if (data->size() == 0 || data->images[0].sizes() != at::IntArrayRef(shape)) {
+    if (!required) return absl::OkStatus();
+    return absl::FailedPreconditionError(absl::StrCat("reference_dataset: it has ", data->size(), " pictures [",
+                                                      absl::StrJoin(data->images.sizes().slice(1), ", "), "], the samples are [",
+                                                      absl::StrJoin(shape, ", "), "]"));
+  }
+  BOSS_ASSIGN_OR_RETURN(const at::Tensor images, GuardTorch("reference data set", [&] { return ToModelRange(data->images); }));
+  BOSS_ASSIGN_OR_RETURN(reference_, ComputeStatistics(*features, images, kFeatureBatch, *context_));
+  features_ = std::move(features);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<SamplerEvaluation::Drawn> SamplerEvaluation::Draw(const VelocityModel& model, const TimeGrid& time_grid, SolverKind solver,
+                                                                 bool counts_as_unit) {
+  const int64_t batch_size = spec_->batch_size > 0 ? spec_->batch_size : kDefaultBatch;
+  const int64_t batches = (spec_->num_samples + batch_size - 1) / batch_size;
+  const double units = counts_as_unit ? 1.0 / static_cast<double>(batches * time_grid.steps()) : 0;
+  SolverOptions options;
+  options.solver = solver;
+  options.time_grid = time_grid;
+  std::vector<at::Tensor> parts;
+  Drawn drawn;
+  for (int64_t first = 0; first < spec_->num_samples; first += batch_size) {
+    const int64_t count = std::min(batch_size, spec_->num_samples - first);
+    const NoiseBatch batch = noises_.Draw(first, count);
+    CountingExecutor counting(*context_, units, count * noises_.evaluations_per_step() * EvaluationsPerSolverStep(solver));
+    const absl::Time start = context_->clock().Now();
+    BOSS_ASSIGN_OR_RETURN(at::Tensor samples, Solve(model, batch.noise, batch.condition, options, count, counting));
+    drawn.seconds += absl::ToDoubleSeconds(context_->clock().Now() - start);
+    parts.push_back(std::move(samples));
+  }
+  BOSS_ASSIGN_OR_RETURN(drawn.samples, GuardTorch("samples", [&] { return at::cat(parts).to(at::kCPU); }));
+  return drawn;
+}
+
+absl::StatusOr<double> SamplerEvaluation::MeasureStraightness(const VelocityModel& model) {
+  const int64_t total = std::min(spec_->num_samples, kStraightnessSamples);
+  const int64_t batch_size = std::min(TrajectoryBatchSize(0, model.SampleShape(), spec_->k_max), total);
+  double sum = 0;
+  for (int64_t first = 0; first < total; first += batch_size) {
+    const int64_t count = std::min(batch_size, total - first);
+    const NoiseBatch batch = noises_.Draw(first, count);
+    CountingExecutor counting(*context_, 0, count * noises_.evaluations_per_step());
+    BOSS_ASSIGN_OR_RETURN(const Trajectory trajectory, RecordTrajectory(model, batch.noise, batch.condition, spec_->k_max, counting));
+    BOSS_ASSIGN_OR_RETURN(const double mean, GuardTorch("straightness", [&] { return Straightness(trajectory); }));
+    sum += mean * static_cast<double>(count);
+  }
+  return sum / static_cast<double>(total);
+}
+
+absl::StatusOr<EvaluationRow> SamplerEvaluation::Score(const Sampler& sampler, SolverKind solver, const Drawn& drawn) {
+  EvaluationRow row;
+  row.label = sampler.label;
+  row.version = sampler.version;
+  row.steps = sampler.time_grid.steps();
+  row.schedule = sampler.schedule;
+  row.schedule_set = sampler.schedule_set;
+  row.solver = solver;
+  row.guidance_scale = spec_->guidance_scale;
+  row.nfe = row.steps * noises_.evaluations_per_step() * EvaluationsPerSolverStep(solver);
+  row.num_samples = spec_->num_samples;
+  row.samples_per_second = drawn.seconds > 0 ? static_cast<double>(spec_->num_samples) / drawn.seconds : 0;
+  row.baseline = baseline_version_;
+  row.baseline_steps = spec_->k_max;
+  BOSS_ASSIGN_OR_RETURN(row.trajectory_error, GuardTorch("trajectory error", [&] { return TrajectoryError(drawn.samples, fine_.samples); }));
+  if (features_ != nullptr && spec_->num_samples >= 2) {
+    BOSS_ASSIGN_OR_RETURN(const FeatureStatistics statistics, ComputeStatistics(*features_, drawn.samples, kFeatureBatch, *context_));
+    BOSS_ASSIGN_OR_RETURN(row.frechet_distance, FrechetDistance(statistics, *reference_));
+    row.features = features_->Description();
+  }
+  if (spec_->measure_straightness) {
+    BOSS_ASSIGN_OR_RETURN(row.straightness, MeasureStraightness(sampler.model));
+  }
+  BOSS_RETURN_IF_ERROR(context_->ReportRow(row));
+  return row;
+}
+
+absl::StatusOr<EvaluationRow> SamplerEvaluation::Judge(const Sampler& sampler) {
+  BOSS_ASSIGN_OR_RETURN(const Drawn drawn, Draw(sampler.model, sampler.time_grid, spec_->solver, /*counts_as_unit=*/true));
+  return Score(sampler, spec_->solver, drawn);
+}
+
+absl::StatusOr<EvaluationRow> SamplerEvaluation::JudgeFine(const VelocityModel& model, const std::string& version) {
+  const Sampler sampler{model, version, "fine", "uniform", "", TimeGrid::Uniform(spec_->k_max)};
+  if (&model != baseline_) {
+    BOSS_ASSIGN_OR_RETURN(const Drawn drawn, Draw(model, sampler.time_grid, SolverKind::kEuler, /*counts_as_unit=*/true));
+    return Score(sampler, SolverKind::kEuler, drawn);
+  }
+  BOSS_RETURN_IF_ERROR(context_->Advance(1, 0));
+  return Score(sampler, SolverKind::kEuler, fine_);
+}
+
+}  // namespace boss::server

@@ -1,0 +1,71 @@
+// Rows of an evaluation table, all on the same noises.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "core/evaluate/features.h"
+#include "core/evaluate/frechet.h"
+#include "core/flow/velocity_model.h"
+#include "server/jobs/job_context.h"
+#include "server/jobs/noise_source.h"
+
+namespace boss::server {
+
+// A model and how it is sampled.
+struct Sampler {
+  const VelocityModel& model;
+  std::string version;  // "name@version"; empty for one that is not published yet
+  std::string label;
+  std::string schedule;  // "uniform" or "bellman"
+  std::string schedule_set;
+  TimeGrid time_grid;
+};
+
+// Weight of a row of `steps` solver steps in a plan.
+double RowWeight(const EvaluateSpec& spec, int steps);
+
+// Used between EnterStage(kEvaluation, rows + 1) and the next stage: Create is the first unit, each row another one.
+class SamplerEvaluation {
+ public:
+  // Draws the fine samples of the baseline, and the features of the reference data set if there is one. `features_version`: the version whose
+  // classifier is used where the spec names no feature network. Keeps references to all but the strings.
+  // \error FAILED_PRECONDITION if a reference data set is named and there are no features, or it has another shape than the samples.
+  static absl::StatusOr<SamplerEvaluation> Create(JobContext& context, const EvaluateSpec& spec, const VelocityModel& baseline,
+                                                  const VersionKey& baseline_version, const VersionKey& features_version);
+
+  // Judges a sampler and reports the row.
+  absl::StatusOr<EvaluationRow> Judge(const Sampler& sampler);
+  // The row of `model`'s fine Euler sampler. For the baseline itself nothing is drawn again.
+  absl::StatusOr<EvaluationRow> JudgeFine(const VelocityModel& model, const std::string& version);
+
+ private:
+  struct Drawn {
+    at::Tensor samples;  // [N, ...] on the CPU
+    double seconds = 0;
+  };
+
+  SamplerEvaluation(JobContext& context, const EvaluateSpec& spec, const VelocityModel& baseline, std::string baseline_version, NoiseSource noises)
+      : context_(&context), spec_(&spec), baseline_(&baseline), baseline_version_(std::move(baseline_version)), noises_(std::move(noises)) {}
+
+  absl::Status LoadReference(const VersionKey& features_version);
+  absl::StatusOr<Drawn> Draw(const VelocityModel& model, const TimeGrid& time_grid, SolverKind solver, bool counts_as_unit);
+  absl::StatusOr<double> MeasureStraightness(const VelocityModel& model);
+  absl::StatusOr<EvaluationRow> Score(const Sampler& sampler, SolverKind solver, const Drawn& drawn);
+
+  JobContext* context_;
+  const EvaluateSpec* spec_;
+  const VelocityModel* baseline_;
+  std::string baseline_version_;
+  NoiseSource noises_;
+  std::unique_ptr<FeatureNetwork> features_;      // null: no Frechet distance
+  std::optional<FeatureStatistics> reference_;
+  Drawn fine_;
+};
+
+}  // namespace boss::server

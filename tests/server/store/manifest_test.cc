@@ -1,0 +1,131 @@
+#include "server/store/manifest.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "server/store/sha256.h"
+
+namespace boss::server {
+namespace {
+
+TEST(Sha256, MatchesThePublishedExamples) {
+  EXPECT_EQ(Sha256Hex(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  EXPECT_EQ(Sha256Hex("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(Sha256Hex("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq"),
+            "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
+  EXPECT_EQ(Sha256Hex(std::string(1'000'000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+}
+
+Manifest FullManifest() {
+  Manifest manifest;
+  manifest.architecture_json = R"({"model":{"architecture":"mlp","dim":2}})";
+  manifest.label_names = {"shirt", "shoe"};
+  manifest.default_steps = 4;
+  manifest.default_guidance_scale = 1.5;
+  manifest.parent = "toy@1";
+  manifest.job_id = "0123";
+  manifest.adapter = AdapterInfo{{"toy", 1}, 4, 8.0};
+  NativeSchedule native{"bellman", 1.5, 10, {}};
+  native.schedule.knots = {0, 3, 10};
+  native.schedule.time_grid = *TimeGrid::Create({0, 0.3, 1});
+  native.schedule.total_cost = 1.0 / 3;
+  manifest.schedules = {native};
+  EvaluationRow row;
+  row.label = "bellman";
+  row.steps = 4;
+  row.nfe = 8;
+  row.trajectory_error = 0.1;
+  row.frechet_distance = 12.25;
+  manifest.evaluation = {row};
+  manifest.description = "a \"toy\"";
+  manifest.create_time = absl::FromUnixNanos(1'700'000'000'123'456'789);
+  manifest.sha256 = {{"model.safetensors", "ab"}};
+  return manifest;
+}
+
+TEST(Manifest, ReadsWhatItWrites) {
+  const Manifest manifest = FullManifest();
+  const std::string text = ManifestToJson(manifest);
+  const absl::StatusOr<Manifest> read = ManifestFromJson(text);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(ManifestToJson(*read), text);
+  EXPECT_EQ(read->adapter->base, (VersionKey{"toy", 1}));
+  EXPECT_EQ(read->schedules[0].schedule.knots, (std::vector<int>{0, 3, 10}));
+  EXPECT_EQ(read->schedules[0].schedule.total_cost, 1.0 / 3);
+  EXPECT_EQ(read->evaluation[0].frechet_distance, 12.25);
+  EXPECT_FALSE(read->evaluation[0].straightness.has_value());
+  EXPECT_EQ(read->create_time, manifest.create_time);
+  EXPECT_EQ(read->sha256, manifest.sha256);
+}
+
+TEST(Manifest, NamesWhatIsWrong) {
+  const struct {
+    const char* text;
+    const char* message;
+  } kCases[] = {
+      {"", "not JSON"},
+      {"[]", "expected an object"},
+      {"{}", "manifest.format: missing"},
+      {R"({"format":1})", "manifest.architecture: missing"},
+      {R"({"format":1,"architecture":{},"default_steps":"four"})", "manifest.default_steps"},
+      {R"({"format":1,"architecture":{},"schedules":[{"kind":"bellman","guidance_scale":1,"k_max":9,"solver":"euler","knots":[0,10],"time_grid":[0,1]}]})",
+       "path from 0 to 9"},
+      {R"({"format":1,"architecture":{},"schedules":[{"kind":"uniform","guidance_scale":1,"solver":"euler","time_grid":[0,2]}]})", "time_grid"},
+      {R"({"format":1,"architecture":{},"adapter":{"base_name":"toy"}})", "adapter.base_version: missing"},
+  };
+  for (const auto& test : kCases) {
+    const absl::Status status = ManifestFromJson(test.text).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << test.text;
+    EXPECT_NE(std::string(status.message()).find(test.message), std::string::npos) << status << " for " << test.text;
+  }
+}
+
+TEST(Manifest, RefusesANewerFormat) {
+  EXPECT_EQ(ManifestFromJson(R"({"format":2})").status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+StoredScheduleSet SmallSet() {
+  StoredScheduleSet stored;
+  stored.set.k_max = 2;
+  stored.set.num_samples = 5;
+  stored.set.guidance_scale = 2.5;
+  stored.set.cost_matrix = {0, 0.1, 1.0 / 3, 0, 0, 0.2, 0, 0, 0};
+  stored.set.schedules.resize(2);
+  stored.set.schedules[0].knots = {0, 2};
+  stored.set.schedules[0].total_cost = 1.0 / 3;
+  stored.set.schedules[1].knots = {0, 1, 2};
+  stored.set.schedules[1].time_grid = TimeGrid::Uniform(2);
+  stored.set.schedules[1].total_cost = 0.1 + 0.2;
+  stored.seed = ~uint64_t{0};
+  stored.job_id = "job";
+  return stored;
+}
+
+TEST(ScheduleSet, ReadsWhatItWrites) {
+  const StoredScheduleSet stored = SmallSet();
+  EXPECT_EQ(stored.Name(), "bellman-euler-g2.5-k2");
+  const absl::StatusOr<StoredScheduleSet> read = ScheduleSetFromJson(ScheduleSetToJson(stored));
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->set.cost_matrix, stored.set.cost_matrix);
+  EXPECT_EQ(read->set.schedules[1].knots, stored.set.schedules[1].knots);
+  EXPECT_EQ(read->set.schedules[1].time_grid, stored.set.schedules[1].time_grid);
+  EXPECT_EQ(read->set.schedules[1].total_cost, stored.set.schedules[1].total_cost);
+  EXPECT_EQ(read->seed, stored.seed);
+  EXPECT_EQ(read->job_id, "job");
+}
+
+TEST(ScheduleSet, RefusesWhatIsNoPathThroughTheGrid) {
+  StoredScheduleSet broken = SmallSet();
+  broken.set.schedules[1].knots = {0, 2, 2};
+  EXPECT_EQ(ScheduleSetFromJson(ScheduleSetToJson(broken)).status().code(), absl::StatusCode::kDataLoss);
+  broken = SmallSet();
+  broken.set.schedules.pop_back();
+  EXPECT_EQ(ScheduleSetFromJson(ScheduleSetToJson(broken)).status().code(), absl::StatusCode::kDataLoss);
+  broken = SmallSet();
+  broken.set.cost_matrix.pop_back();
+  EXPECT_EQ(ScheduleSetFromJson(ScheduleSetToJson(broken)).status().code(), absl::StatusCode::kDataLoss);
+}
+
+}  // namespace
+}  // namespace boss::server

@@ -1,0 +1,347 @@
+#include "server/store/model_store.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "core/base/clock.h"
+#include "core/evaluate/classifier.h"
+#include "core/finetune/lora.h"
+#include "core/io/atomic_file.h"
+#include "tests/support/temp_folder.h"
+
+namespace boss::server {
+namespace {
+
+constexpr char kArchitecture[] = R"({"model":{"architecture":"mlp","dim":2,"hidden":8,"layers":2}})";
+
+std::unique_ptr<VelocityModel> Network(uint64_t seed) { return *CreateModel(kArchitecture, seed); }
+
+Manifest PlainManifest() {
+  Manifest manifest;
+  manifest.architecture_json = kArchitecture;
+  return manifest;
+}
+
+void ExpectSameWeights(const VelocityModel& a, const VelocityModel& b) {
+  const auto state_a = a.State(), state_b = b.State();
+  ASSERT_EQ(state_a.size(), state_b.size());
+  for (size_t i = 0; i < state_a.size(); ++i) EXPECT_TRUE(at::equal(state_a[i].second, state_b[i].second)) << state_a[i].first;
+}
+
+StoredScheduleSet ScheduleSetOf(int k_max, double guidance_scale) {
+  StoredScheduleSet stored;
+  stored.set.k_max = k_max;
+  stored.set.num_samples = 3;
+  stored.set.guidance_scale = guidance_scale;
+  stored.set.cost_matrix.assign((k_max + 1) * (k_max + 1), 0.5);
+  for (int steps = 1; steps <= k_max; ++steps) {
+    Schedule& schedule = stored.set.schedules.emplace_back();
+    std::vector<double> times;
+    for (int i = 0; i < steps; ++i) {
+      schedule.knots.push_back(i);
+      times.push_back(static_cast<double>(i) / k_max);
+    }
+    schedule.knots.push_back(k_max);
+    times.push_back(1);
+    schedule.time_grid = *TimeGrid::Create(times);
+  }
+  return stored;
+}
+
+class ModelStoreTest : public ::testing::Test {
+ protected:
+  ModelStoreTest() { Reopen(); }
+  void Reopen() {
+    store_.reset();
+    absl::StatusOr<std::unique_ptr<ModelStore>> opened = ModelStore::Open(folder_.path(), clock_);
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    store_ = *std::move(opened);
+  }
+  VersionKey Publish(uint64_t seed, Manifest manifest = PlainManifest()) {
+    const absl::StatusOr<VersionKey> key = store_->Publish("toy", std::move(manifest), Network(seed)->State());
+    EXPECT_TRUE(key.ok()) << key.status();
+    return key.ok() ? *key : VersionKey{};
+  }
+  std::string File(const VersionKey& key, const std::string& name) const {
+    return folder_ / ("models/" + key.name + "/" + std::to_string(key.version) + "/" + name);
+  }
+
+  RealClock clock_;
+  boss::testing::TempFolder folder_;
+  std::unique_ptr<ModelStore> store_;
+};
+
+TEST_F(ModelStoreTest, LoadsWhatWasPublishedAlsoAfterAReopen) {
+  Manifest manifest = PlainManifest();
+  manifest.description = "first";
+  const VersionKey key = Publish(7, manifest);
+  EXPECT_EQ(key.ToString(), "toy@1");
+  for (int round = 0; round < 2; ++round) {
+    const auto model = store_->LoadVersionModel(key);
+    ASSERT_TRUE(model.ok()) << model.status();
+    ExpectSameWeights(**model, *Network(7));
+    const auto info = store_->GetVersion(key);
+    ASSERT_TRUE(info.ok());
+    EXPECT_EQ(info->manifest.description, "first");
+    EXPECT_EQ(info->manifest.sha256.count("model.safetensors"), 1);
+    EXPECT_GT(info->size_bytes, 0);
+    Reopen();
+  }
+}
+
+TEST_F(ModelStoreTest, ResolvesNumbersAliasesAndTheLatest) {
+  Publish(1);
+  Publish(2);
+  ASSERT_TRUE(store_->SetAlias("toy", "stable", 1).ok());
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_EQ(store_->Resolve("toy")->version, 2);
+    EXPECT_EQ(store_->Resolve("toy@latest")->version, 2);
+    EXPECT_EQ(store_->Resolve("toy@1")->version, 1);
+    EXPECT_EQ(store_->Resolve("toy@stable")->version, 1);
+    EXPECT_EQ(store_->GetVersion({"toy", 1})->aliases, std::vector<std::string>{"stable"});
+    for (const char* unknown : {"other", "toy@3", "toy@beta", "toy@01"}) {
+      EXPECT_EQ(store_->Resolve(unknown).status().code(), absl::StatusCode::kNotFound) << unknown;
+    }
+    Reopen();
+  }
+  ASSERT_TRUE(store_->SetAlias("toy", "stable", 2).ok());
+  EXPECT_EQ(store_->Resolve("toy@stable")->version, 2);
+  ASSERT_TRUE(store_->SetAlias("toy", "stable", 0).ok());
+  EXPECT_EQ(store_->Resolve("toy@stable").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store_->SetAlias("toy", "stable", 0).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store_->SetAlias("toy", "stable", 9).code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store_->SetAlias("toy", "latest", 1).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(store_->SetAlias("toy", "7", 1).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(ModelStoreTest, RefusesNamesThatAreNoFolderNames) {
+  const std::vector<std::string> hostile = {
+      "", ".", "..", "../toy", "a/b", "a\\b", ".hidden", "-rf", "UPPER", "na me", "t\xc3\xb6y", std::string("a\0b", 3), std::string(64, 'a'), "a\n"};
+  for (const std::string& name : hostile) {
+    EXPECT_EQ(store_->Publish(name, PlainManifest(), Network(1)->State()).status().code(), absl::StatusCode::kInvalidArgument) << name;
+    EXPECT_EQ(store_->Resolve(name).status().code(), absl::StatusCode::kInvalidArgument) << name;
+    EXPECT_EQ(store_->Resolve("toy@" + name).status().code(), absl::StatusCode::kInvalidArgument) << name;
+    EXPECT_EQ(store_->SetAlias("toy", name, 1).code(), absl::StatusCode::kInvalidArgument) << name;
+    EXPECT_EQ(store_->ImportFolder(folder_.path(), name).status().code(), absl::StatusCode::kInvalidArgument) << name;
+  }
+  EXPECT_TRUE(store_->Publish(std::string(63, 'a'), PlainManifest(), Network(1)->State()).ok());
+  EXPECT_TRUE(store_->Publish("0.a_b-c", PlainManifest(), Network(1)->State()).ok());
+}
+
+TEST_F(ModelStoreTest, SaysThatCorruptWeightsAreLost) {
+  const VersionKey flipped = Publish(1), truncated = Publish(2), missing = Publish(3), whole = Publish(4);
+  std::fstream file(File(flipped, "model.safetensors"), std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(-1, std::ios::end);
+  const char last = static_cast<char>(file.get());
+  file.seekp(-1, std::ios::end);
+  file.put(static_cast<char>(last ^ 1));
+  file.close();
+  std::filesystem::resize_file(File(truncated, "model.safetensors"), 100);
+  std::filesystem::remove(File(missing, "model.safetensors"));
+  for (const VersionKey& key : {flipped, truncated, missing}) {
+    const absl::Status status = store_->LoadVersionModel(key).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+    EXPECT_NE(std::string(status.message()).find(key.ToString()), std::string::npos) << status;
+  }
+  EXPECT_TRUE(store_->LoadVersionModel(whole).ok());
+}
+
+TEST_F(ModelStoreTest, ACorruptManifestDoesNotHideTheOtherVersions) {
+  const VersionKey good = Publish(1), bad = Publish(2);
+  std::ofstream(File(bad, "manifest.json")) << "{";
+  Reopen();
+  EXPECT_EQ(store_->GetVersion(bad).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(store_->LoadVersionModel(bad).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(store_->Resolve("toy@2")->version, 2);
+  EXPECT_EQ(*store_->Resolve("toy"), good);
+  EXPECT_EQ(store_->GetModel("toy")->versions.size(), 2);
+  EXPECT_EQ(Publish(3).version, 3);
+}
+
+TEST_F(ModelStoreTest, RemovesWhatIsHalfFinishedWhenItOpens) {
+  Publish(1);
+  std::filesystem::create_directories(folder_ / "staging/9");
+  std::ofstream(folder_ / "staging/9/model.safetensors") << "half";
+  std::filesystem::create_directories(folder_ / "models/toy/.tmp");
+  Reopen();
+  EXPECT_TRUE(std::filesystem::is_empty(folder_ / "staging"));
+  EXPECT_EQ(store_->GetModel("toy")->versions.size(), 1);
+}
+
+TEST_F(ModelStoreTest, PublishesNothingIfTheWeightsDoNotFit) {
+  auto weights = Network(1)->State();
+  weights.pop_back();
+  const absl::Status missing = store_->Publish("toy", PlainManifest(), weights).status();
+  EXPECT_EQ(missing.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(std::string(missing.message()).find("missing"), std::string::npos) << missing;
+  Manifest unknown = PlainManifest();
+  unknown.architecture_json = R"({"model":{"architecture":"rnn"}})";
+  EXPECT_EQ(store_->Publish("toy", unknown, Network(1)->State()).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(store_->ListModels().empty());
+  EXPECT_TRUE(std::filesystem::is_empty(folder_ / "staging"));
+}
+
+TEST_F(ModelStoreTest, NeverUsesAVersionNumberTwice) {
+  Publish(1);
+  const VersionKey newest = Publish(2);
+  ASSERT_TRUE(store_->DeleteVersion(newest, false).ok());
+  EXPECT_FALSE(std::filesystem::exists(File(newest, "")));
+  Reopen();
+  EXPECT_EQ(store_->Resolve("toy")->version, 1);
+  EXPECT_EQ(Publish(3).version, 3);
+  EXPECT_EQ(store_->DeleteVersion(newest, false).code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ModelStoreTest, DeletesAnAliasedVersionOnlyWhenForced) {
+  const VersionKey key = Publish(1);
+  Publish(2);
+  ASSERT_TRUE(store_->SetAlias("toy", "stable", 1).ok());
+  const absl::Status refused = store_->DeleteVersion(key, false);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_NE(std::string(refused.message()).find("stable"), std::string::npos);
+  EXPECT_TRUE(store_->LoadVersionModel(key).ok());
+  ASSERT_TRUE(store_->DeleteVersion(key, true).ok());
+  EXPECT_EQ(store_->Resolve("toy@stable").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ModelStoreTest, KeepsScheduleSetsWithTheirVersion) {
+  const VersionKey key = Publish(1);
+  EXPECT_EQ(store_->FindScheduleSet(key, 1.0).status().code(), absl::StatusCode::kNotFound);
+  for (const StoredScheduleSet& set : {ScheduleSetOf(4, 1.0), ScheduleSetOf(8, 1.0), ScheduleSetOf(4, 2.5)}) {
+    ASSERT_TRUE(store_->AddScheduleSet(key, set).ok());
+  }
+  Reopen();
+  EXPECT_EQ((*store_->FindScheduleSet(key, 1.0))->set.k_max, 8);
+  EXPECT_EQ((*store_->FindScheduleSet(key, 1.0, 4))->set.k_max, 4);
+  EXPECT_EQ((*store_->FindScheduleSet(key, 2.5))->set.k_max, 4);
+  EXPECT_EQ(store_->FindScheduleSet(key, 3.0).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store_->ListScheduleSets(key)->size(), 3);
+  // A repeated search replaces its result.
+  StoredScheduleSet again = ScheduleSetOf(8, 1.0);
+  again.set.num_samples = 1000;
+  ASSERT_TRUE(store_->AddScheduleSet(key, again).ok());
+  EXPECT_EQ(store_->ListScheduleSets(key)->size(), 3);
+  EXPECT_EQ((*store_->FindScheduleSet(key, 1.0))->set.num_samples, 1000);
+
+  StoredScheduleSet incomplete = ScheduleSetOf(8, 1.0);
+  incomplete.set.schedules.pop_back();
+  EXPECT_EQ(store_->AddScheduleSet(key, incomplete).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(store_->AddScheduleSet({"toy", 5}, again).code(), absl::StatusCode::kNotFound);
+
+  // A new version of that number's successor does not inherit them.
+  EXPECT_EQ(store_->FindScheduleSet(Publish(2), 1.0).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ModelStoreTest, PrefersTheScheduleThatAVersionWasTrainedFor) {
+  Manifest manifest = PlainManifest();
+  NativeSchedule native{"bellman", 1.0, 8, {}};
+  native.schedule.knots = {0, 5, 8};
+  native.schedule.time_grid = *TimeGrid::Create({0, 0.625, 1});
+  manifest.schedules = {native};
+  const VersionKey key = Publish(1, manifest);
+  EXPECT_EQ(store_->FindSchedule(key, 3, 1.0).status().code(), absl::StatusCode::kNotFound);
+  ASSERT_TRUE(store_->AddScheduleSet(key, ScheduleSetOf(8, 1.0)).ok());
+  EXPECT_EQ(store_->FindSchedule(key, 2, 1.0)->schedule.knots, (std::vector<int>{0, 5, 8}));
+  EXPECT_EQ(store_->FindSchedule(key, 3, 1.0)->schedule.knots, (std::vector<int>{0, 1, 2, 8}));
+  EXPECT_EQ(store_->FindSchedule(key, 2, 2.0).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store_->FindSchedule(key, 9, 1.0).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(store_->FindSchedule(key, 0, 1.0).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(ModelStoreTest, MergesAnAdapterIntoItsBase) {
+  const VersionKey base = Publish(1);
+  const std::unique_ptr<VelocityModel> tuned = Network(1);
+  ASSERT_TRUE(tuned->AttachLora({2, 4.0}, 9).ok());
+  {
+    const at::NoGradGuard no_grad;
+    for (const auto& [name, tensor] : tuned->Parameters()) tensor.add_(0.125);
+  }
+  Manifest manifest = PlainManifest();
+  manifest.parent = base.ToString();
+  manifest.adapter = AdapterInfo{base, 2, 4.0};
+  const auto key = store_->Publish("tuned", manifest, AdapterContents(*tuned, {2, 4.0}));
+  ASSERT_TRUE(key.ok()) << key.status();
+  EXPECT_TRUE(std::filesystem::exists(File(*key, "adapter.safetensors")));
+  const auto loaded = store_->LoadVersionModel(*key);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  tuned->MergeLora();
+  ExpectSameWeights(**loaded, *tuned);
+  // Without its base it would be nothing.
+  EXPECT_EQ(store_->DeleteVersion(base, true).code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(store_->DeleteVersion(*key, false).ok());
+  EXPECT_TRUE(store_->DeleteVersion(base, false).ok());
+}
+
+TEST_F(ModelStoreTest, ImportsWhatItExports) {
+  Manifest manifest = PlainManifest();
+  manifest.label_names = {"a", "b"};
+  const VersionKey key = Publish(5, manifest);
+  const auto files = store_->OpenForExport(key);
+  ASSERT_TRUE(files.ok()) << files.status();
+  const auto incoming = store_->NewStagingFolder();
+  ASSERT_TRUE(incoming.ok());
+  for (const ExportFile& file : *files) {
+    std::filesystem::copy_file(file.path, (*incoming)->path() + "/" + file.name);
+    EXPECT_EQ(static_cast<int64_t>(std::filesystem::file_size(file.path)), file.size_bytes);
+  }
+  const auto copy = store_->ImportFolder((*incoming)->path(), "copy");
+  ASSERT_TRUE(copy.ok()) << copy.status();
+  ExpectSameWeights(**store_->LoadVersionModel(*copy), *Network(5));
+  EXPECT_EQ(store_->GetVersion(*copy)->manifest.label_names, manifest.label_names);
+
+  std::filesystem::resize_file((*incoming)->path() + "/model.safetensors", 50);
+  EXPECT_EQ(store_->ImportFolder((*incoming)->path(), "copy").status().code(), absl::StatusCode::kDataLoss);
+  std::filesystem::remove((*incoming)->path() + "/model.safetensors");
+  EXPECT_FALSE(store_->ImportFolder((*incoming)->path(), "copy").ok());
+  EXPECT_EQ(store_->GetModel("copy")->versions.size(), 1);
+  EXPECT_EQ(store_->ImportFolder(folder_ / "nowhere", "copy").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ModelStoreTest, HandsTheClassifierOnToChildren) {
+  boss::testing::TempFolder source;
+  ASSERT_TRUE(Classifier(1, 8, 4, 2, 1).Save(source / "classifier.safetensors").ok());
+  const VersionKey plain = Publish(1);
+  std::filesystem::copy_file(File(plain, "model.safetensors"), source / "model.safetensors");
+  ASSERT_TRUE(WriteFileAtomically(source / "manifest.json", ManifestToJson(PlainManifest())).ok());
+  const auto parent = store_->ImportFolder(source.path(), "toy");
+  ASSERT_TRUE(parent.ok()) << parent.status();
+  Manifest manifest = PlainManifest();
+  manifest.parent = parent->ToString();
+  const VersionKey child = Publish(3, manifest);
+  const auto path = store_->AuxiliaryFile(child, kClassifierFile);
+  ASSERT_TRUE(path.ok()) << path.status();
+  EXPECT_TRUE(Classifier::Load(*path).ok());
+  EXPECT_EQ(store_->AuxiliaryFile(plain, kClassifierFile).status().code(), absl::StatusCode::kNotFound);
+  // The child does not need its parent for it.
+  ASSERT_TRUE(store_->DeleteVersion(*parent, false).ok());
+  EXPECT_TRUE(store_->AuxiliaryFile(child, kClassifierFile).ok());
+  std::ofstream(*path, std::ios::app) << "x";
+  EXPECT_EQ(store_->AuxiliaryFile(child, kClassifierFile).status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(ModelStoreTest, FindsWhatAJobPublished) {
+  Manifest manifest = PlainManifest();
+  manifest.job_id = "job-7";
+  EvaluationRow own, other;
+  own.label = "straightened";
+  other.version = "teacher@3";
+  manifest.evaluation = {own, other};
+  const VersionKey key = Publish(1, manifest);
+  EXPECT_EQ(*store_->FindByJob("toy", "job-7"), key);
+  EXPECT_EQ(store_->FindByJob("toy", "job-8").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store_->FindByJob("other", "job-7").status().code(), absl::StatusCode::kNotFound);
+  // A row that was written before the version had its number is its own.
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_EQ(store_->GetVersion(key)->manifest.evaluation[0].version, "toy@1");
+    EXPECT_EQ(store_->GetVersion(key)->manifest.evaluation[1].version, "teacher@3");
+    Reopen();
+  }
+}
+
+}  // namespace
+}  // namespace boss::server
