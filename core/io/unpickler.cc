@@ -113,7 +113,7 @@ class Unpickler {
       case 'Q':
         return PersistentId();
     }
-    return absl::InvalidArgumentError(absl::StrFormat("the opcode %#04x is not allowed", opcode));
+    return absl::InvalidArgumentError(absl::StrFormat("the opcode 0x%02x is not allowed", opcode));
   }
 
   // Reading.
