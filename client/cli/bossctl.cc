@@ -27,7 +27,7 @@ int RunBossctl(const std::vector<std::string>& arguments, Console console, std::
   Context context(console, std::move(on_client));
   CLI::App app("Talks to a bossd server: samples, jobs, models, schedules.", "bossctl");
   app.footer(kFooter);
-  app.require_subcommand(1);
+  app.require_subcommand(0, 1);  // none at all is noticed below, after unknown words were
   app.fallthrough();
   app.add_option("-a,--address", context.address, "HOST:PORT of the server")
       ->envname("BOSS_ADDRESS")
@@ -49,6 +49,7 @@ int RunBossctl(const std::vector<std::string>& arguments, Console console, std::
     const int code = app.exit(error, console.out, console.err);
     return code == 0 ? kExitOk : kExitUsage;
   }
+  if (!context.command) return context.FailUsage("a subcommand is required");
   return context.command(context);
 }
 

@@ -17,8 +17,11 @@ using boss::v1::JobEvent;
 
 constexpr int kBarWidth = 24;
 
+// Whatever a server sends, NaN included.
+double Share(double fraction) { return fraction > 0 ? std::min(fraction, 1.0) : 0.0; }
+
 std::string RenderBar(double fraction) {
-  const int filled = static_cast<int>(std::clamp(fraction, 0.0, 1.0) * kBarWidth);
+  const int filled = static_cast<int>(Share(fraction) * kBarWidth);
   std::string bar(filled, '=');
   if (filled < kBarWidth) bar.push_back('>');
   bar.resize(kBarWidth, ' ');
@@ -61,8 +64,7 @@ std::string RenderProgress(const boss::v1::JobProgress& progress, const boss::v1
   if (progress.stage_count() > 0)
     absl::StrAppend(&line, " (", progress.stage_index(), " of ", progress.stage_count(), ")");
   std::vector<std::string> parts;
-  parts.push_back(
-      absl::StrFormat("%s %3.0f%%", RenderBar(progress.fraction()), 100 * std::clamp(progress.fraction(), 0.0, 1.0)));
+  parts.push_back(absl::StrFormat("%s %3.0f%%", RenderBar(progress.fraction()), 100 * Share(progress.fraction())));
   if (progress.total_steps() > 0) parts.push_back(absl::StrCat(progress.step(), "/", progress.total_steps()));
   const bool training =
       progress.stage() == boss::v1::JOB_STAGE_TRAINING || progress.stage() == boss::v1::JOB_STAGE_STRAIGHTENING;
@@ -153,7 +155,7 @@ void JobFollower::Redraw() {
     bar_shown_ = true;
     return;
   }
-  const int tenth = static_cast<int>(progress_.fraction() * 10);
+  const int tenth = static_cast<int>(Share(progress_.fraction()) * 10);
   if (progress_.stage() == printed_stage_ && tenth <= printed_tenth_) return;
   printed_stage_ = progress_.stage();
   printed_tenth_ = tenth;

@@ -75,7 +75,8 @@ void AddSteering(CLI::App& jobs, Context& context, const std::string& verb, cons
 }  // namespace
 
 void AddJobsCommands(CLI::App& app, Context& context) {
-  CLI::App* jobs = app.add_subcommand("jobs", "Training, stepsizes, distillation, evaluation")->require_subcommand(1);
+  CLI::App* jobs =
+      app.add_subcommand("jobs", "Training, stepsizes, distillation, evaluation")->require_subcommand(0, 1);
   AddSubmitCommands(*jobs, context);
   AddSteering(*jobs, context, "get", "One job with its result", &Client::GetJob);
   AddSteering(*jobs, context, "cancel", "End a job", &Client::CancelJob);

@@ -248,7 +248,7 @@ void AddAliasAndDelete(CLI::App& models, Context& context) {
 }  // namespace
 
 void AddModelsCommands(CLI::App& app, Context& context) {
-  CLI::App* models = app.add_subcommand("models", "Models, versions, aliases")->require_subcommand(1);
+  CLI::App* models = app.add_subcommand("models", "Models, versions, aliases")->require_subcommand(0, 1);
 
   auto filter = std::make_shared<std::string>();
   CLI::App* list = models->add_subcommand("list", "Every version of every model");

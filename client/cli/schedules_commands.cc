@@ -67,7 +67,7 @@ int Get(Context& context, const boss::v1::GetScheduleRequest& request) {
 }  // namespace
 
 void AddSchedulesCommands(CLI::App& app, Context& context) {
-  CLI::App* schedules = app.add_subcommand("schedules", "Schedules of solver times")->require_subcommand(1);
+  CLI::App* schedules = app.add_subcommand("schedules", "Schedules of solver times")->require_subcommand(0, 1);
 
   auto list_request = std::make_shared<boss::v1::ListSchedulesRequest>();
   CLI::App* list = schedules->add_subcommand("list", "The schedule sets of a model, a version, or all");

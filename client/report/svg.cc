@@ -27,8 +27,9 @@ std::vector<double> Ticks(const Scale& scale, int count) {
     const int first = static_cast<int>(std::floor(std::log10(scale.low) + 1e-9));
     const int last = static_cast<int>(std::ceil(std::log10(scale.high) - 1e-9));
     const int stride = std::max(1, (last - first + count) / std::max(count, 1));
-    // Fewer than two decades need ticks in between.
-    const std::vector<double> within = last - first <= 2 ? std::vector<double>{1, 2, 5} : std::vector<double>{1};
+    // A range of hardly more than two decades needs ticks in between.
+    const std::vector<double> within =
+        scale.high < 200 * scale.low ? std::vector<double>{1, 2, 5} : std::vector<double>{1};
     for (int decade = first; decade <= last; decade += stride) {
       for (const double factor : within) {
         const double tick = factor * std::pow(10.0, decade);

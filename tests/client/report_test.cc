@@ -1,0 +1,160 @@
+#include "client/report/report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "client/report/charts.h"
+#include "client/report/svg.h"
+#include "tests/client/fake_server.h"
+
+namespace boss::client {
+namespace {
+
+using boss::v1::Job;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+int Count(const std::string& text, const std::string& part) {
+  int count = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++count;
+  return count;
+}
+
+// Whether tags are closed in the order in which they were opened.
+bool IsBalanced(const std::string& html) {
+  std::vector<std::string> open;
+  for (size_t at = html.find('<'); at != std::string::npos; at = html.find('<', at + 1)) {
+    const size_t end = html.find('>', at);
+    if (end == std::string::npos) return false;
+    const std::string tag = html.substr(at + 1, end - at - 1);
+    const std::string name = tag.substr(tag[0] == '/' ? 1 : 0, tag.find_first_of(" /", 1) - (tag[0] == '/' ? 1 : 0));
+    if (tag[0] == '!' || tag.back() == '/' || name == "meta" || name == "img") continue;
+    if (tag[0] != '/') {
+      open.push_back(name);
+    } else if (open.empty() || open.back() != tag.substr(1)) {
+      return false;
+    } else {
+      open.pop_back();
+    }
+  }
+  return open.empty();
+}
+
+ReportData MakeData() {
+  ReportData data;
+  data.title = "Distillation <report>";
+  data.jobs.push_back({MakeDistillJob(), MakeEvents(40, Job::SUCCEEDED)});
+  data.schedules = MakeScheduleSet();
+  data.grids = {{"teacher & co", "png one"}, {"K = 4", "png two"}};
+  data.footer = "made here";
+  return data;
+}
+
+TEST(ReportTest, IsWellFormedAndSelfContained) {
+  const std::string html = RenderReport(MakeData());
+  EXPECT_TRUE(IsBalanced(html));
+  EXPECT_THAT(html, HasSubstr("<title>Distillation &lt;report&gt;</title>"));
+  EXPECT_THAT(html, Not(HasSubstr("<script")));
+  EXPECT_THAT(html, Not(HasSubstr("src=\"http")));
+  EXPECT_THAT(html, Not(HasSubstr("href=\"http")));
+  EXPECT_THAT(html, Not(HasSubstr("nan")));
+  EXPECT_THAT(html, HasSubstr("prefers-color-scheme: dark"));
+  EXPECT_EQ(Count(html, "<svg "), 6);  // two of the evaluation, times, matrix, loss, segments
+  EXPECT_EQ(Count(html, "<img "), 2);
+  EXPECT_THAT(html, HasSubstr("teacher &amp; co"));
+}
+
+TEST(ReportTest, MarksTheBestOfEachNumberOfSteps) {
+  const std::string html = RenderReport(MakeData());
+  EXPECT_EQ(Count(html, "number best"), 4);
+  EXPECT_THAT(html, HasSubstr("<td class=\"number best\">0.4000</td>"));
+  EXPECT_THAT(html, HasSubstr("<td class=\"number best\">0.2500</td>"));
+  // At K = 4 the other sampler has the least distance.
+  EXPECT_THAT(html, HasSubstr("<td class=\"number best\">20.000</td>"));
+  EXPECT_THAT(html, HasSubstr("<td class=\"number\">21.000</td>"));
+}
+
+TEST(ReportTest, LeavesOutWhatThereIsNot) {
+  ReportData data;
+  data.title = "Empty";
+  data.jobs.push_back({Job(), {}});
+  const std::string html = RenderReport(data);
+  EXPECT_TRUE(IsBalanced(html));
+  EXPECT_EQ(Count(html, "<svg "), 0);
+  for (const char* heading : {"<h2>Samples", "<h2>Evaluation", "<h2>Schedule", "<h2>Training"}) {
+    EXPECT_THAT(html, Not(HasSubstr(heading)));
+  }
+}
+
+TEST(ReportTest, ShowsTheStepsThatItsJobsAreAbout) {
+  EXPECT_THAT(ReportSteps(MakeData().jobs), ElementsAre(4, 2));
+  EXPECT_THAT(ReportSteps({}), ElementsAre(4, 2, 6, 8));
+}
+
+TEST(ChartTest, ScheduleHasADotForEachTime) {
+  const std::string svg = ScheduleChart(MakeScheduleSet(), {4, 99});
+  // A dot of the legend, and K + 1 times of each kind.
+  EXPECT_EQ(Count(svg, "class=\"dot c1\""), 1 + 5);
+  EXPECT_EQ(Count(svg, "class=\"dot hollow\""), 1 + 5);
+  EXPECT_THAT(svg, HasSubstr("K = 4"));
+  EXPECT_EQ(ScheduleChart(MakeScheduleSet(), {99}), "");
+}
+
+TEST(ChartTest, CostMatrixMarksTheJumps) {
+  const std::string svg = CostMatrixChart(MakeScheduleSet(), {4});
+  EXPECT_EQ(Count(svg, "ringed"), 4 + 1);
+  EXPECT_THAT(svg, HasSubstr("href=\"data:image/png;base64,iVBOR"));
+  auto set = MakeScheduleSet();
+  set.clear_cost_matrix();
+  EXPECT_EQ(CostMatrixChart(set, {4}), "");
+}
+
+TEST(ChartTest, CostMatrixOfAStraightFlowIsDrawnToo) {
+  auto set = MakeScheduleSet();
+  for (double& cost : *set.mutable_cost_matrix()) cost = 0;
+  EXPECT_EQ(CostMatrixChart(set, {4}), "");
+  set.set_cost_matrix(1, 1e-30);
+  EXPECT_THAT(CostMatrixChart(set, {4}), Not(HasSubstr("nan")));
+}
+
+TEST(ChartTest, LinesLeaveOutWhatCannotBeDrawn) {
+  const Series series{.label = "a", .points = {{0, 1}, {1, NAN}, {2, INFINITY}, {3, 0}, {4, 0.01}}, .markers = true};
+  const std::string logarithmic = LineChart({series}, "x", "y", true, "d");
+  EXPECT_EQ(Count(logarithmic, "<circle"), 2 + 1);
+  EXPECT_THAT(logarithmic, Not(HasSubstr("nan")));
+  EXPECT_THAT(logarithmic, Not(HasSubstr("inf")));
+  EXPECT_EQ(Count(LineChart({series}, "x", "y", false, "d"), "<circle"), 3 + 1);
+  EXPECT_EQ(LineChart({}, "x", "y", true, "d"), "");
+}
+
+TEST(ChartTest, LossesComeFromTheEvents) {
+  const auto events = MakeEvents(20, Job::SUCCEEDED);
+  EXPECT_THAT(LossChart(events), HasSubstr("held-out loss"));
+  EXPECT_THAT(SegmentLossChart(events), HasSubstr("segment 2"));
+  EXPECT_EQ(LossChart({}), "");
+  EXPECT_EQ(SegmentLossChart({}), "");
+}
+
+TEST(SvgTest, TicksAreRoundAndWithinTheScale) {
+  EXPECT_THAT(Ticks({0, 1, 0, 1}, 5), ElementsAre(0, ::testing::DoubleEq(0.2), ::testing::DoubleEq(0.4),
+                                                  ::testing::DoubleNear(0.6, 1e-9), ::testing::DoubleEq(0.8), 1));
+  const auto decades = Ticks({1e-6, 1e3, 0, 1, true}, 20);
+  ASSERT_EQ(decades.size(), 10);
+  EXPECT_NEAR(decades[0], 1e-6, 1e-12);
+  const auto within = Ticks({0.9, 11, 0, 1, true}, 5);
+  ASSERT_EQ(within.size(), 4);  // 1, 2, 5, 10
+  EXPECT_NEAR(within[3], 10, 1e-9);
+}
+
+TEST(SvgTest, LogarithmicScaleIsEvenInDecades) {
+  const Scale scale{0.01, 100, 0, 4, true};
+  EXPECT_NEAR(scale(0.1), 1, 1e-12);
+  EXPECT_NEAR(scale(10), 3, 1e-12);
+}
+
+}  // namespace
+}  // namespace boss::client
