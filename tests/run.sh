@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and runs every test: first those that need no LibTorch under AddressSanitizer and ThreadSanitizer, then
+# all of them in the release build. Ends with ctest's summary.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+bash docker/install-deps.sh
+
+jobs=$(nproc)
+for preset in asan tsan release; do
+  echo "== $preset"
+  cmake --preset "$preset"
+  cmake --build --preset "$preset" --parallel "$jobs"
+  ctest --preset "$preset" --parallel "$jobs"
+done
