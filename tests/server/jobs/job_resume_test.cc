@@ -1,0 +1,192 @@
+// Jobs that stop and go on: what they publish is, bit for bit, what they would have published undisturbed.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/server/jobs/job_fixture.h"
+
+namespace boss::server {
+namespace {
+
+using testing::ExpectSameWeights;
+using testing::PayloadsOf;
+
+class JobResumeTest : public testing::JobTest {
+ protected:
+  // Blocks the next job at each of `units` (counted from its first), pauses it there, and resumes it.
+  Job RunWithPauses(JobSpec spec, const std::vector<int64_t>& units) {
+    const int64_t first = executor_.runs();
+    executor_.BlockAt(first + units[0]);
+    const Job job = Submit(std::move(spec));
+    for (size_t i = 0; i < units.size(); ++i) {
+      executor_.WaitUntilBlocked();
+      EXPECT_EQ(manager_->Pause(job.id)->state, JobState::kPausing);
+      executor_.Release();
+      WaitForState(job.id, JobState::kPaused);
+      if (i + 1 < units.size()) executor_.BlockAt(executor_.runs() + units[i + 1]);
+      EXPECT_EQ(manager_->Resume(job.id)->state, JobState::kQueued);
+    }
+    const Job done = Finish(job.id);
+    EXPECT_EQ(done.state, JobState::kSucceeded) << done.error;
+    EXPECT_EQ(done.starts, static_cast<int>(units.size()) + 1);
+    return done;
+  }
+
+  // Shuts the manager down while the job waits at the gate, and starts another one on the same folder.
+  void ShutdownAtTheGateAndRestart() {
+    std::thread shutdown([&] { manager_->Shutdown(); });
+    SubmitOptions probe;
+    probe.validate_only = true;
+    while (manager_->Submit(ToyTraining(), probe).ok()) std::this_thread::yield();
+    executor_.Release();
+    shutdown.join();
+    Start();
+  }
+
+  DistillSpec ToyDistillation(const std::string& output_model) {
+    DistillSpec spec;
+    spec.model = "teacher";
+    spec.output_model = output_model;
+    spec.steps = 3;
+    spec.k_max = 8;
+    spec.num_samples = 16;
+    spec.num_noises = 50;
+    spec.batch_size = 5;
+    spec.training.train_steps = 20;
+    spec.training.batch_size = 16;
+    spec.training.checkpoint_interval = 6;
+    spec.seed = 5;
+    return spec;
+  }
+};
+
+TEST_F(JobResumeTest, PausedTrainingEqualsUndisturbedTraining) {
+  const Job undisturbed = RunToSuccess(ToyTraining("a"));
+  const Job paused = RunWithPauses(ToyTraining("b"), {6, 9, 14});
+  ExpectSameWeights(*Output(paused), *Output(undisturbed));
+}
+
+TEST_F(JobResumeTest, APauseIsTakenBackBeforeItTakesEffect) {
+  const Job undisturbed = RunToSuccess(ToyTraining("a"));
+  executor_.BlockAt(executor_.runs() + 8);
+  const Job job = Submit(ToyTraining("b"));
+  executor_.WaitUntilBlocked();
+  EXPECT_EQ(manager_->Pause(job.id)->state, JobState::kPausing);
+  EXPECT_EQ(manager_->Resume(job.id)->state, JobState::kRunning);
+  executor_.Release();
+  const Job done = Finish(job.id);
+  EXPECT_EQ(done.state, JobState::kSucceeded);
+  EXPECT_EQ(done.starts, 1);
+  ExpectSameWeights(*Output(done), *Output(undisturbed));
+}
+
+TEST_F(JobResumeTest, AJobGoesOnAfterShutdownAndRestart) {
+  const Job undisturbed = RunToSuccess(ToyTraining("a"));
+  executor_.BlockAt(executor_.runs() + 17);
+  const Job job = Submit(ToyTraining("b"));
+  executor_.WaitUntilBlocked();
+  ShutdownAtTheGateAndRestart();
+  const Job done = Finish(job.id);
+  EXPECT_EQ(done.state, JobState::kSucceeded) << done.error;
+  EXPECT_EQ(done.starts, 2);
+  ExpectSameWeights(*Output(done), *Output(undisturbed));
+  // One history, without a gap where the server was down.
+  const std::vector<JobEvent> events = Follow(job.id);
+  for (size_t i = 0; i < events.size(); ++i) EXPECT_EQ(events[i].sequence, static_cast<int64_t>(i) + 1);
+  std::vector<JobState> states;
+  for (const StateChange& change : PayloadsOf<StateChange>(events)) states.push_back(change.to);
+  EXPECT_EQ(states, (std::vector<JobState>{JobState::kQueued, JobState::kRunning, JobState::kQueued, JobState::kRunning, JobState::kSucceeded}));
+}
+
+TEST_F(JobResumeTest, AJobGoesOnAfterACrash) {
+  const Job undisturbed = RunToSuccess(ToyTraining("a"));
+  executor_.BlockAt(executor_.runs() + 17);
+  const Job job = Submit(ToyTraining("b"));
+  executor_.WaitUntilBlocked();
+  // What a crash at this moment would leave: the folder as it is now.
+  boss::testing::TempFolder crashed;
+  std::filesystem::copy(folder_.path(), crashed.path(), std::filesystem::copy_options::recursive | std::filesystem::copy_options::overwrite_existing);
+  ASSERT_TRUE(manager_->Cancel(job.id).ok());
+  executor_.Release();
+  Finish(job.id);
+  manager_.reset();
+
+  const auto store = ModelStore::Open(crashed.path(), clock_);
+  const auto journal = SqliteJobJournal::Open(crashed / "bossd.db");
+  ASSERT_TRUE(store.ok() && journal.ok());
+  JobManagerOptions options = options_;
+  options.data_folder = crashed.path();
+  auto manager = JobManager::Start(options, **store, **journal, executor_, clock_, nullptr);
+  ASSERT_TRUE(manager.ok()) << manager.status();
+  manager_ = *std::move(manager);
+  const std::vector<JobEvent> events = Follow(job.id);
+  const Job done = *manager_->Get(job.id);
+  ASSERT_EQ(done.state, JobState::kSucceeded) << done.error;
+  const auto resumed = (*store)->LoadVersionModel(*(*store)->Resolve(done.output_version));
+  ASSERT_TRUE(resumed.ok());
+  ExpectSameWeights(**resumed, *Output(undisturbed));
+  bool went_on = false;
+  for (const JobMessage& message : PayloadsOf<JobMessage>(events)) {
+    went_on = went_on || message.text.find("goes on from train step 14") != std::string::npos;
+  }
+  EXPECT_TRUE(went_on);
+  manager_.reset();
+}
+
+TEST_F(JobResumeTest, ADamagedTrainingStateIsPassedOver) {
+  const Job undisturbed = RunToSuccess(ToyTraining("a"));
+  executor_.BlockAt(executor_.runs() + 17);
+  const Job job = Submit(ToyTraining("b"));
+  executor_.WaitUntilBlocked();
+  ASSERT_TRUE(manager_->Pause(job.id).ok());
+  executor_.Release();
+  WaitForState(job.id, JobState::kPaused);
+  // The state of the pause, at train step 16 (the first unit copies the model); the one before it is the checkpoint at 14.
+  const std::string newest = JobFolder(job) + "/state-16.safetensors";
+  ASSERT_TRUE(std::filesystem::exists(newest));
+  ASSERT_TRUE(std::filesystem::exists(JobFolder(job) + "/state-14.safetensors"));
+  EXPECT_FALSE(std::filesystem::exists(JobFolder(job) + "/state-7.safetensors"));
+  std::filesystem::resize_file(newest, 1000);
+  ASSERT_TRUE(manager_->Resume(job.id).ok());
+  const Job done = Finish(job.id);
+  EXPECT_EQ(done.state, JobState::kSucceeded) << done.error;
+  ExpectSameWeights(*Output(done), *Output(undisturbed));
+  bool warned = false;
+  for (const JobMessage& message : PayloadsOf<JobMessage>(Follow(job.id))) warned = warned || message.severity == Severity::kWarning;
+  EXPECT_TRUE(warned);
+}
+
+TEST_F(JobResumeTest, APausedDistillationEqualsAnUndisturbedOne) {
+  PublishTeacher();
+  RunToSuccess(OptimizeStepsizesSpec{"teacher", 8, 16});
+  const Job undisturbed = RunToSuccess(ToyDistillation("a"));
+  // 1 unit loads the teacher; 10 batches of 8 evaluations draw the pairs, in pieces of 4 batches; then training. The first pause falls into the second
+  // piece, the next one into the training.
+  const int64_t before = executor_.runs();
+  const Job paused = RunWithPauses(ToyDistillation("b"), {40, 60});
+  ExpectSameWeights(*Output(paused), *Output(undisturbed));
+  // The first piece was not drawn again: 32 evaluations fewer than twice everything.
+  EXPECT_LT(executor_.runs() - before, 200);
+}
+
+TEST_F(JobResumeTest, AVersionIsPublishedOnceEvenIfTheEndIsLost) {
+  const Job first = RunToSuccess(ToyTraining("a"));
+  manager_.reset();
+  // The process died between publishing and recording it.
+  Job lost = first;
+  lost.state = JobState::kRunning;
+  lost.output_version.clear();
+  ASSERT_TRUE(journal_->Update(first.id, JobToJson(lost), {}).ok());
+  Start();
+  const Job done = Finish(first.id);
+  EXPECT_EQ(done.state, JobState::kSucceeded) << done.error;
+  EXPECT_EQ(done.output_version, "a@1");
+  EXPECT_EQ(store_->GetModel("a")->versions.size(), 1);
+}
+
+}  // namespace
+}  // namespace boss::server
