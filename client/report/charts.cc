@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -38,6 +39,10 @@ Scale ValueScale(double low, double high, bool logarithmic, double from, double 
 }
 
 }  // namespace
+
+std::string RowLabel(const boss::v1::EvaluationRow& row) {
+  return row.label().empty() ? ScheduleName(row.schedule()) : row.label();
+}
 
 std::string ScheduleChart(const boss::v1::ScheduleSet& set, absl::Span<const int> steps) {
   std::vector<const boss::v1::Schedule*> chosen;
@@ -89,7 +94,7 @@ std::string LineChart(const std::vector<Series>& series, const std::string& x_ti
   }
   if (x_low > x_high) return "";
   if (x_low == x_high) x_high = x_low + 1;
-  constexpr double kWidth = 720, kHeight = 400, kLeft = 84, kRight = 704, kTop = 16, kBottom = 346;
+  constexpr double kWidth = 560, kHeight = 372, kLeft = 78, kRight = 550, kTop = 14, kBottom = 318;
   Svg svg(kWidth, kHeight, description);
   const double x_margin = 0.02 * (x_high - x_low);
   const Scale x{x_low - x_margin, x_high + x_margin, kLeft, kRight};
@@ -145,15 +150,23 @@ std::string SegmentLossChart(absl::Span<const boss::v1::JobEvent> events) {
 
 std::string EvaluationChart(absl::Span<const boss::v1::EvaluationRow> rows, Measure measure) {
   const bool frechet = measure == Measure::kFrechetDistance;
-  // A version that was straightened for one K has one row: versions of one label are one line.
+  // A version that was straightened for one K has one row, so that rows of one label are one line, whatever their
+  // versions; unless a label occurs twice for a K: then versions differ in what they are compared for.
+  std::set<std::pair<std::string, int>> seen;
+  std::set<std::string> ambiguous;
+  for (const auto& row : rows) {
+    if (!seen.emplace(RowLabel(row), row.steps()).second) ambiguous.insert(RowLabel(row));
+  }
   std::vector<Series> series;
   std::map<std::string, size_t> places;
   for (const auto& row : rows) {
     if ((frechet && !row.has_frechet_distance()) || row.label() == "fine") continue;
-    const std::string label =
-        row.label().empty() ? absl::StrCat(row.model(), " ", ScheduleName(row.schedule())) : row.label();
-    const auto [place, is_new] = places.try_emplace(label, series.size());
-    if (is_new) series.push_back({.label = label, .markers = true, .color = static_cast<int>(series.size()) % kColors});
+    const std::string label = RowLabel(row);
+    const std::string name = ambiguous.contains(label) ? absl::StrCat(row.model(), " ", label) : label;
+    const auto [place, is_new] = places.try_emplace(name, series.size());
+    if (is_new) {
+      series.push_back({.label = name, .markers = true, .color = static_cast<int>(series.size()) % kColors});
+    }
     series[place->second].points.emplace_back(row.steps(), frechet ? row.frechet_distance() : row.trajectory_error());
   }
   for (Series& one : series) std::sort(one.points.begin(), one.points.end());

@@ -34,6 +34,9 @@ std::string LossChart(absl::Span<const boss::v1::JobEvent> events);
 // One line for each segment of the schedule.
 std::string SegmentLossChart(absl::Span<const boss::v1::JobEvent> events);
 
+// What a row's sampler is called: its label, or its schedule.
+std::string RowLabel(const boss::v1::EvaluationRow& row);
+
 // One line for each sampler: trajectory error, or Frechet distance, over the number of steps.
 enum class Measure { kTrajectoryError, kFrechetDistance };
 std::string EvaluationChart(absl::Span<const boss::v1::EvaluationRow> rows, Measure measure);

@@ -20,20 +20,16 @@ namespace {
 using boss::v1::EvaluationRow;
 using boss::v1::Job;
 
-std::string Figure(const std::string& content, absl::string_view caption) {
-  return content.empty()
-             ? ""
-             : absl::StrCat("<figure>", content, "<figcaption>", EscapeHtml(caption), "</figcaption></figure>\n");
+std::string Figure(const std::string& content, absl::string_view caption, absl::string_view css_class = "") {
+  return content.empty() ? ""
+                         : absl::StrCat("<figure class=\"", css_class, "\">", content, "<figcaption>",
+                                        EscapeHtml(caption), "</figcaption></figure>\n");
 }
 
 std::string Fact(absl::string_view name, absl::string_view value) {
   return value.empty() ? ""
                        : absl::StrCat("<div class=\"fact\"><span>", EscapeHtml(name), "</span><b>", EscapeHtml(value),
                                       "</b></div>\n");
-}
-
-std::string RowLabel(const EvaluationRow& row) {
-  return row.label().empty() ? ScheduleName(row.schedule()) : row.label();
 }
 
 // All jobs' rows by number of steps, in the order of the jobs.
@@ -104,8 +100,10 @@ std::string EvaluationSection(const std::vector<EvaluationRow>& rows) {
 std::string ScheduleSection(const ReportData& data, const std::vector<int>& steps) {
   if (!data.schedules) return "";
   const auto& set = *data.schedules;
-  const std::string times = ScheduleChart(set, steps);
-  // One schedule is enough to see where its jumps lie; more hide the map.
+  std::vector<int> ascending = steps;
+  std::sort(ascending.begin(), ascending.end());
+  const std::string times = ScheduleChart(set, ascending);
+  // More than two schedules would hide the map.
   const std::string matrix = CostMatrixChart(set, absl::MakeConstSpan(steps).first(std::min<size_t>(steps.size(), 2)));
   if (times.empty() && matrix.empty()) return "";
   const std::string basis =
@@ -121,7 +119,8 @@ std::string ScheduleSection(const ReportData& data, const std::vector<int>& step
                     Figure(matrix,
                            "Mean squared error of one Euler jump from time t to time t' against the fine state at t'. "
                            "Bright regions are where the flow "
-                           "is curved and steps must be short."));
+                           "is curved and steps must be short.",
+                           "narrow"));
   }
   return html;
 }
@@ -217,7 +216,6 @@ std::vector<int> ReportSteps(const std::vector<ReportJob>& jobs) {
 
 std::string RenderReport(const ReportData& data) {
   const std::vector<EvaluationRow> rows = RowsOf(data.jobs);
-  // The first is that which the report is about; the time axis shows them in order.
   const std::vector<int> steps = ReportSteps(data.jobs);
   std::string lead = "Few-step sampling of a flow-matching model: optimal stepsizes, straightening, evaluation.";
   return absl::StrCat(

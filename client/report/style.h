@@ -30,9 +30,10 @@ p { margin: 0 0 14px; max-width: 74ch; }
 .fact span { display: block; color: var(--muted); font-size: 0.82rem; }
 .fact b { font-size: 1.14rem; font-weight: 600; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 figure { margin: 18px 0 0; }
+.narrow { max-width: 760px; }
 figcaption { margin-top: 8px; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 12px 28px; }
-.grids { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 22px; }
+.grids { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 22px; }
 .grids img { width: 100%; image-rendering: pixelated; border-radius: 6px; border: 1px solid var(--rule); background: #fff; display: block; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; margin-top: 14px; font-size: 0.94rem; font-variant-numeric: tabular-nums; }

@@ -139,6 +139,23 @@ TEST(ChartTest, LossesComeFromTheEvents) {
   EXPECT_EQ(SegmentLossChart({}), "");
 }
 
+TEST(ChartTest, RowsOfOneLabelAreOneLineUnlessTheyAreCompared) {
+  const Job job = MakeDistillJob();
+  std::vector<boss::v1::EvaluationRow> rows(job.result().evaluation().begin(), job.result().evaluation().end());
+  EXPECT_EQ(Count(EvaluationChart(rows, Measure::kTrajectoryError), "<polyline"), 2);
+  // Another version straightened for another K goes on with the line.
+  rows.push_back(rows.back());
+  rows.back().set_steps(6);
+  rows.back().set_model("flow@3");
+  EXPECT_EQ(Count(EvaluationChart(rows, Measure::kTrajectoryError), "<polyline"), 2);
+  rows.back().set_steps(4);
+  const std::string svg = EvaluationChart(rows, Measure::kTrajectoryError);
+  EXPECT_EQ(Count(svg, "<polyline"), 3);
+  EXPECT_THAT(svg, HasSubstr("flow@3 bellman"));
+  for (auto& row : rows) row.clear_frechet_distance();
+  EXPECT_EQ(EvaluationChart(rows, Measure::kFrechetDistance), "");
+}
+
 TEST(SvgTest, TicksAreRoundAndWithinTheScale) {
   EXPECT_THAT(Ticks({0, 1, 0, 1}, 5), ElementsAre(0, ::testing::DoubleEq(0.2), ::testing::DoubleEq(0.4),
                                                   ::testing::DoubleNear(0.6, 1e-9), ::testing::DoubleEq(0.8), 1));
