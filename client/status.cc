@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "boss/v1/errors.pb.h"
 
@@ -65,8 +66,9 @@ std::optional<absl::Duration> RetryDelay(const absl::Status& status) {
 std::string DescribeStatus(const absl::Status& status) {
   std::string text = absl::StrCat(absl::StatusCodeToString(status.code()), ": ", status.message());
   for (const std::string& line : FieldViolations(status)) {
-    // A message that says the same already is not repeated.
-    if (status.message() != line) absl::StrAppend(&text, "\n  ", line);
+    // Servers often say the same in the message; then it is not repeated.
+    const absl::string_view description = absl::string_view(line).substr(line.find(": ") + 2);
+    if (!absl::StrContains(status.message(), description)) absl::StrAppend(&text, "\n  ", line);
   }
   if (const auto delay = RetryDelay(status)) absl::StrAppend(&text, "\n  try again in ", absl::FormatDuration(*delay));
   return text;
