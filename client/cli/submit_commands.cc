@@ -202,9 +202,8 @@ void AddJudging(CLI::App& app, std::function<EvaluateSpec*()> spec, const std::s
       app, prefix + "steps", ParseIntegers,
       [spec](const std::vector<int64_t>& steps) { spec()->mutable_steps()->Add(steps.begin(), steps.end()); },
       "Numbers of steps; default 2,4,6,8");
-  AddParsed(
-      app, prefix + "num-samples", ParseIntegers,
-      [spec](const std::vector<int64_t>& count) { spec()->set_num_samples(count[0]); }, "Samples a row; default 1000");
+  Add<int64_t>(
+      app, prefix + "num-samples", [spec](int64_t v) { spec()->set_num_samples(v); }, "Samples a row; default 1000");
   Add<std::string>(
       app, "--reference", [spec](const std::string& v) { spec()->set_reference_dataset(v == "none" ? "" : v); },
       "Data set for the Frechet distance; 'none' for no distance; default fashion-mnist-test where it fits");
