@@ -1,6 +1,7 @@
 // A job manager with a store, a journal, a clock that only tests move, and an executor that stops where a test wants it.
 #pragma once
 
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -55,6 +56,8 @@ class GateExecutor final : public StepExecutor {
       }
     }
     clock_.Advance(unit_time_);
+    // The runner's thread, too, computes with as many threads as the fixture sets: another number gives other roundings.
+    at::init_num_threads();
     return step();
   }
 
@@ -102,6 +105,8 @@ inline void WriteIdx(const std::string& path, const std::vector<uint32_t>& dims,
 class JobTest : public ::testing::Test {
  protected:
   JobTest() : executor_(clock_) {
+    // Toy networks gain nothing from more, and lose much where the cores are busy.
+    at::set_num_threads(1);
     options_.data_folder = folder_.path();
     options_.dataset_folders = {folder_ / "data"};
     options_.id_seed = 1;

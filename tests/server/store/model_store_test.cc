@@ -1,6 +1,7 @@
 #include "server/store/model_store.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/GradMode.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -258,7 +259,7 @@ TEST_F(ModelStoreTest, MergesAnAdapterIntoItsBase) {
   const std::unique_ptr<VelocityModel> tuned = Network(1);
   ASSERT_TRUE(tuned->AttachLora({2, 4.0}, 9).ok());
   {
-    const at::NoGradGuard no_grad;
+    const c10::NoGradGuard no_grad;
     for (const auto& [name, tensor] : tuned->Parameters()) tensor.add_(0.125);
   }
   Manifest manifest = PlainManifest();
