@@ -228,6 +228,14 @@ absl::StatusOr<ImageDataset> OpenDataset(const std::string& source) {
                    "\", expected fashion-mnist-train, fashion-mnist-test, idx:IMAGES[,LABELS] or png:FOLDER"));
 }
 
+std::vector<std::string> InstalledDatasets() {
+  std::vector<std::string> installed;
+  for (const auto& [source, file] : {std::pair("fashion-mnist-train", "train"), std::pair("fashion-mnist-test", "t10k")}) {
+    if (std::filesystem::exists(absl::StrCat(kFashionMnistFolder, "/", file, "-images-idx3-ubyte.gz"))) installed.push_back(source);
+  }
+  return installed;
+}
+
 at::Tensor ToModelRange(const at::Tensor& images) { return images.to(at::kFloat).div(127.5).sub_(1.0); }
 
 at::Tensor ToUint8(const at::Tensor& images) {

@@ -32,6 +32,9 @@ absl::StatusOr<ImageDataset> ReadFashionMnist(bool train);
 // `source`: "fashion-mnist-train", "fashion-mnist-test", "idx:IMAGES[,LABELS]" or "png:FOLDER". \error INVALID_ARGUMENT for anything else.
 absl::StatusOr<ImageDataset> OpenDataset(const std::string& source);
 
+// Those sources without a path whose files are installed.
+std::vector<std::string> InstalledDatasets();
+
 // uint8 [0, 255] -> float32 [-1, 1].
 at::Tensor ToModelRange(const at::Tensor& images);
 // float32 [-1, 1] -> uint8, clamped and rounded.

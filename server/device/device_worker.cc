@@ -79,6 +79,7 @@ void DeviceWorker::RunSamplingUnit() {
   const absl::Duration busy = std::max(absl::ZeroDuration(), clock_.Now() - start);
   mutex_.Lock();
   times_.sampling += busy;
+  ++times_.sampling_units;
   sampling_since_training_ += busy;
 }
 
@@ -91,6 +92,7 @@ void DeviceWorker::RunTrainingUnit() {
   const absl::Duration busy = std::max(absl::ZeroDuration(), clock_.Now() - start);
   mutex_.Lock();
   times_.training += busy;
+  ++times_.training_units;
   last_training_unit_ = busy;
   sampling_since_training_ = absl::ZeroDuration();
   unit->status = std::move(status);

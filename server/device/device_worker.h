@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <thread>
@@ -29,6 +30,8 @@ struct DeviceWorkerOptions {
 struct DeviceTimes {
   absl::Duration sampling;
   absl::Duration training;
+  int64_t sampling_units = 0;
+  int64_t training_units = 0;
 };
 
 // Runs units of device work, one at a time, on one thread of its own. A unit is short: one solver step of a batch, one train step.

@@ -215,7 +215,7 @@ grpc::ServerUnaryReactor* ModelsService::UnloadModel(grpc::CallbackServerContext
 
 grpc::ServerReadReactor<v1::ImportModelRequest>* ModelsService::ImportModel(grpc::CallbackServerContext* context,
                                                                             v1::ImportModelResponse* response) {
-  return new ImportReactor(context, response, store_, catalog_, pool_, options_.max_import_bytes);
+  return new ImportReactor(context, response, store_, catalog_, pool_, options_.description.max_import_bytes);
 }
 
 grpc::ServerWriteReactor<v1::ExportModelResponse>* ModelsService::ExportModel(grpc::CallbackServerContext* context,
@@ -260,7 +260,7 @@ grpc::ServerUnaryReactor* ModelsService::ListSchedules(grpc::CallbackServerConte
 
 grpc::ServerUnaryReactor* ModelsService::GetCapabilities(grpc::CallbackServerContext* context, const v1::GetCapabilitiesRequest* request,
                                                          v1::Capabilities* response) {
-  *response = options_.capabilities;
+  *response = ToProto(options_.description);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
   return reactor;

@@ -7,6 +7,7 @@
 #include "server/engine/model_registry.h"
 #include "server/engine/thread_pool.h"
 #include "server/jobs/job_manager.h"
+#include "server/rpc/convert_capabilities.h"
 #include "server/rpc/model_catalog.h"
 #include "server/store/model_store.h"
 
@@ -17,8 +18,7 @@ class ModelsService final : public v1::Models::CallbackService {
  public:
   struct Options {
     int default_steps = 20;  // of a model that names none
-    int64_t max_import_bytes = int64_t{4} << 30;
-    v1::Capabilities capabilities;
+    ServerDescription description;
   };
   ModelsService(Options options, ModelStore& store, ModelRegistry& registry, const JobManager& jobs, ThreadPool& pool)
       : options_(std::move(options)), store_(store), registry_(registry), jobs_(jobs), pool_(pool), catalog_(store, registry) {}

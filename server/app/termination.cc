@@ -1,0 +1,44 @@
+#include "server/app/termination.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <cstdint>
+
+namespace boss::server {
+
+TerminationSignals::TerminationSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal_fd_ = signalfd(-1, &signals, SFD_CLOEXEC);
+  stop_fd_ = eventfd(0, EFD_CLOEXEC);
+}
+
+TerminationSignals::~TerminationSignals() {
+  close(signal_fd_);
+  close(stop_fd_);
+}
+
+bool TerminationSignals::Wait() {
+  pollfd descriptors[] = {{.fd = stop_fd_, .events = POLLIN}, {.fd = signal_fd_, .events = POLLIN}};
+  while (poll(descriptors, 2, -1) < 0 && errno == EINTR) {
+  }
+  if (descriptors[0].revents != 0) return false;
+  signalfd_siginfo received;
+  return read(signal_fd_, &received, sizeof received) == sizeof received;
+}
+
+void TerminationSignals::Stop() {
+  const uint64_t one = 1;
+  // An eventfd takes 2^64 - 2 of these before it would block.
+  [[maybe_unused]] const ssize_t written = write(stop_fd_, &one, sizeof one);
+}
+
+}  // namespace boss::server

@@ -1,0 +1,43 @@
+#include "server/rpc/convert_capabilities.h"
+
+#include "server/jobs/job_spec.h"
+#include "server/rpc/convert_common.h"
+
+namespace boss::server {
+namespace {
+
+constexpr int64_t kMaxFineGrid = 1000;  // as jobs.proto states
+
+}  // namespace
+
+v1::Capabilities ToProto(const ServerDescription& description) {
+  v1::Capabilities proto;
+  proto.set_server_version(description.version);
+  v1::Capabilities::Device& device = *proto.add_devices();
+  device.set_name(description.device);
+  device.set_description(description.device_description);
+  device.set_memory_bytes(description.device_memory_bytes);
+  for (const SolverKind solver : {SolverKind::kEuler, SolverKind::kHeun, SolverKind::kRk45}) proto.add_solvers(ToProto(solver));
+  for (const v1::ScheduleKind kind : {v1::SCHEDULE_KIND_BELLMAN, v1::SCHEDULE_KIND_UNIFORM, v1::SCHEDULE_KIND_EXPLICIT, v1::SCHEDULE_KIND_NAMED}) {
+    proto.add_schedules(kind);
+  }
+  for (const char* format : {"PNG", "UINT8", "FLOAT32", "LATENTS"}) proto.add_output_formats(format);
+  for (const char* architecture : {"ncsnpp", "mlp"}) proto.add_architectures(architecture);
+  for (const std::string& dataset : description.datasets) proto.add_datasets(dataset);
+  for (const JobKind kind : {JobKind::kTrain, JobKind::kOptimizeStepsizes, JobKind::kDistill, JobKind::kEvaluate}) {
+    proto.add_job_kinds(std::string(JobKindName(kind)));
+  }
+  for (const std::string& network : description.feature_networks) proto.add_feature_networks(network);
+  v1::Capabilities::Limits& limits = *proto.mutable_limits();
+  limits.set_max_samples_per_request(description.max_samples_per_request);
+  limits.set_max_steps(description.max_steps);
+  limits.set_max_k_max(kMaxFineGrid);
+  limits.set_max_message_bytes(description.max_message_bytes);
+  limits.set_max_import_bytes(description.max_import_bytes);
+  limits.set_max_queued_jobs(description.max_queued_jobs);
+  limits.set_max_queued_samples(description.max_queued_samples);
+  *proto.mutable_start_time() = ToProto(description.start_time);
+  return proto;
+}
+
+}  // namespace boss::server

@@ -1,0 +1,31 @@
+// What a server can do -> boss/v1/models.proto.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "boss/v1/models.pb.h"
+
+namespace boss::server {
+
+struct ServerDescription {
+  std::string version;
+  std::string device;              // e.g. "cpu"
+  std::string device_description;  // the processor's or card's name
+  int64_t device_memory_bytes = 0;
+  std::vector<std::string> datasets;          // sources that are present
+  std::vector<std::string> feature_networks;  // that the operator configured
+  int64_t max_samples_per_request = 0;
+  int64_t max_queued_samples = 0;
+  int64_t max_queued_jobs = 0;
+  int64_t max_steps = 0;
+  int64_t max_message_bytes = 0;
+  int64_t max_import_bytes = 0;
+  absl::Time start_time = absl::UnixEpoch();
+};
+
+v1::Capabilities ToProto(const ServerDescription& description);
+
+}  // namespace boss::server
