@@ -3,8 +3,8 @@
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
-# One setting for libraries and programs, so that all can share the precompiled header.
-add_compile_options(-fPIC)
+# One setting for libraries and programs, with threads or without, so that all can share the precompiled header.
+add_compile_options(-fPIC -pthread)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 
 find_program(BOSS_CCACHE ccache)
