@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "core/base/status_macros.h"
 #include "server/rpc/convert_sampling.h"
 #include "server/rpc/status.h"
 
@@ -28,12 +29,11 @@ GenerateReactor* GenerateReactor::Start(SamplerEngine& engine, const Clock& cloc
 }
 
 void GenerateReactor::Begin(SamplerEngine& engine, const v1::GenerateRequest& request, absl::Time deadline, uint64_t chosen_seed) {
-  absl::StatusOr<SampleRequest> converted = SampleRequestFromProto(request, deadline, chosen_seed);
-  absl::StatusOr<std::shared_ptr<SampleHandle>> handle = converted.status();
-  if (converted.ok()) {
-    request_ = *converted;
-    handle = engine.Submit(*std::move(converted), shared_from_this());
-  }
+  const auto submit = [&]() -> absl::StatusOr<std::shared_ptr<SampleHandle>> {
+    BOSS_ASSIGN_OR_RETURN(request_, SampleRequestFromProto(request, deadline, chosen_seed));
+    return engine.Submit(request_, shared_from_this());
+  };
+  const absl::StatusOr<std::shared_ptr<SampleHandle>> handle = submit();
   absl::Status cancel;
   {
     absl::MutexLock lock(&mutex_);
