@@ -50,7 +50,8 @@ class Distillation {
       BOSS_ASSIGN_OR_RETURN(schedules_, SearchSchedules(context_, *teacher_, teacher_key_, search_));
     }
     ChooseSchedule();
-    BOSS_RETURN_IF_ERROR(context_.ReportSchedule(schedules_ != nullptr ? schedules_->Name() : "", teacher_key_, native_.schedule));
+    BOSS_RETURN_IF_ERROR(
+        context_.ReportSchedule(schedules_ != nullptr ? schedules_->Name() : "", teacher_key_, native_.schedule));
     BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> student, Train());
     std::vector<EvaluationRow> rows;
     if (spec_.evaluation) {
@@ -70,7 +71,8 @@ class Distillation {
         context_.store().FindScheduleSet(teacher_key_, spec_.guidance_scale, spec_.k_max);
     BOSS_RETURN_IF_ERROR(set.status());
     // A run that goes on does not search again for what this job has made.
-    if (NeedsSchedules() && spec_.fresh_schedule && (*set)->job_id != context_.job().id) return absl::NotFoundError("a fresh schedule is asked for");
+    if (NeedsSchedules() && spec_.fresh_schedule && (*set)->job_id != context_.job().id)
+      return absl::NotFoundError("a fresh schedule is asked for");
     schedules_ = *std::move(set);
     return absl::OkStatus();
   }
@@ -83,7 +85,8 @@ class Distillation {
       plan.push_back({JobStage::kCostMatrix, 0});
       plan.push_back({JobStage::kSchedule, 0});
     }
-    plan.push_back({JobStage::kPairs, static_cast<double>(spec_.num_noises) * spec_.k_max * static_cast<double>(evaluations_per_step)});
+    plan.push_back({JobStage::kPairs,
+                    static_cast<double>(spec_.num_noises) * spec_.k_max * static_cast<double>(evaluations_per_step)});
     plan.push_back({JobStage::kStraightening, TrainingWeight(spec_.training, evaluations_per_step)});
     if (spec_.evaluation) {
       double weight = RowWeight(evaluation_, evaluation_.k_max);
@@ -128,15 +131,16 @@ class Distillation {
   }
 
   absl::StatusOr<std::unique_ptr<VelocityModel>> Train() {
-    BOSS_ASSIGN_OR_RETURN(const NoiseSource noises,
-                          NoiseSource::Create(*teacher_, NoiseUse::kPairs, spec_.seed, spec_.guidance_scale, spec_.unconditional));
+    BOSS_ASSIGN_OR_RETURN(const NoiseSource noises, NoiseSource::Create(*teacher_, NoiseUse::kPairs, spec_.seed,
+                                                                        spec_.guidance_scale, spec_.unconditional));
     const std::vector<int> knots = reflow() ? std::vector<int>{0, spec_.k_max} : native_.schedule.knots;
     BOSS_ASSIGN_OR_RETURN(SegmentPairs pairs,
                           DrawPairs(context_, *teacher_, noises, spec_.k_max, knots, spec_.num_noises,
                                     TrajectoryBatchSize(spec_.batch_size, teacher_->SampleShape(), spec_.k_max)));
     // The last noises are held out, with all of their pairs.
     const auto pairs_per_noise = static_cast<int64_t>(knots.size()) - 1;
-    const auto held_out_noises = std::min(static_cast<int64_t>(static_cast<double>(spec_.num_noises) * spec_.held_out_share), spec_.num_noises - 1);
+    const auto held_out_noises = std::min(
+        static_cast<int64_t>(static_cast<double>(spec_.num_noises) * spec_.held_out_share), spec_.num_noises - 1);
     const int64_t split = (spec_.num_noises - held_out_noises) * pairs_per_noise;
     SegmentPairs held_out = pairs.Slice(split, pairs.size());
     SegmentPairs training = pairs.Slice(0, split);
@@ -155,13 +159,15 @@ class Distillation {
     std::unique_ptr<TrainingObjective> objective;
     if (reflow()) {
       if (held_out_noises > 0) held_out = AlongChord(held_out);
-      objective = std::make_unique<ReflowObjective>(training, spec_.steps, spec_.training.batch_size, spec_.guidance_scale);
+      objective =
+          std::make_unique<ReflowObjective>(training, spec_.steps, spec_.training.batch_size, spec_.guidance_scale);
     } else {
       objective = std::make_unique<StraighteningObjective>(training, spec_.training.batch_size, spec_.guidance_scale);
     }
 
-    BOSS_ASSIGN_OR_RETURN(const NoiseSource preview_noises,
-                          NoiseSource::Create(*teacher_, NoiseUse::kPreview, spec_.seed, spec_.guidance_scale, spec_.unconditional));
+    BOSS_ASSIGN_OR_RETURN(
+        const NoiseSource preview_noises,
+        NoiseSource::Create(*teacher_, NoiseUse::kPreview, spec_.seed, spec_.guidance_scale, spec_.unconditional));
     TrainingHooks hooks;
     if (held_out_noises > 0) {
       hooks.held_out_losses = [&](const VelocityModel& ema) {
@@ -170,22 +176,27 @@ class Distillation {
     }
     if (ArePictures(teacher_->SampleShape())) {
       hooks.preview = [&](const VelocityModel& ema, int64_t train_step) {
-        return DrawPreview(context_, ema, preview_noises, native_.schedule.time_grid, spec_.training.preview_samples, train_step);
+        return DrawPreview(context_, ema, preview_noises, native_.schedule.time_grid, spec_.training.preview_samples,
+                           train_step);
       };
     }
-    return RunTraining(context_, JobStage::kStraightening, spec_.training, trainer, *objective, noises.evaluations_per_step(), hooks);
+    return RunTraining(context_, JobStage::kStraightening, spec_.training, trainer, *objective,
+                       noises.evaluations_per_step(), hooks);
   }
 
   absl::StatusOr<std::vector<EvaluationRow>> Evaluate(const VelocityModel& student) {
     const std::string teacher = teacher_key_.ToString();
     std::vector<Sampler> samplers;
     for (int steps : evaluation_.steps) {
-      if (evaluation_.schedules.uniform) samplers.push_back({*teacher_, teacher, "uniform", "uniform", "", TimeGrid::Uniform(steps)});
+      if (evaluation_.schedules.uniform)
+        samplers.push_back({*teacher_, teacher, "uniform", "uniform", "", TimeGrid::Uniform(steps)});
       if (evaluation_.schedules.bellman && schedules_ != nullptr && steps <= schedules_->set.k_max) {
-        samplers.push_back({*teacher_, teacher, "bellman", "bellman", schedules_->Name(), schedules_->set.schedules[steps - 1].time_grid});
+        samplers.push_back({*teacher_, teacher, "bellman", "bellman", schedules_->Name(),
+                            schedules_->set.schedules[steps - 1].time_grid});
       }
     }
-    samplers.push_back({student, "", reflow() ? "reflow" : "straightened", native_.kind, "", native_.schedule.time_grid});
+    samplers.push_back(
+        {student, "", reflow() ? "reflow" : "straightened", native_.kind, "", native_.schedule.time_grid});
     // One unit each for the baseline's samples and its row.
     BOSS_RETURN_IF_ERROR(context_.EnterStage(JobStage::kEvaluation, static_cast<int64_t>(samplers.size()) + 2));
     BOSS_RETURN_IF_ERROR(context_.ClearRows());

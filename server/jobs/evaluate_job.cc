@@ -31,26 +31,31 @@ std::vector<Sampler> NativeSamplers(const Candidate& candidate, const Manifest& 
   return samplers;
 }
 
-absl::StatusOr<std::vector<Sampler>> ChooseSamplers(const ModelStore& store, const Candidate& candidate, const EvaluateSpec& spec) {
+absl::StatusOr<std::vector<Sampler>> ChooseSamplers(const ModelStore& store, const Candidate& candidate,
+                                                    const EvaluateSpec& spec) {
   BOSS_ASSIGN_OR_RETURN(const VersionInfo info, store.GetVersion(candidate.key));
   std::vector<Sampler> samplers = NativeSamplers(candidate, info.manifest, spec);
   if (!samplers.empty()) return samplers;
   const std::string version = candidate.key.ToString();
   if (spec.schedules.uniform) {
-    for (int steps : spec.steps) samplers.push_back({*candidate.model, version, "uniform", "uniform", "", TimeGrid::Uniform(steps)});
+    for (int steps : spec.steps)
+      samplers.push_back({*candidate.model, version, "uniform", "uniform", "", TimeGrid::Uniform(steps)});
   }
   if (!spec.schedules.bellman) return samplers;
   const auto stored = store.FindScheduleSet(candidate.key, spec.guidance_scale);
   if (!stored.ok()) {
     if (absl::IsNotFound(stored.status()) && !spec.schedules.require_bellman) return samplers;
-    return absl::IsNotFound(stored.status()) ? absl::FailedPreconditionError(stored.status().message()) : stored.status();
+    return absl::IsNotFound(stored.status()) ? absl::FailedPreconditionError(stored.status().message())
+                                             : stored.status();
   }
   const ScheduleSet& set = (*stored)->set;
   for (int steps : spec.steps) {
     if (steps > set.k_max) {
-      return absl::FailedPreconditionError(absl::StrCat("steps: got ", steps, ", the schedule set ", (*stored)->Name(), " goes up to ", set.k_max));
+      return absl::FailedPreconditionError(
+          absl::StrCat("steps: got ", steps, ", the schedule set ", (*stored)->Name(), " goes up to ", set.k_max));
     }
-    samplers.push_back({*candidate.model, version, "bellman", "bellman", (*stored)->Name(), set.schedules[steps - 1].time_grid});
+    samplers.push_back(
+        {*candidate.model, version, "bellman", "bellman", (*stored)->Name(), set.schedules[steps - 1].time_grid});
   }
   return samplers;
 }
@@ -82,17 +87,18 @@ absl::Status RunEvaluateJob(JobContext& context, const EvaluateSpec& spec) {
   candidates.pop_back();
   for (const Candidate& candidate : candidates) {
     if (candidate.model->SampleShape() != baseline.model->SampleShape()) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(candidate.key.ToString(), " and the baseline ", baseline.key.ToString(), " have samples of different shapes"));
+      return absl::FailedPreconditionError(absl::StrCat(candidate.key.ToString(), " and the baseline ",
+                                                        baseline.key.ToString(), " have samples of different shapes"));
     }
   }
 
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kEvaluation, rows + 1));
   BOSS_RETURN_IF_ERROR(context.ClearRows());
-  BOSS_ASSIGN_OR_RETURN(SamplerEvaluation evaluation,
-                        SamplerEvaluation::Create(context, spec, *baseline.model, baseline.key, candidates.front().key));
+  BOSS_ASSIGN_OR_RETURN(SamplerEvaluation evaluation, SamplerEvaluation::Create(context, spec, *baseline.model,
+                                                                                baseline.key, candidates.front().key));
   for (const Candidate& candidate : candidates) {
-    if (spec.include_fine) BOSS_RETURN_IF_ERROR(evaluation.JudgeFine(*candidate.model, candidate.key.ToString()).status());
+    if (spec.include_fine)
+      BOSS_RETURN_IF_ERROR(evaluation.JudgeFine(*candidate.model, candidate.key.ToString()).status());
     for (const Sampler& sampler : candidate.samplers) BOSS_RETURN_IF_ERROR(evaluation.Judge(sampler).status());
   }
   return absl::OkStatus();

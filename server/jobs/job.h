@@ -42,7 +42,7 @@ struct JobProgress {
   int stage_count = 0;  // stages that this job goes through
   int64_t step = 0;     // units done in this stage
   int64_t total_steps = 0;
-  double fraction = 0;  // of the whole job, in [0, 1]
+  double fraction = 0;                                  // of the whole job, in [0, 1]
   absl::Duration time_left = absl::InfiniteDuration();  // of the whole job; infinite: not known yet
   int64_t train_step = 0;
   double samples_per_second = 0;  // samples through the network, in this stage; 0: not known yet
@@ -82,7 +82,8 @@ struct JobPreview {
   int columns = 0;
 };
 
-using JobEventPayload = std::variant<StateChange, StageChange, JobProgress, JobMetrics, JobMessage, JobPreview, EvaluationRow>;
+using JobEventPayload =
+    std::variant<StateChange, StageChange, JobProgress, JobMetrics, JobMessage, JobPreview, EvaluationRow>;
 
 struct JobEvent {
   int64_t sequence = 0;  // from 1 within a job, without gaps
@@ -114,9 +115,10 @@ struct Job {
   int starts = 0;  // resumptions included
   JobProgress progress;
   JobMetrics metrics;
-  absl::Status error;                       // of a FAILED job
-  std::vector<std::string> input_versions;  // "name@version", resolved when submitted: the model first, then others, then the baseline
-  std::string output_version;               // "name@version" that it published
+  absl::Status error;  // of a FAILED job
+  std::vector<std::string>
+      input_versions;  // "name@version", resolved when submitted: the model first, then others, then the baseline
+  std::string output_version;  // "name@version" that it published
   JobResult result;
   int64_t last_sequence = 0;  // of its events
 

@@ -14,6 +14,8 @@ constexpr absl::Duration kMaxProgressInterval = absl::Seconds(5);
 // The interval grows with the run, so that a job of days does not leave millions of events.
 constexpr int kProgressEventsPerRunTime = 2000;
 
+constexpr double kUnitTolerance = 1e-6;
+
 bool IsTraining(JobStage stage) { return stage == JobStage::kTraining || stage == JobStage::kStraightening; }
 
 }  // namespace
@@ -40,7 +42,8 @@ absl::Status JobContext::CheckStop() {
     case StopReason::kShutdown:
       return absl::UnavailableError("the server stops");
     case StopReason::kDeadline:
-      return absl::DeadlineExceededError(absl::StrCat("the job's deadline, ", absl::FormatTime(job_.deadline, absl::UTCTimeZone()), ", has passed"));
+      return absl::DeadlineExceededError(
+          absl::StrCat("the job's deadline, ", absl::FormatTime(job_.deadline, absl::UTCTimeZone()), ", has passed"));
   }
   return absl::InternalError("unknown reason to stop");
 }
@@ -54,27 +57,33 @@ absl::Status JobContext::EnterStage(JobStage stage, int64_t total_units, int64_t
   BOSS_RETURN_IF_ERROR(CheckStop());
   const StageChange change{stage_, stage};
   stage_ = stage;
-  const auto planned = std::find_if(plan_.begin(), plan_.end(), [stage](const PlannedStage& other) { return other.stage == stage; });
+  const auto planned =
+      std::find_if(plan_.begin(), plan_.end(), [stage](const PlannedStage& other) { return other.stage == stage; });
   stage_index_ = static_cast<int>(planned - plan_.begin()) + 1;
   done_ = static_cast<double>(done);
   total_ = static_cast<double>(total_units);
   if (IsTraining(stage)) train_step_ = done;
   stage_evaluations_ = 0;
+  end_reported_ = false;
   stage_start_ = manager_.clock_.Now();
   const JobProgress progress = Progress(stage_start_);
   if (!first_fraction_ && planned != plan_.end() && planned->weight > 0) first_fraction_ = progress.fraction;
-  return manager_.Record(job_.id, [&](Job& job) { job.progress = progress; }, {change}, /*durable=*/true);
+  return manager_.Record(
+      job_.id, [&](Job& job) { job.progress = progress; }, {change}, /*durable=*/true);
 }
 
 absl::Status JobContext::Advance(double units, int64_t evaluations) {
   // Units may be fractions whose sum is not exact.
-  done_ = std::min(done_ + units, total_);
+  done_ = total_ - (done_ + units) < kUnitTolerance ? total_ : done_ + units;
   if (IsTraining(stage_)) train_step_ = static_cast<int64_t>(done_);
   evaluations_ += evaluations;
   stage_evaluations_ += evaluations;
   const absl::Time now = manager_.clock_.Now();
-  const absl::Duration interval = std::clamp((now - run_start_) / kProgressEventsPerRunTime, kMinProgressInterval, kMaxProgressInterval);
-  if (done_ < total_ && now - last_progress_ < interval) return absl::OkStatus();
+  const absl::Duration interval =
+      std::clamp((now - run_start_) / kProgressEventsPerRunTime, kMinProgressInterval, kMaxProgressInterval);
+  const bool ends = done_ >= total_ && !end_reported_;
+  if (!ends && now - last_progress_ < interval) return absl::OkStatus();
+  end_reported_ = end_reported_ || ends;
   last_progress_ = now;
   const JobProgress progress = Progress(now);
   return manager_.Record(
@@ -91,8 +100,7 @@ JobProgress JobContext::Progress(absl::Time now) const {
   progress.stage = stage_;
   progress.stage_index = stage_index_;
   progress.stage_count = static_cast<int>(plan_.size());
-  // A hair more than the sum of fractions that should be whole.
-  progress.step = static_cast<int64_t>(done_ + 1e-6);
+  progress.step = static_cast<int64_t>(done_ + kUnitTolerance);
   progress.total_steps = static_cast<int64_t>(total_);
   progress.train_step = train_step_;
   double before = 0, all = 0;
@@ -130,22 +138,32 @@ absl::Status JobContext::ReportMetrics(const JobMetrics& metrics) {
 }
 
 absl::Status JobContext::ReportMessage(Severity severity, std::string text) {
-  return manager_.Record(job_.id, [](Job&) {}, {JobMessage{severity, std::move(text)}}, /*durable=*/false);
+  return manager_.Record(
+      job_.id, [](Job&) {}, {JobMessage{severity, std::move(text)}}, /*durable=*/false);
 }
 
 absl::Status JobContext::ReportPreview(JobPreview preview) {
-  return manager_.Record(job_.id, [](Job&) {}, {std::move(preview)}, /*durable=*/false);
+  return manager_.Record(
+      job_.id, [](Job&) {}, {std::move(preview)}, /*durable=*/false);
 }
 
 absl::Status JobContext::ClearRows() {
-  return manager_.Record(job_.id, [](Job& job) { job.result.evaluation.clear(); }, {}, /*durable=*/true);
+  return manager_.Record(
+      job_.id, [](Job& job) { job.result.evaluation.clear(); }, {}, /*durable=*/true);
 }
 
 absl::Status JobContext::ReportRow(const EvaluationRow& row) {
-  return manager_.Record(job_.id, [&](Job& job) { job.result.evaluation.push_back(row); }, {row}, /*durable=*/true);
+  return manager_.Record(
+      job_.id,
+      [&](Job& job) {
+        job.result.evaluation.push_back(row);
+        job.result.velocity_evaluations = evaluations_;
+      },
+      {row}, /*durable=*/true);
 }
 
-absl::Status JobContext::ReportSchedule(std::string set_name, const VersionKey& version, std::optional<Schedule> schedule) {
+absl::Status JobContext::ReportSchedule(std::string set_name, const VersionKey& version,
+                                        std::optional<Schedule> schedule) {
   return manager_.Record(
       job_.id,
       [&](Job& job) {

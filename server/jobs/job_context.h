@@ -17,14 +17,15 @@ namespace boss::server {
 
 enum class StopReason { kNone, kCancel, kPause, kShutdown, kDeadline };
 
-// A part of the job's plan. `weight` says how much of the whole it is, in velocity evaluations or anything else that is the same for all stages.
+// A part of the job's plan. `weight` says how much of the whole it is, in velocity evaluations or anything else that is
+// the same for all stages.
 struct PlannedStage {
   JobStage stage = JobStage::kNone;
   double weight = 0;
 };
 
-// Belongs to one run of one job and is used on the runner's thread only. As an executor it refuses a unit once the job shall stop, and otherwise hands it
-// to the device.
+// Belongs to one run of one job and is used on the runner's thread only. As an executor it refuses a unit once the job
+// shall stop, and otherwise hands it to the device.
 //
 // Every method that reports: \error what the journal reports; the job then fails with it.
 class JobContext final : public StepExecutor {
@@ -53,8 +54,8 @@ class JobContext final : public StepExecutor {
   void SetPlan(std::vector<PlannedStage> plan) { plan_ = std::move(plan); }
   // `done`: of total_units, what an earlier run has done already.
   absl::Status EnterStage(JobStage stage, int64_t total_units, int64_t done = 0);
-  // Adds to the units done, and to the velocity evaluations of single samples. Leads to a progress event at most every 200 ms, less often the longer
-  // the run takes, and always at the end of a stage.
+  // Adds to the units done, and to the velocity evaluations of single samples. Leads to a progress event at most every
+  // 200 ms, less often the longer the run takes, and always at the end of a stage.
   absl::Status Advance(double units, int64_t evaluations);
 
   absl::Status ReportMetrics(const JobMetrics& metrics);
@@ -79,6 +80,7 @@ class JobContext final : public StepExecutor {
   JobStage stage_ = JobStage::kNone;
   int stage_index_ = 0;
   double done_ = 0, total_ = 0;
+  bool end_reported_ = false;  // of this stage
   int64_t train_step_ = 0;
   int64_t evaluations_ = 0;        // of this job
   int64_t stage_evaluations_ = 0;  // of this run in this stage
@@ -89,7 +91,8 @@ class JobContext final : public StepExecutor {
 // Counts every unit that it runs as `units` of the job's progress and `evaluations` velocity evaluations.
 class CountingExecutor final : public StepExecutor {
  public:
-  CountingExecutor(JobContext& context, double units, int64_t evaluations) : context_(context), units_(units), evaluations_(evaluations) {}
+  CountingExecutor(JobContext& context, double units, int64_t evaluations)
+      : context_(context), units_(units), evaluations_(evaluations) {}
   absl::Status Run(absl::FunctionRef<absl::Status()> step) override;
 
  private:

@@ -46,14 +46,10 @@ void ReadStatus(JsonReader& reader, absl::Status& status) {
 }
 
 Json ProgressToJson(const JobProgress& progress) {
-  Json json = {{"stage", JobStageName(progress.stage)},
-               {"stage_index", progress.stage_index},
-               {"stage_count", progress.stage_count},
-               {"step", progress.step},
-               {"total_steps", progress.total_steps},
-               {"fraction", progress.fraction},
-               {"train_step", progress.train_step},
-               {"samples_per_second", progress.samples_per_second}};
+  Json json = {{"stage", JobStageName(progress.stage)}, {"stage_index", progress.stage_index},
+               {"stage_count", progress.stage_count},   {"step", progress.step},
+               {"total_steps", progress.total_steps},   {"fraction", progress.fraction},
+               {"train_step", progress.train_step},     {"samples_per_second", progress.samples_per_second}};
   if (progress.time_left != absl::InfiniteDuration()) json["time_left"] = absl::ToDoubleSeconds(progress.time_left);
   return json;
 }
@@ -147,15 +143,23 @@ struct PayloadWriter {
   Json operator()(const StageChange& change) const {
     return {{"type", "stage"}, {"from", JobStageName(change.from)}, {"to", JobStageName(change.to)}};
   }
-  Json operator()(const JobProgress& progress) const { return {{"type", "progress"}, {"progress", ProgressToJson(progress)}}; }
-  Json operator()(const JobMetrics& metrics) const { return {{"type", "metrics"}, {"metrics", MetricsToJson(metrics)}}; }
+  Json operator()(const JobProgress& progress) const {
+    return {{"type", "progress"}, {"progress", ProgressToJson(progress)}};
+  }
+  Json operator()(const JobMetrics& metrics) const {
+    return {{"type", "metrics"}, {"metrics", MetricsToJson(metrics)}};
+  }
   Json operator()(const JobMessage& message) const {
-    return {{"type", "message"}, {"severity", kSeverities[static_cast<size_t>(message.severity)]}, {"text", message.text}};
+    return {
+        {"type", "message"}, {"severity", kSeverities[static_cast<size_t>(message.severity)]}, {"text", message.text}};
   }
   Json operator()(const JobPreview& preview) const {
-    return {{"type", "preview"}, {"train_step", preview.train_step}, {"rows", preview.rows}, {"columns", preview.columns}};
+    return {
+        {"type", "preview"}, {"train_step", preview.train_step}, {"rows", preview.rows}, {"columns", preview.columns}};
   }
-  Json operator()(const EvaluationRow& row) const { return {{"type", "evaluation"}, {"row", EvaluationRowToJson(row)}}; }
+  Json operator()(const EvaluationRow& row) const {
+    return {{"type", "evaluation"}, {"row", EvaluationRowToJson(row)}};
+  }
 };
 
 template <typename T>

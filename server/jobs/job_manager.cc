@@ -22,7 +22,9 @@ namespace {
 constexpr int kMaxPageSize = 1000;
 constexpr absl::Duration kRetryDelay = absl::Seconds(10);
 
-absl::Status UnknownJob(absl::string_view id) { return absl::NotFoundError(absl::StrCat("job ", id, " does not exist")); }
+absl::Status UnknownJob(absl::string_view id) {
+  return absl::NotFoundError(absl::StrCat("job ", id, " does not exist"));
+}
 
 bool Matches(const Job& job, const JobFilter& filter) {
   const auto among = [](const auto& values, auto value) {
@@ -30,9 +32,11 @@ bool Matches(const Job& job, const JobFilter& filter) {
   };
   if (!among(filter.states, job.state) || !among(filter.kinds, job.kind())) return false;
   if (!filter.model.empty()) {
-    const auto is_of_model = [&](const std::string& version) { return version.substr(0, version.find('@')) == filter.model; };
-    if (!std::any_of(job.input_versions.begin(), job.input_versions.end(), is_of_model) && !is_of_model(job.output_version) &&
-        OutputModel(job.spec) != filter.model) {
+    const auto is_of_model = [&](const std::string& version) {
+      return version.substr(0, version.find('@')) == filter.model;
+    };
+    if (!std::any_of(job.input_versions.begin(), job.input_versions.end(), is_of_model) &&
+        !is_of_model(job.output_version) && OutputModel(job.spec) != filter.model) {
       return false;
     }
   }
@@ -44,7 +48,8 @@ bool Matches(const Job& job, const JobFilter& filter) {
 
 // What a page token is bound to.
 std::string RequestDigest(const JobPageRequest& request) {
-  Json json = {{"oldest_first", request.oldest_first}, {"model", request.filter.model}, {"labels", request.filter.labels}};
+  Json json = {
+      {"oldest_first", request.oldest_first}, {"model", request.filter.model}, {"labels", request.filter.labels}};
   for (JobState state : request.filter.states) json["states"].push_back(JobStateName(state));
   for (JobKind kind : request.filter.kinds) json["kinds"].push_back(JobKindName(kind));
   return Sha256Hex(DumpJson(json)).substr(0, 16);
@@ -52,8 +57,8 @@ std::string RequestDigest(const JobPageRequest& request) {
 
 }  // namespace
 
-JobManager::JobManager(JobManagerOptions options, ModelStore& store, JobJournal& journal, StepExecutor& executor, const Clock& clock,
-                       JobStateListener listener)
+JobManager::JobManager(JobManagerOptions options, ModelStore& store, JobJournal& journal, StepExecutor& executor,
+                       const Clock& clock, JobStateListener listener)
     : options_(std::move(options)),
       store_(store),
       journal_(journal),
@@ -61,12 +66,15 @@ JobManager::JobManager(JobManagerOptions options, ModelStore& store, JobJournal&
       clock_(clock),
       listener_(listener != nullptr ? std::move(listener) : [](JobKind, std::optional<JobState>, JobState) {}) {
   absl::MutexLock lock(&mutex_);
-  id_state_ = options_.id_seed != 0 ? options_.id_seed : (uint64_t{std::random_device()()} << 32 | std::random_device()());
+  id_state_ =
+      options_.id_seed != 0 ? options_.id_seed : (uint64_t{std::random_device()()} << 32 | std::random_device()());
 }
 
-absl::StatusOr<std::unique_ptr<JobManager>> JobManager::Start(JobManagerOptions options, ModelStore& store, JobJournal& journal,
-                                                              StepExecutor& executor, const Clock& clock, JobStateListener listener) {
-  std::unique_ptr<JobManager> manager(new JobManager(std::move(options), store, journal, executor, clock, std::move(listener)));
+absl::StatusOr<std::unique_ptr<JobManager>> JobManager::Start(JobManagerOptions options, ModelStore& store,
+                                                              JobJournal& journal, StepExecutor& executor,
+                                                              const Clock& clock, JobStateListener listener) {
+  std::unique_ptr<JobManager> manager(
+      new JobManager(std::move(options), store, journal, executor, clock, std::move(listener)));
   BOSS_RETURN_IF_ERROR(manager->Recover());
   absl::MutexLock lock(&manager->join_mutex_);
   manager->runner_ = std::thread([raw = manager.get()] { raw->RunnerLoop(); });
@@ -91,7 +99,8 @@ absl::Status JobManager::Recover() {
   absl::MutexLock lock(&mutex_);
   for (const JobRecord& record : records) {
     absl::StatusOr<Job> job = JobFromJson(record.document);
-    if (!job.ok()) return absl::DataLossError(absl::StrCat("job ", record.id, " in the journal: ", job.status().message()));
+    if (!job.ok())
+      return absl::DataLossError(absl::StrCat("job ", record.id, " in the journal: ", job.status().message()));
     BOSS_ASSIGN_OR_RETURN(job->last_sequence, journal_.LastSequence(record.id));
     Entry& entry = jobs_[record.id];
     entry.job = *std::move(job);
@@ -103,14 +112,17 @@ absl::Status JobManager::Recover() {
     }
   }
   // A deletion that was interrupted may have left a folder.
-  BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> folders, ListFolder(absl::StrCat(options_.data_folder, "/jobs")));
+  BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> folders,
+                        ListFolder(absl::StrCat(options_.data_folder, "/jobs")));
   for (const std::string& folder : folders) {
     if (!jobs_.contains(folder)) BOSS_RETURN_IF_ERROR(RemoveAll(JobFolder(folder)));
   }
   return absl::OkStatus();
 }
 
-std::string JobManager::JobFolder(absl::string_view id) const { return absl::StrCat(options_.data_folder, "/jobs/", id); }
+std::string JobManager::JobFolder(absl::string_view id) const {
+  return absl::StrCat(options_.data_folder, "/jobs/", id);
+}
 
 std::string JobManager::NewId() {
   while (true) {
@@ -135,7 +147,8 @@ absl::StatusOr<std::optional<Job>> JobManager::FindRequest(const std::string& re
   for (const auto& [id, entry] : jobs_) {
     if (entry.job.request_id != request_id) continue;
     if (entry.request_hash == hash) return entry.job;
-    return absl::AlreadyExistsError(absl::StrCat("request_id \"", request_id, "\" belongs to job ", id, ", which was submitted with another request"));
+    return absl::AlreadyExistsError(absl::StrCat("request_id \"", request_id, "\" belongs to job ", id,
+                                                 ", which was submitted with another request"));
   }
   return std::nullopt;
 }
@@ -166,9 +179,11 @@ absl::StatusOr<Job> JobManager::Submit(JobSpec spec, const SubmitOptions& option
   // The same request may have arrived twice at once; it must not be refused for a queue that it filled itself.
   BOSS_ASSIGN_OR_RETURN(std::optional<Job> earlier, FindRequest(options.request_id, hash));
   if (earlier) return *std::move(earlier);
-  const auto unfinished = std::count_if(jobs_.begin(), jobs_.end(), [](const auto& item) { return !IsFinal(item.second.job.state); });
+  const auto unfinished =
+      std::count_if(jobs_.begin(), jobs_.end(), [](const auto& item) { return !IsFinal(item.second.job.state); });
   if (unfinished >= options_.max_unfinished) {
-    return WithRetryDelay(absl::ResourceExhaustedError(absl::StrFormat("%d jobs are not finished, the limit is %d", unfinished, options_.max_unfinished)),
+    return WithRetryDelay(absl::ResourceExhaustedError(absl::StrFormat("%d jobs are not finished, the limit is %d",
+                                                                       unfinished, options_.max_unfinished)),
                           kRetryDelay);
   }
   job.id = NewId();
@@ -199,7 +214,8 @@ absl::StatusOr<JobPage> JobManager::List(const JobPageRequest& request) const {
   if (!request.page_token.empty()) {
     const size_t dot = request.page_token.find('.');
     int64_t order = 0;
-    if (dot == std::string::npos || request.page_token.substr(dot + 1) != digest || !absl::SimpleAtoi(request.page_token.substr(0, dot), &order)) {
+    if (dot == std::string::npos || request.page_token.substr(dot + 1) != digest ||
+        !absl::SimpleAtoi(request.page_token.substr(0, dot), &order)) {
       return FieldError("page_token", "is not that of a page of the same request");
     }
     after = order;
@@ -210,8 +226,9 @@ absl::StatusOr<JobPage> JobManager::List(const JobPageRequest& request) const {
     const bool follows = !after || (request.oldest_first ? entry.order > *after : entry.order < *after);
     if (follows && Matches(entry.job, request.filter)) entries.push_back(&entry);
   }
-  std::sort(entries.begin(), entries.end(),
-            [&](const Entry* a, const Entry* b) { return request.oldest_first ? a->order < b->order : a->order > b->order; });
+  std::sort(entries.begin(), entries.end(), [&](const Entry* a, const Entry* b) {
+    return request.oldest_first ? a->order < b->order : a->order > b->order;
+  });
   JobPage page;
   const size_t count = std::min<size_t>(entries.size(), request.page_size);
   for (size_t i = 0; i < count; ++i) page.jobs.push_back(entries[i]->job);
@@ -221,7 +238,7 @@ absl::StatusOr<JobPage> JobManager::List(const JobPageRequest& request) const {
 
 absl::StatusOr<Job> JobManager::Cancel(absl::string_view id) {
   absl::MutexLock lock(&mutex_);
-  BOSS_ASSIGN_OR_RETURN(Entry* entry, Find(id));
+  BOSS_ASSIGN_OR_RETURN(Entry * entry, Find(id));
   if (entry->job.state != JobState::kCancelling && entry->job.state != JobState::kCancelled) {
     BOSS_RETURN_IF_ERROR(Transition(*entry, JobAction::kCancel, "cancelled by a client", absl::OkStatus()));
   }
@@ -230,7 +247,7 @@ absl::StatusOr<Job> JobManager::Cancel(absl::string_view id) {
 
 absl::StatusOr<Job> JobManager::Pause(absl::string_view id) {
   absl::MutexLock lock(&mutex_);
-  BOSS_ASSIGN_OR_RETURN(Entry* entry, Find(id));
+  BOSS_ASSIGN_OR_RETURN(Entry * entry, Find(id));
   if (entry->job.state != JobState::kPausing && entry->job.state != JobState::kPaused) {
     BOSS_RETURN_IF_ERROR(Transition(*entry, JobAction::kPause, "paused by a client", absl::OkStatus()));
   }
@@ -239,7 +256,7 @@ absl::StatusOr<Job> JobManager::Pause(absl::string_view id) {
 
 absl::StatusOr<Job> JobManager::Resume(absl::string_view id) {
   absl::MutexLock lock(&mutex_);
-  BOSS_ASSIGN_OR_RETURN(Entry* entry, Find(id));
+  BOSS_ASSIGN_OR_RETURN(Entry * entry, Find(id));
   if (entry->job.state != JobState::kQueued && entry->job.state != JobState::kRunning) {
     BOSS_RETURN_IF_ERROR(Transition(*entry, JobAction::kResume, "resumed by a client", absl::OkStatus()));
     wake_.SignalAll();
@@ -251,7 +268,8 @@ absl::Status JobManager::Delete(absl::string_view id) {
   absl::MutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(const Entry* entry, Find(id));
   if (!IsFinal(entry->job.state)) {
-    return absl::FailedPreconditionError(absl::StrCat("job ", id, " is ", JobStateName(entry->job.state), ": cancel it first"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("job ", id, " is ", JobStateName(entry->job.state), ": cancel it first"));
   }
   BOSS_RETURN_IF_ERROR(journal_.Delete(id));
   const std::string key(id);

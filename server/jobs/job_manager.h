@@ -58,23 +58,25 @@ struct JobPage {
 };
 
 struct JobManagerOptions {
-  std::string data_folder;    // training states go to <data_folder>/jobs/<id>/
-  int max_unfinished = 64;    // jobs that are queued, running or paused; one more is RESOURCE_EXHAUSTED
-  uint64_t id_seed = 0;       // of job ids; 0: drawn from the system
-  // Folders from which jobs may read data sets; other paths are PERMISSION_DENIED. Data sets without a path are always allowed.
+  std::string data_folder;  // training states go to <data_folder>/jobs/<id>/
+  int max_unfinished = 64;  // jobs that are queued, running or paused; one more is RESOURCE_EXHAUSTED
+  uint64_t id_seed = 0;     // of job ids; 0: drawn from the system
+  // Folders from which jobs may read data sets; other paths are PERMISSION_DENIED. Data sets without a path are always
+  // allowed.
   std::vector<std::string> dataset_folders;
   // TorchScript feature networks that the operator offers: path by name.
   std::map<std::string, std::string> feature_networks;
   c10::Device device = c10::Device(c10::kCPU);  // where models are trained and evaluated
 };
 
-// Called after every change of state; `from` is absent for a new job, also for each job found at the start. From any thread, with the manager's
-// lock held: it must return at once and must not call the manager. For metrics.
+// Called after every change of state; `from` is absent for a new job, also for each job found at the start. From any
+// thread, with the manager's lock held: it must return at once and must not call the manager. For metrics.
 using JobStateListener = std::function<void(JobKind kind, std::optional<JobState> from, JobState to)>;
 
 class JobManager;
 
-// One client's view of a job's events. Not thread-safe, but it may be used from another thread than `notify` is called on.
+// One client's view of a job's events. Not thread-safe, but it may be used from another thread than `notify` is called
+// on.
 class JobWatch {
  public:
   ~JobWatch();  // `notify` does not run any more after it
@@ -82,11 +84,12 @@ class JobWatch {
   JobWatch& operator=(const JobWatch&) = delete;
 
   struct Batch {
-    std::vector<JobEvent> events;  // those that follow what was returned before, in order, without gaps or repeats; may be empty
-    bool end = false;              // the job is final and these were its last events
+    std::vector<JobEvent>
+        events;        // those that follow what was returned before, in order, without gaps or repeats; may be empty
+    bool end = false;  // the job is final and these were its last events
   };
-  // At most `limit` events. Returns at once. After a call that returned no event and no end, `notify` is called when there is one.
-  // \error NOT_FOUND once the job has been deleted.
+  // At most `limit` events. Returns at once. After a call that returned no event and no end, `notify` is called when
+  // there is one. \error NOT_FOUND once the job has been deleted.
   absl::StatusOr<Batch> Next(int64_t limit);
 
  private:
@@ -109,35 +112,41 @@ class JobWatch {
 class JobManager {
  public:
   // Reads the journal: jobs that were running are queued again and go on from their training states. Starts the runner.
-  static absl::StatusOr<std::unique_ptr<JobManager>> Start(JobManagerOptions options, ModelStore& store, JobJournal& journal,
-                                                           StepExecutor& executor, const Clock& clock, JobStateListener listener);
+  static absl::StatusOr<std::unique_ptr<JobManager>> Start(JobManagerOptions options, ModelStore& store,
+                                                           JobJournal& journal, StepExecutor& executor,
+                                                           const Clock& clock, JobStateListener listener);
   // As Shutdown.
   ~JobManager();
 
-  // \error INVALID_ARGUMENT naming the field; NOT_FOUND for an unknown version or data set; PERMISSION_DENIED for a data set's path;
-  // ALREADY_EXISTS for a request_id that was used for another request; RESOURCE_EXHAUSTED if max_unfinished jobs wait; UNAVAILABLE after Shutdown.
+  // \error INVALID_ARGUMENT naming the field; NOT_FOUND for an unknown version or data set; PERMISSION_DENIED for a
+  // data set's path; ALREADY_EXISTS for a request_id that was used for another request; RESOURCE_EXHAUSTED if
+  // max_unfinished jobs wait; UNAVAILABLE after Shutdown.
   absl::StatusOr<Job> Submit(JobSpec spec, const SubmitOptions& options);
 
   absl::StatusOr<Job> Get(absl::string_view id) const;
   // \error INVALID_ARGUMENT for a page token of another request, or a page size out of range.
   absl::StatusOr<JobPage> List(const JobPageRequest& request) const;
 
-  // The running job ends before its next unit of device work and is CANCELLING until then. A cancelled job stays as it is.
-  // \error FAILED_PRECONDITION if it succeeded or failed.
+  // The running job ends before its next unit of device work and is CANCELLING until then. A cancelled job stays as it
+  // is. \error FAILED_PRECONDITION if it succeeded or failed.
   absl::StatusOr<Job> Cancel(absl::string_view id);
-  // Likewise PAUSING; its training state is saved first. A paused job stays as it is. \error FAILED_PRECONDITION if it is final or CANCELLING.
+  // Likewise PAUSING; its training state is saved first. A paused job stays as it is. \error FAILED_PRECONDITION if it
+  // is final or CANCELLING.
   absl::StatusOr<Job> Pause(absl::string_view id);
-  // A queued or running job stays as it is; a pause that has not taken effect yet is taken back. \error FAILED_PRECONDITION if it is final or
-  // CANCELLING.
+  // A queued or running job stays as it is; a pause that has not taken effect yet is taken back. \error
+  // FAILED_PRECONDITION if it is final or CANCELLING.
   absl::StatusOr<Job> Resume(absl::string_view id);
   // With its events and training states; what it published stays. \error FAILED_PRECONDITION if it is not final.
   absl::Status Delete(absl::string_view id);
 
-  // Events from `from_sequence` (1 or less: from the first), those to come included; OUT_OF_RANGE if it is beyond the next event's. `notify` is called from any thread; it must return at once and
-  // must not call the manager or destroy the watch: it wakes whoever calls Next.
-  absl::StatusOr<std::unique_ptr<JobWatch>> Watch(absl::string_view id, int64_t from_sequence, std::function<void()> notify);
+  // Events from `from_sequence` (1 or less: from the first), those to come included; OUT_OF_RANGE if it is beyond the
+  // next event's. `notify` is called from any thread; it must return at once and must not call the manager or destroy
+  // the watch: it wakes whoever calls Next.
+  absl::StatusOr<std::unique_ptr<JobWatch>> Watch(absl::string_view id, int64_t from_sequence,
+                                                  std::function<void()> notify);
 
-  // Stops accepting, saves the running job's training state, puts it back to QUEUED and ends the runner. Watches end only with their jobs. Idempotent.
+  // Stops accepting, saves the running job's training state, puts it back to QUEUED and ends the runner. Watches end
+  // only with their jobs. Idempotent.
   void Shutdown();
 
  private:
@@ -154,15 +163,16 @@ class JobManager {
     std::function<void()> notify;
   };
 
-  JobManager(JobManagerOptions options, ModelStore& store, JobJournal& journal, StepExecutor& executor, const Clock& clock,
-             JobStateListener listener);
+  JobManager(JobManagerOptions options, ModelStore& store, JobJournal& journal, StepExecutor& executor,
+             const Clock& clock, JobStateListener listener);
 
   // job_manager.cc
   absl::Status Recover() ABSL_LOCKS_EXCLUDED(mutex_);
   std::string NewId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Entry*> Find(absl::string_view id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The job of that request_id, if there is one. \error ALREADY_EXISTS if it was another request.
-  absl::StatusOr<std::optional<Job>> FindRequest(const std::string& request_id, const std::string& hash) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<std::optional<Job>> FindRequest(const std::string& request_id, const std::string& hash)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string JobFolder(absl::string_view id) const;
 
   // job_runner.cc
@@ -175,13 +185,15 @@ class JobManager {
   // What the running job is asked to do.
   StopReason RequestedStop(const std::string& id) ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // The one way to another state: checks NextState, writes state and event to the journal, then changes the job and tells observers and listener.
-  // \error FAILED_PRECONDITION if the state does not allow `action`; what the journal reports; then nothing has changed.
-  absl::Status Transition(Entry& entry, JobAction action, std::string reason, absl::Status error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Applies `change` to the job and adds events; `durable`: the journal has the changed job, too, when this returns. \error what the journal
+  // The one way to another state: checks NextState, writes state and event to the journal, then changes the job and
+  // tells observers and listener. \error FAILED_PRECONDITION if the state does not allow `action`; what the journal
   // reports; then nothing has changed.
-  absl::Status Record(const std::string& id, absl::FunctionRef<void(Job&)> change, std::vector<JobEventPayload> payloads, bool durable)
-      ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status Transition(Entry& entry, JobAction action, std::string reason, absl::Status error)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Applies `change` to the job and adds events; `durable`: the journal has the changed job, too, when this returns.
+  // \error what the journal reports; then nothing has changed.
+  absl::Status Record(const std::string& id, absl::FunctionRef<void(Job&)> change,
+                      std::vector<JobEventPayload> payloads, bool durable) ABSL_LOCKS_EXCLUDED(mutex_);
   absl::Status RecordLocked(Entry& entry, Job changed, std::vector<JobEventPayload> payloads, bool durable)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Notify(const std::string& id) ABSL_LOCKS_EXCLUDED(observer_mutex_);

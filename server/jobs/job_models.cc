@@ -13,7 +13,8 @@ namespace boss::server {
 
 absl::StatusOr<VersionKey> InputVersion(const JobContext& context, size_t i) {
   const std::vector<std::string>& inputs = context.job().input_versions;
-  if (i >= inputs.size()) return absl::InternalError(absl::StrCat("job: ", inputs.size(), " input versions, expected more than ", i));
+  if (i >= inputs.size())
+    return absl::InternalError(absl::StrCat("job: ", inputs.size(), " input versions, expected more than ", i));
   return context.store().Resolve(inputs[i]);
 }
 
@@ -40,7 +41,8 @@ absl::StatusOr<std::unique_ptr<VelocityModel>> CopyForTraining(JobContext& conte
   return copy;
 }
 
-absl::Status PublishResult(JobContext& context, const std::string& name, const std::string& alias, Manifest manifest, const VelocityModel& model) {
+absl::Status PublishResult(JobContext& context, const std::string& name, const std::string& alias, Manifest manifest,
+                           const VelocityModel& model) {
   absl::StatusOr<VersionKey> key = context.store().FindByJob(name, context.job().id);
   if (!key.ok()) {
     Safetensors weights;
@@ -49,7 +51,8 @@ absl::Status PublishResult(JobContext& context, const std::string& name, const s
         if (manifest.adapter) {
           weights = AdapterContents(model, {static_cast<int>(manifest.adapter->rank), manifest.adapter->alpha});
         } else {
-          for (const auto& [tensor_name, tensor] : model.State()) weights.tensors.emplace_back(tensor_name, tensor.detach().to(at::kCPU));
+          for (const auto& [tensor_name, tensor] : model.State())
+            weights.tensors.emplace_back(tensor_name, tensor.detach().to(at::kCPU));
         }
         return absl::OkStatus();
       });

@@ -20,8 +20,9 @@ absl::StatusOr<std::shared_ptr<const VelocityModel>> LoadModelForJob(JobContext&
 // A copy to train, on the same device.
 absl::StatusOr<std::unique_ptr<VelocityModel>> CopyForTraining(JobContext& context, const VelocityModel& model);
 
-// Publishes `model`'s weights (of an attached adapter, if manifest.adapter is set) unless an earlier run of this job did, points `alias` at the version
-// unless it is empty, and reports the output. The manifest's job_id is filled in.
-absl::Status PublishResult(JobContext& context, const std::string& name, const std::string& alias, Manifest manifest, const VelocityModel& model);
+// Publishes `model`'s weights (of an attached adapter, if manifest.adapter is set) unless an earlier run of this job
+// did, points `alias` at the version unless it is empty, and reports the output. The manifest's job_id is filled in.
+absl::Status PublishResult(JobContext& context, const std::string& name, const std::string& alias, Manifest manifest,
+                           const VelocityModel& model);
 
 }  // namespace boss::server

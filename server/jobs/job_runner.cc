@@ -56,7 +56,8 @@ JobManager::Entry* JobManager::NextQueued() {
   Entry* next = nullptr;
   for (auto& [id, entry] : jobs_) {
     if (entry.job.state != JobState::kQueued) continue;
-    if (next == nullptr || std::pair(-entry.job.priority, entry.order) < std::pair(-next->job.priority, next->order)) next = &entry;
+    if (next == nullptr || std::pair(-entry.job.priority, entry.order) < std::pair(-next->job.priority, next->order))
+      next = &entry;
   }
   return next;
 }
@@ -67,7 +68,9 @@ void JobManager::ExpireWaiting() {
     const JobState state = entry.job.state;
     if ((state == JobState::kQueued || state == JobState::kPaused) && entry.job.deadline <= now) {
       // If the journal does not take it, the next round tries again.
-      Transition(entry, JobAction::kFail, "", absl::DeadlineExceededError("the deadline passed before the job was done")).IgnoreError();
+      Transition(entry, JobAction::kFail, "",
+                 absl::DeadlineExceededError("the deadline passed before the job was done"))
+          .IgnoreError();
     }
   }
 }
@@ -86,10 +89,12 @@ void JobManager::FinishRun(const std::string& id, const absl::Status& status, St
   Entry& entry = jobs_.find(id)->second;
   const bool interrupted = stop == StopReason::kCancel || stop == StopReason::kPause || stop == StopReason::kShutdown;
   const JobAction action = status.ok() ? JobAction::kSucceed : interrupted ? JobAction::kInterrupt : JobAction::kFail;
-  const std::string reason = action != JobAction::kInterrupt ? "" : stop == StopReason::kShutdown ? "the server stops" : "as a client asked";
+  const std::string reason = action != JobAction::kInterrupt ? ""
+                             : stop == StopReason::kShutdown ? "the server stops"
+                                                             : "as a client asked";
   while (!Transition(entry, action, reason, action == JobAction::kFail ? status : absl::OkStatus()).ok()) {
-    // The journal does not take the outcome. The runner holds on to it, so that what clients see is never ahead of the journal; when the server stops,
-    // the journal still says RUNNING and the job runs again at the next start.
+    // The journal does not take the outcome. The runner holds on to it, so that what clients see is never ahead of the
+    // journal; when the server stops, the journal still says RUNNING and the job runs again at the next start.
     if (shutdown_) return;
     wake_.WaitWithTimeout(&mutex_, kIdleInterval);
   }
@@ -99,8 +104,8 @@ absl::Status JobManager::Transition(Entry& entry, JobAction action, std::string 
   const JobState from = entry.job.state;
   const std::optional<JobState> to = NextState(from, action);
   if (!to) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("job ", entry.job.id, " is ", JobStateName(from), ", which does not allow to ", JobActionName(action), " it"));
+    return absl::FailedPreconditionError(absl::StrCat("job ", entry.job.id, " is ", JobStateName(from),
+                                                      ", which does not allow to ", JobActionName(action), " it"));
   }
   const absl::Time now = clock_.Now();
   Job changed = entry.job;
@@ -112,17 +117,19 @@ absl::Status JobManager::Transition(Entry& entry, JobAction action, std::string 
   if (IsFinal(*to)) changed.end_time = now;
   changed.error = error;
   if (*to == JobState::kSucceeded) changed.progress.fraction = 1;
-  BOSS_RETURN_IF_ERROR(
-      RecordLocked(entry, std::move(changed), {StateChange{from, *to, std::move(reason), std::move(error)}}, /*durable=*/true));
+  BOSS_RETURN_IF_ERROR(RecordLocked(entry, std::move(changed),
+                                    {StateChange{from, *to, std::move(reason), std::move(error)}}, /*durable=*/true));
   listener_(entry.job.kind(), from, *to);
   if (*to == JobState::kSucceeded || *to == JobState::kCancelled) {
-    // Training states are of no more use; a failed job keeps its last good one. What cannot be removed now goes with Delete.
+    // Training states are of no more use; a failed job keeps its last good one. What cannot be removed now goes with
+    // Delete.
     RemoveAll(JobFolder(entry.job.id)).IgnoreError();
   }
   return absl::OkStatus();
 }
 
-absl::Status JobManager::Record(const std::string& id, absl::FunctionRef<void(Job&)> change, std::vector<JobEventPayload> payloads, bool durable) {
+absl::Status JobManager::Record(const std::string& id, absl::FunctionRef<void(Job&)> change,
+                                std::vector<JobEventPayload> payloads, bool durable) {
   absl::MutexLock lock(&mutex_);
   Entry& entry = jobs_.find(id)->second;
   Job changed = entry.job;
@@ -138,7 +145,8 @@ absl::Status JobManager::RecordLocked(Entry& entry, Job changed, std::vector<Job
   for (JobEventPayload& payload : payloads) {
     records.push_back(EventToRecord({++changed.last_sequence, changed.update_time, std::move(payload)}));
   }
-  BOSS_RETURN_IF_ERROR(durable ? journal_.Update(changed.id, JobToJson(changed), records) : journal_.AppendEvents(changed.id, records));
+  BOSS_RETURN_IF_ERROR(durable ? journal_.Update(changed.id, JobToJson(changed), records)
+                               : journal_.AppendEvents(changed.id, records));
   entry.job = std::move(changed);
   if (!records.empty()) Notify(entry.job.id);
   return absl::OkStatus();

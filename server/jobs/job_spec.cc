@@ -30,13 +30,15 @@ constexpr std::array<std::pair<JobKind, const char*>, 4> kKinds = {{
 
 absl::Status InRange(absl::string_view field, int64_t value, int64_t minimum, int64_t maximum) {
   if (value >= minimum && value <= maximum) return absl::OkStatus();
-  return FieldError(absl::StrCat("spec.", field), absl::StrFormat("expected %d to %d, got %d", minimum, maximum, value));
+  return FieldError(absl::StrCat("spec.", field),
+                    absl::StrFormat("expected %d to %d, got %d", minimum, maximum, value));
 }
 
 // [minimum, maximum]; NaN is never in range.
 absl::Status NumberInRange(absl::string_view field, double value, double minimum, double maximum) {
   if (value >= minimum && value <= maximum) return absl::OkStatus();
-  return FieldError(absl::StrCat("spec.", field), absl::StrFormat("expected %g to %g, got %g", minimum, maximum, value));
+  return FieldError(absl::StrCat("spec.", field),
+                    absl::StrFormat("expected %g to %g, got %g", minimum, maximum, value));
 }
 
 absl::Status Present(absl::string_view field, absl::string_view value) {
@@ -58,13 +60,15 @@ absl::Status ValidateTraining(const TrainingSpec& spec) {
   BOSS_RETURN_IF_ERROR(InRange("training.metrics_interval", spec.metrics_interval, 1, kMaxTrainSteps));
   BOSS_RETURN_IF_ERROR(InRange("training.preview_interval", spec.preview_interval, 0, kMaxTrainSteps));
   BOSS_RETURN_IF_ERROR(InRange("training.preview_samples", spec.preview_samples, 1, 256));
-  BOSS_RETURN_IF_ERROR(NumberInRange("training.learning_rate", trainer.learning_rate, std::numeric_limits<double>::min(), 1e3));
+  BOSS_RETURN_IF_ERROR(
+      NumberInRange("training.learning_rate", trainer.learning_rate, std::numeric_limits<double>::min(), 1e3));
   BOSS_RETURN_IF_ERROR(InRange("training.warmup_steps", trainer.warmup_steps, 0, kMaxTrainSteps));
   BOSS_RETURN_IF_ERROR(InRange("training.decay_steps", trainer.decay_steps, 0, kMaxTrainSteps));
   BOSS_RETURN_IF_ERROR(NumberInRange("training.gradient_clip", trainer.gradient_clip, 0.0, 1e12));
   BOSS_RETURN_IF_ERROR(InRange("training.accumulation_steps", trainer.accumulation_steps, 1, 4096));
   if (!(trainer.ema_rate >= 0 && trainer.ema_rate < 1)) {
-    return FieldError("spec.training.ema_rate", absl::StrFormat("expected a number in [0, 1), got %g", trainer.ema_rate));
+    return FieldError("spec.training.ema_rate",
+                      absl::StrFormat("expected a number in [0, 1), got %g", trainer.ema_rate));
   }
   return absl::OkStatus();
 }
@@ -98,7 +102,8 @@ absl::Status ValidateEvaluation(absl::string_view prefix, const EvaluateSpec& sp
   BOSS_RETURN_IF_ERROR(InRange(field("num_samples"), spec.num_samples, 1, kMaxSamples));
   BOSS_RETURN_IF_ERROR(NumberInRange(field("guidance_scale"), spec.guidance_scale, 0.0, kMaxGuidance));
   BOSS_RETURN_IF_ERROR(InRange(field("batch_size"), spec.batch_size, 0, kMaxBatch));
-  if (spec.solver == SolverKind::kRk45) return FieldError(absl::StrCat("spec.", field("solver")), "rk45 chooses its own times: expected euler or heun");
+  if (spec.solver == SolverKind::kRk45)
+    return FieldError(absl::StrCat("spec.", field("solver")), "rk45 chooses its own times: expected euler or heun");
   if (!spec.schedules.uniform && !spec.schedules.bellman) {
     return FieldError(absl::StrCat("spec.", field("schedules")), "expected uniform, bellman or both");
   }

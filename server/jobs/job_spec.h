@@ -26,7 +26,8 @@ struct LoraSpec {
   double alpha = 4;
 };
 
-// How weights are trained. TrainerOptions carries Adam, warmup, clipping, EMA and accumulation; its seed is set from the job's.
+// How weights are trained. TrainerOptions carries Adam, warmup, clipping, EMA and accumulation; its seed is set from
+// the job's.
 struct TrainingSpec {
   int64_t train_steps = 1000;
   int64_t batch_size = 32;
@@ -55,8 +56,8 @@ struct TrainSpec {
 
 // Stage 1: draws fine trajectories, builds the cost matrix, and attaches the schedules of every K to the version.
 struct OptimizeStepsizesSpec {
-  std::string model;  // "name[@version|@alias]"
-  int k_max = 100;    // 1 .. 1000
+  std::string model;          // "name[@version|@alias]"
+  int k_max = 100;            // 1 .. 1000
   int64_t num_samples = 100;  // trajectories
   double guidance_scale = 1.0;
   uint64_t seed = 0;
@@ -71,12 +72,13 @@ struct ScheduleChoice {
   bool require_bellman = false;  // FAILED_PRECONDITION where a version has none, instead of leaving the row out
 };
 
-// Judges versions on given numbers of steps and schedules, on the same noises. Of a version that was straightened (or reflowed), only its
-// native schedules are judged, at their own steps, if any of `steps` is one of them.
+// Judges versions on given numbers of steps and schedules, on the same noises. Of a version that was straightened (or
+// reflowed), only its native schedules are judged, at their own steps, if any of `steps` is one of them.
 struct EvaluateSpec {
   std::string model;                      // "name[@version|@alias]"
   std::vector<std::string> other_models;  // judged after `model`
-  std::string baseline;    // whose fine Euler samples are the measure; empty: the parent of `model`, or `model` itself if it has none
+  std::string baseline;  // whose fine Euler samples are the measure; empty: the parent of `model`, or `model` itself if
+                         // it has none
   std::vector<int> steps = {2, 4, 6, 8};
   ScheduleChoice schedules;
   SolverKind solver = SolverKind::kEuler;
@@ -85,7 +87,8 @@ struct EvaluateSpec {
   uint64_t seed = 0;
   double guidance_scale = 1.0;
   int k_max = 100;  // steps of the fine sampler
-  // Data set of the Frechet distance. Absent: "fashion-mnist-test" if it is installed, the samples have its shape, and there are features; "": none.
+  // Data set of the Frechet distance. Absent: "fashion-mnist-test" if it is installed, the samples have its shape, and
+  // there are features; "": none.
   std::optional<std::string> reference_dataset;
   std::string feature_network;  // one of JobManagerOptions::feature_networks; empty: the classifier beside the model
   bool unconditional = false;
@@ -108,9 +111,10 @@ struct DistillSpec {
   double held_out_share = 0.1;  // of the noises, in [0, 0.5]
   TrainingSpec training;
   double guidance_scale = 1.0;
-  std::optional<EvaluateSpec> evaluation;  // model, other_models, baseline and guidance_scale are taken from here; steps empty: K
-  std::string output_model;                // empty: the teacher's
-  std::string output_alias;                // set to the published version; empty: none
+  std::optional<EvaluateSpec>
+      evaluation;            // model, other_models, baseline and guidance_scale are taken from here; steps empty: K
+  std::string output_model;  // empty: the teacher's
+  std::string output_alias;  // set to the published version; empty: none
   uint64_t seed = 0;
   int64_t batch_size = 0;  // trajectories at a time, as in OptimizeStepsizesSpec
   bool unconditional = false;
@@ -122,8 +126,8 @@ using JobSpec = std::variant<TrainSpec, OptimizeStepsizesSpec, DistillSpec, Eval
 
 JobKind KindOf(const JobSpec& spec);
 
-// Ranges and what must be set; not whether models, data sets or schedules exist. \error INVALID_ARGUMENT; the message begins with the field's name, as
-// "spec.training.batch_size: ".
+// Ranges and what must be set; not whether models, data sets or schedules exist. \error INVALID_ARGUMENT; the message
+// begins with the field's name, as "spec.training.batch_size: ".
 absl::Status ValidateSpec(const JobSpec& spec);
 
 // JSON with every field; equal specs give equal bytes.

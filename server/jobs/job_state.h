@@ -18,18 +18,20 @@ enum class JobAction {
   kCancel,     // a client asks to end it
   kInterrupt,  // its run ended before its work was done: as a client asked, or because the server stops or had stopped
   kSucceed,
-  kFail,       // an error of its own, or its deadline
+  kFail,  // an error of its own, or its deadline
 };
 
 // The state after `action`, or nullopt where it is not allowed:
 //
-//   QUEUED      start -> RUNNING      pause -> PAUSED        cancel -> CANCELLED     fail -> FAILED (deadline)
-//   RUNNING     pause -> PAUSING      cancel -> CANCELLING   interrupt -> QUEUED     succeed -> SUCCEEDED   fail -> FAILED
-//   PAUSING     resume -> RUNNING     cancel -> CANCELLING   interrupt -> PAUSED     succeed -> SUCCEEDED   fail -> FAILED
-//   PAUSED      resume -> QUEUED      cancel -> CANCELLED    fail -> FAILED (deadline)
-//   CANCELLING  interrupt -> CANCELLED                       succeed -> SUCCEEDED    fail -> FAILED
+//               start     pause     resume    cancel       interrupt   succeed     fail
+//   QUEUED      RUNNING   PAUSED              CANCELLED                            FAILED (deadline)
+//   RUNNING               PAUSING             CANCELLING   QUEUED      SUCCEEDED   FAILED
+//   PAUSING                         RUNNING   CANCELLING   PAUSED      SUCCEEDED   FAILED
+//   PAUSED                          QUEUED    CANCELLED                            FAILED (deadline)
+//   CANCELLING                                             CANCELLED   SUCCEEDED   FAILED
 //
-// SUCCEEDED, FAILED and CANCELLED are final. A job that goes from RUNNING to QUEUED, or from PAUSED to QUEUED, goes on from its training state.
+// SUCCEEDED, FAILED and CANCELLED are final. A job that goes from RUNNING to QUEUED, or from PAUSED to QUEUED, goes on
+// from its training state.
 std::optional<JobState> NextState(JobState state, JobAction action);
 
 bool IsFinal(JobState state);

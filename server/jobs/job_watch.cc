@@ -7,12 +7,14 @@
 
 namespace boss::server {
 
-absl::StatusOr<std::unique_ptr<JobWatch>> JobManager::Watch(absl::string_view id, int64_t from_sequence, std::function<void()> notify) {
+absl::StatusOr<std::unique_ptr<JobWatch>> JobManager::Watch(absl::string_view id, int64_t from_sequence,
+                                                            std::function<void()> notify) {
   absl::MutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(const Entry* entry, Find(id));
   const int64_t next = entry->job.last_sequence + 1;
   if (from_sequence > next) {
-    return absl::OutOfRangeError(absl::StrCat("from_sequence: got ", from_sequence, ", the next event of job ", id, " is ", next));
+    return absl::OutOfRangeError(
+        absl::StrCat("from_sequence: got ", from_sequence, ", the next event of job ", id, " is ", next));
   }
   absl::MutexLock observer_lock(&observer_mutex_);
   const int64_t observer = next_observer_++;
@@ -37,8 +39,9 @@ absl::StatusOr<JobWatch::Batch> JobWatch::Next(int64_t limit) {
   }
   Batch batch;
   if (next_sequence_ <= last_sequence) {
-    BOSS_ASSIGN_OR_RETURN(const std::vector<EventRecord> records,
-                          manager_.journal_.Events(job_id_, next_sequence_, std::min(limit, last_sequence - next_sequence_ + 1)));
+    BOSS_ASSIGN_OR_RETURN(
+        const std::vector<EventRecord> records,
+        manager_.journal_.Events(job_id_, next_sequence_, std::min(limit, last_sequence - next_sequence_ + 1)));
     for (const EventRecord& record : records) {
       BOSS_ASSIGN_OR_RETURN(JobEvent event, EventFromRecord(record));
       batch.events.push_back(std::move(event));

@@ -18,8 +18,8 @@ constexpr int64_t kMaxBatch = 64;
 
 }  // namespace
 
-absl::StatusOr<NoiseSource> NoiseSource::Create(const VelocityModel& model, NoiseUse use, uint64_t seed, double guidance_scale,
-                                                bool unconditional) {
+absl::StatusOr<NoiseSource> NoiseSource::Create(const VelocityModel& model, NoiseUse use, uint64_t seed,
+                                                double guidance_scale, bool unconditional) {
   NoiseSource source;
   source.shape_ = model.SampleShape();
   source.first_index_ = static_cast<int64_t>(use) * kRangeSize;
@@ -38,7 +38,8 @@ NoiseBatch NoiseSource::Draw(int64_t first, int64_t count) const {
   NoiseBatch batch;
   batch.noise = SampleNoise(seed_, first_index_ + first, count, shape_);
   batch.condition.guidance_scale = guidance_scale_;
-  if (num_classes_ > 0) batch.condition.class_labels = at::arange(first, first + count, at::kLong).remainder(num_classes_);
+  if (num_classes_ > 0)
+    batch.condition.class_labels = at::arange(first, first + count, at::kLong).remainder(num_classes_);
   return batch;
 }
 

@@ -23,7 +23,8 @@ struct NoiseBatch {
 class NoiseSource {
  public:
   // \error FAILED_PRECONDITION if guidance_scale is not 1 and there are no labels to guide with.
-  static absl::StatusOr<NoiseSource> Create(const VelocityModel& model, NoiseUse use, uint64_t seed, double guidance_scale, bool unconditional);
+  static absl::StatusOr<NoiseSource> Create(const VelocityModel& model, NoiseUse use, uint64_t seed,
+                                            double guidance_scale, bool unconditional);
 
   NoiseBatch Draw(int64_t first, int64_t count) const;
   // Velocity evaluations per sample of one solver step of Euler's.

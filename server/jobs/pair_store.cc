@@ -21,8 +21,9 @@ struct Field {
   at::Tensor SegmentPairs::*member;
 };
 constexpr Field kFields[] = {
-    {"x_start", &SegmentPairs::x_start}, {"x_end", &SegmentPairs::x_end},     {"t_start", &SegmentPairs::t_start},
-    {"t_end", &SegmentPairs::t_end},     {"segment", &SegmentPairs::segment}, {"class_labels", &SegmentPairs::class_labels},
+    {"x_start", &SegmentPairs::x_start}, {"x_end", &SegmentPairs::x_end},
+    {"t_start", &SegmentPairs::t_start}, {"t_end", &SegmentPairs::t_end},
+    {"segment", &SegmentPairs::segment}, {"class_labels", &SegmentPairs::class_labels},
 };
 
 absl::Status WritePiece(const std::string& path, const SegmentPairs& pairs) {
@@ -51,8 +52,9 @@ absl::StatusOr<SegmentPairs> ReadPiece(const std::string& path, int64_t expected
 
 }  // namespace
 
-absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const VelocityModel& teacher, const NoiseSource& noises, int k_max,
-                                       const std::vector<int>& knots, int64_t num_noises, int64_t batch_size) {
+absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const VelocityModel& teacher, const NoiseSource& noises,
+                                       int k_max, const std::vector<int>& knots, int64_t num_noises,
+                                       int64_t batch_size) {
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kPairs, num_noises));
   const auto segments = static_cast<int64_t>(knots.size()) - 1;
   const int64_t piece_size = batch_size * kBatchesPerPiece;
@@ -65,7 +67,8 @@ absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const VelocityModel&
     if (piece.ok()) {
       BOSS_RETURN_IF_ERROR(context.Advance(static_cast<double>(count), 0));
     } else {
-      // Missing or damaged: the same noises give the same pairs. An evaluation is of a batch; the last one may be smaller.
+      // Missing or damaged: the same noises give the same pairs. An evaluation is of a batch; the last one may be
+      // smaller.
       const double batches = static_cast<double>((count + batch_size - 1) / batch_size);
       CountingExecutor counting(context, static_cast<double>(count) / (batches * k_max),
                                 std::min(batch_size, count) * noises.evaluations_per_step());

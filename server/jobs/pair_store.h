@@ -10,9 +10,10 @@
 
 namespace boss::server {
 
-// Enters kPairs and draws the pairs of `num_noises` noises, cut at `knots`, in pieces pairs-<first noise>.safetensors in the job's folder; pieces that are
-// there already are read. The pairs of one noise lie next to each other.
-absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const VelocityModel& teacher, const NoiseSource& noises, int k_max,
-                                       const std::vector<int>& knots, int64_t num_noises, int64_t batch_size);
+// Enters kPairs and draws the pairs of `num_noises` noises, cut at `knots`, in pieces pairs-<first noise>.safetensors
+// in the job's folder; pieces that are there already are read. The pairs of one noise lie next to each other.
+absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const VelocityModel& teacher, const NoiseSource& noises,
+                                       int k_max, const std::vector<int>& knots, int64_t num_noises,
+                                       int64_t batch_size);
 
 }  // namespace boss::server

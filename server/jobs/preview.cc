@@ -36,17 +36,19 @@ bool ArePictures(const std::vector<int64_t>& sample_shape) {
   return sample_shape.size() == 3 && (sample_shape[0] == 1 || sample_shape[0] == 3);
 }
 
-absl::StatusOr<JobPreview> DrawPreview(JobContext& context, const VelocityModel& model, const NoiseSource& noises, const TimeGrid& time_grid,
-                                       int64_t count, int64_t train_step) {
+absl::StatusOr<JobPreview> DrawPreview(JobContext& context, const VelocityModel& model, const NoiseSource& noises,
+                                       const TimeGrid& time_grid, int64_t count, int64_t train_step) {
   const NoiseBatch batch = noises.Draw(0, count);
   SolverOptions options;
   options.time_grid = time_grid;
-  BOSS_ASSIGN_OR_RETURN(const at::Tensor samples, Solve(model, batch.noise, batch.condition, options, kPreviewBatch, context));
+  BOSS_ASSIGN_OR_RETURN(const at::Tensor samples,
+                        Solve(model, batch.noise, batch.condition, options, kPreviewBatch, context));
   JobPreview preview;
   preview.train_step = train_step;
   preview.columns = static_cast<int>(std::ceil(std::sqrt(static_cast<double>(count))));
   preview.rows = static_cast<int>((count + preview.columns - 1) / preview.columns);
-  BOSS_ASSIGN_OR_RETURN(const Image image, GuardTorch("preview", [&] { return Grid(ToUint8(samples), preview.rows, preview.columns); }));
+  BOSS_ASSIGN_OR_RETURN(const Image image,
+                        GuardTorch("preview", [&] { return Grid(ToUint8(samples), preview.rows, preview.columns); }));
   BOSS_ASSIGN_OR_RETURN(preview.png, EncodePng(image));
   return preview;
 }

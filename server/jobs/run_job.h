@@ -7,8 +7,8 @@
 
 namespace boss::server {
 
-// Each returns when the job's work is done and its result is published, or with the error that ended it; that of context.CheckStop() if it shall stop.
-// A run after an interruption goes on from what the job's folder holds.
+// Each returns when the job's work is done and its result is published, or with the error that ended it; that of
+// context.CheckStop() if it shall stop. A run after an interruption goes on from what the job's folder holds.
 absl::Status RunTrainJob(JobContext& context, const TrainSpec& spec);
 absl::Status RunOptimizeStepsizesJob(JobContext& context, const OptimizeStepsizesSpec& spec);
 absl::Status RunDistillJob(JobContext& context, const DistillSpec& spec);

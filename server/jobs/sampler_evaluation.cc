@@ -28,13 +28,16 @@ int64_t EvaluationsPerSolverStep(SolverKind solver) { return solver == SolverKin
 
 double RowWeight(const EvaluateSpec& spec, int steps) { return static_cast<double>(spec.num_samples) * steps; }
 
-absl::StatusOr<SamplerEvaluation> SamplerEvaluation::Create(JobContext& context, const EvaluateSpec& spec, const VelocityModel& baseline,
-                                                            const VersionKey& baseline_version, const VersionKey& features_version) {
-  BOSS_ASSIGN_OR_RETURN(NoiseSource noises,
-                        NoiseSource::Create(baseline, NoiseUse::kEvaluation, spec.seed, spec.guidance_scale, spec.unconditional));
+absl::StatusOr<SamplerEvaluation> SamplerEvaluation::Create(JobContext& context, const EvaluateSpec& spec,
+                                                            const VelocityModel& baseline,
+                                                            const VersionKey& baseline_version,
+                                                            const VersionKey& features_version) {
+  BOSS_ASSIGN_OR_RETURN(NoiseSource noises, NoiseSource::Create(baseline, NoiseUse::kEvaluation, spec.seed,
+                                                                spec.guidance_scale, spec.unconditional));
   SamplerEvaluation evaluation(context, spec, baseline, baseline_version.ToString(), std::move(noises));
   BOSS_RETURN_IF_ERROR(evaluation.LoadReference(features_version));
-  BOSS_ASSIGN_OR_RETURN(evaluation.fine_, evaluation.Draw(baseline, TimeGrid::Uniform(spec.k_max), SolverKind::kEuler, /*counts_as_unit=*/true));
+  BOSS_ASSIGN_OR_RETURN(evaluation.fine_, evaluation.Draw(baseline, TimeGrid::Uniform(spec.k_max), SolverKind::kEuler,
+                                                          /*counts_as_unit=*/true));
   return evaluation;
 }
 
@@ -47,14 +50,16 @@ absl::Status SamplerEvaluation::LoadReference(const VersionKey& features_version
   if (!spec_->feature_network.empty()) {
     const auto path = context_->options().feature_networks.find(spec_->feature_network);
     if (path == context_->options().feature_networks.end()) {
-      return absl::FailedPreconditionError(absl::StrCat("feature_network: the server has none of the name ", spec_->feature_network));
+      return absl::FailedPreconditionError(
+          absl::StrCat("feature_network: the server has none of the name ", spec_->feature_network));
     }
     BOSS_ASSIGN_OR_RETURN(features, LoadTorchScriptFeatures(path->second));
   } else {
     const absl::StatusOr<std::string> classifier = context_->store().AuxiliaryFile(features_version, kClassifierFile);
     if (absl::IsNotFound(classifier.status())) {
       if (!required) return absl::OkStatus();
-      return absl::FailedPreconditionError(absl::StrCat("reference_dataset: there is no ", kClassifierFile, " beside ", features_version.ToString(),
+      return absl::FailedPreconditionError(absl::StrCat("reference_dataset: there is no ", kClassifierFile, " beside ",
+                                                        features_version.ToString(),
                                                         ", and no feature_network is named"));
     }
     BOSS_RETURN_IF_ERROR(classifier.status());
@@ -66,17 +71,18 @@ absl::Status SamplerEvaluation::LoadReference(const VersionKey& features_version
   if (data->size() == 0 || data->images[0].sizes() != at::IntArrayRef(shape)) {
     if (!required) return absl::OkStatus();
     return absl::FailedPreconditionError(absl::StrCat("reference_dataset: it has ", data->size(), " pictures [",
-                                                      absl::StrJoin(data->images.sizes().slice(1), ", "), "], the samples are [",
-                                                      absl::StrJoin(shape, ", "), "]"));
+                                                      absl::StrJoin(data->images.sizes().slice(1), ", "),
+                                                      "], the samples are [", absl::StrJoin(shape, ", "), "]"));
   }
-  BOSS_ASSIGN_OR_RETURN(const at::Tensor images, GuardTorch("reference data set", [&] { return ToModelRange(data->images); }));
+  BOSS_ASSIGN_OR_RETURN(const at::Tensor images,
+                        GuardTorch("reference data set", [&] { return ToModelRange(data->images); }));
   BOSS_ASSIGN_OR_RETURN(reference_, ComputeStatistics(*features, images, kFeatureBatch, *context_));
   features_ = std::move(features);
   return absl::OkStatus();
 }
 
-absl::StatusOr<SamplerEvaluation::Drawn> SamplerEvaluation::Draw(const VelocityModel& model, const TimeGrid& time_grid, SolverKind solver,
-                                                                 bool counts_as_unit) {
+absl::StatusOr<SamplerEvaluation::Drawn> SamplerEvaluation::Draw(const VelocityModel& model, const TimeGrid& time_grid,
+                                                                 SolverKind solver, bool counts_as_unit) {
   const int64_t batch_size = spec_->batch_size > 0 ? spec_->batch_size : kDefaultBatch;
   const int64_t batches = (spec_->num_samples + batch_size - 1) / batch_size;
   const double units = counts_as_unit ? 1.0 / static_cast<double>(batches * time_grid.steps()) : 0;
@@ -88,7 +94,8 @@ absl::StatusOr<SamplerEvaluation::Drawn> SamplerEvaluation::Draw(const VelocityM
   for (int64_t first = 0; first < spec_->num_samples; first += batch_size) {
     const int64_t count = std::min(batch_size, spec_->num_samples - first);
     const NoiseBatch batch = noises_.Draw(first, count);
-    CountingExecutor counting(*context_, units, count * noises_.evaluations_per_step() * EvaluationsPerSolverStep(solver));
+    CountingExecutor counting(*context_, units,
+                              count * noises_.evaluations_per_step() * EvaluationsPerSolverStep(solver));
     const absl::Time start = context_->clock().Now();
     BOSS_ASSIGN_OR_RETURN(at::Tensor samples, Solve(model, batch.noise, batch.condition, options, count, counting));
     drawn.seconds += absl::ToDoubleSeconds(context_->clock().Now() - start);
@@ -106,7 +113,8 @@ absl::StatusOr<double> SamplerEvaluation::MeasureStraightness(const VelocityMode
     const int64_t count = std::min(batch_size, total - first);
     const NoiseBatch batch = noises_.Draw(first, count);
     CountingExecutor counting(*context_, 0, count * noises_.evaluations_per_step());
-    BOSS_ASSIGN_OR_RETURN(const Trajectory trajectory, RecordTrajectory(model, batch.noise, batch.condition, spec_->k_max, counting));
+    BOSS_ASSIGN_OR_RETURN(const Trajectory trajectory,
+                          RecordTrajectory(model, batch.noise, batch.condition, spec_->k_max, counting));
     BOSS_ASSIGN_OR_RETURN(const double mean, GuardTorch("straightness", [&] { return Straightness(trajectory); }));
     sum += mean * static_cast<double>(count);
   }
@@ -127,9 +135,11 @@ absl::StatusOr<EvaluationRow> SamplerEvaluation::Score(const Sampler& sampler, S
   row.samples_per_second = drawn.seconds > 0 ? static_cast<double>(spec_->num_samples) / drawn.seconds : 0;
   row.baseline = baseline_version_;
   row.baseline_steps = spec_->k_max;
-  BOSS_ASSIGN_OR_RETURN(row.trajectory_error, GuardTorch("trajectory error", [&] { return TrajectoryError(drawn.samples, fine_.samples); }));
+  BOSS_ASSIGN_OR_RETURN(row.trajectory_error,
+                        GuardTorch("trajectory error", [&] { return TrajectoryError(drawn.samples, fine_.samples); }));
   if (features_ != nullptr && spec_->num_samples >= 2) {
-    BOSS_ASSIGN_OR_RETURN(const FeatureStatistics statistics, ComputeStatistics(*features_, drawn.samples, kFeatureBatch, *context_));
+    BOSS_ASSIGN_OR_RETURN(const FeatureStatistics statistics,
+                          ComputeStatistics(*features_, drawn.samples, kFeatureBatch, *context_));
     BOSS_ASSIGN_OR_RETURN(row.frechet_distance, FrechetDistance(statistics, *reference_));
     row.features = features_->Description();
   }
@@ -141,14 +151,16 @@ absl::StatusOr<EvaluationRow> SamplerEvaluation::Score(const Sampler& sampler, S
 }
 
 absl::StatusOr<EvaluationRow> SamplerEvaluation::Judge(const Sampler& sampler) {
-  BOSS_ASSIGN_OR_RETURN(const Drawn drawn, Draw(sampler.model, sampler.time_grid, spec_->solver, /*counts_as_unit=*/true));
+  BOSS_ASSIGN_OR_RETURN(const Drawn drawn,
+                        Draw(sampler.model, sampler.time_grid, spec_->solver, /*counts_as_unit=*/true));
   return Score(sampler, spec_->solver, drawn);
 }
 
 absl::StatusOr<EvaluationRow> SamplerEvaluation::JudgeFine(const VelocityModel& model, const std::string& version) {
   const Sampler sampler{model, version, "fine", "uniform", "", TimeGrid::Uniform(spec_->k_max)};
   if (&model != baseline_) {
-    BOSS_ASSIGN_OR_RETURN(const Drawn drawn, Draw(model, sampler.time_grid, SolverKind::kEuler, /*counts_as_unit=*/true));
+    BOSS_ASSIGN_OR_RETURN(const Drawn drawn,
+                          Draw(model, sampler.time_grid, SolverKind::kEuler, /*counts_as_unit=*/true));
     return Score(sampler, SolverKind::kEuler, drawn);
   }
   BOSS_RETURN_IF_ERROR(context_->Advance(1, 0));

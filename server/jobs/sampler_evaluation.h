@@ -33,11 +33,13 @@ double RowWeight(const EvaluateSpec& spec, int steps);
 // Used between EnterStage(kEvaluation, rows + 1) and the next stage: Create is the first unit, each row another one.
 class SamplerEvaluation {
  public:
-  // Draws the fine samples of the baseline, and the features of the reference data set if there is one. `features_version`: the version whose
-  // classifier is used where the spec names no feature network. Keeps references to all but the strings.
-  // \error FAILED_PRECONDITION if a reference data set is named and there are no features, or it has another shape than the samples.
-  static absl::StatusOr<SamplerEvaluation> Create(JobContext& context, const EvaluateSpec& spec, const VelocityModel& baseline,
-                                                  const VersionKey& baseline_version, const VersionKey& features_version);
+  // Draws the fine samples of the baseline, and the features of the reference data set if there is one.
+  // `features_version`: the version whose classifier is used where the spec names no feature network. Keeps references
+  // to all but the strings. \error FAILED_PRECONDITION if a reference data set is named and there are no features, or
+  // it has another shape than the samples.
+  static absl::StatusOr<SamplerEvaluation> Create(JobContext& context, const EvaluateSpec& spec,
+                                                  const VelocityModel& baseline, const VersionKey& baseline_version,
+                                                  const VersionKey& features_version);
 
   // Judges a sampler and reports the row.
   absl::StatusOr<EvaluationRow> Judge(const Sampler& sampler);
@@ -50,11 +52,17 @@ class SamplerEvaluation {
     double seconds = 0;
   };
 
-  SamplerEvaluation(JobContext& context, const EvaluateSpec& spec, const VelocityModel& baseline, std::string baseline_version, NoiseSource noises)
-      : context_(&context), spec_(&spec), baseline_(&baseline), baseline_version_(std::move(baseline_version)), noises_(std::move(noises)) {}
+  SamplerEvaluation(JobContext& context, const EvaluateSpec& spec, const VelocityModel& baseline,
+                    std::string baseline_version, NoiseSource noises)
+      : context_(&context),
+        spec_(&spec),
+        baseline_(&baseline),
+        baseline_version_(std::move(baseline_version)),
+        noises_(std::move(noises)) {}
 
   absl::Status LoadReference(const VersionKey& features_version);
-  absl::StatusOr<Drawn> Draw(const VelocityModel& model, const TimeGrid& time_grid, SolverKind solver, bool counts_as_unit);
+  absl::StatusOr<Drawn> Draw(const VelocityModel& model, const TimeGrid& time_grid, SolverKind solver,
+                             bool counts_as_unit);
   absl::StatusOr<double> MeasureStraightness(const VelocityModel& model);
   absl::StatusOr<EvaluationRow> Score(const Sampler& sampler, SolverKind solver, const Drawn& drawn);
 
@@ -63,7 +71,7 @@ class SamplerEvaluation {
   const VelocityModel* baseline_;
   std::string baseline_version_;
   NoiseSource noises_;
-  std::unique_ptr<FeatureNetwork> features_;      // null: no Frechet distance
+  std::unique_ptr<FeatureNetwork> features_;  // null: no Frechet distance
   std::optional<FeatureStatistics> reference_;
   Drawn fine_;
 };

@@ -13,10 +13,12 @@ namespace boss::server {
 
 double SearchWeight(const OptimizeStepsizesSpec& spec) { return static_cast<double>(spec.num_samples) * spec.k_max; }
 
-absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobContext& context, const VelocityModel& model, const VersionKey& key,
+absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobContext& context,
+                                                                         const VelocityModel& model,
+                                                                         const VersionKey& key,
                                                                          const OptimizeStepsizesSpec& spec) {
-  BOSS_ASSIGN_OR_RETURN(const NoiseSource noises,
-                        NoiseSource::Create(model, NoiseUse::kSearch, spec.seed, spec.guidance_scale, spec.unconditional));
+  BOSS_ASSIGN_OR_RETURN(const NoiseSource noises, NoiseSource::Create(model, NoiseUse::kSearch, spec.seed,
+                                                                      spec.guidance_scale, spec.unconditional));
   const int64_t batch_size = TrajectoryBatchSize(spec.batch_size, model.SampleShape(), spec.k_max);
   const int64_t batches = (spec.num_samples + batch_size - 1) / batch_size;
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kTrajectories, batches * spec.k_max));
@@ -25,7 +27,8 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobCont
     const int64_t count = std::min(batch_size, spec.num_samples - first);
     const NoiseBatch batch = noises.Draw(first, count);
     CountingExecutor counting(context, 1, count * noises.evaluations_per_step());
-    BOSS_ASSIGN_OR_RETURN(const Trajectory trajectory, RecordTrajectory(model, batch.noise, batch.condition, spec.k_max, counting));
+    BOSS_ASSIGN_OR_RETURN(const Trajectory trajectory,
+                          RecordTrajectory(model, batch.noise, batch.condition, spec.k_max, counting));
     BOSS_RETURN_IF_ERROR(context.Run([&] { return accumulator.Add(trajectory); }));
   }
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kCostMatrix, 1));
@@ -34,7 +37,8 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobCont
 
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kSchedule, 1));
   StoredScheduleSet stored;
-  BOSS_ASSIGN_OR_RETURN(stored.set, OptimizeSchedules(std::move(cost_matrix), spec.k_max, static_cast<int>(spec.num_samples), spec.guidance_scale));
+  BOSS_ASSIGN_OR_RETURN(stored.set, OptimizeSchedules(std::move(cost_matrix), spec.k_max,
+                                                      static_cast<int>(spec.num_samples), spec.guidance_scale));
   stored.seed = spec.seed;
   stored.job_id = context.job().id;
   BOSS_RETURN_IF_ERROR(context.store().AddScheduleSet(key, stored));

@@ -45,28 +45,35 @@ absl::Status CheckDataset(absl::string_view field, absl::string_view source, con
   } else if (absl::ConsumePrefix(&source, "idx:")) {
     paths = absl::StrSplit(source, absl::MaxSplits(',', 1));
   } else {
-    return FieldError(field, "expected \"fashion-mnist-train\", \"fashion-mnist-test\", \"idx:IMAGES[,LABELS]\" or \"png:FOLDER\"");
+    return FieldError(
+        field, "expected \"fashion-mnist-train\", \"fashion-mnist-test\", \"idx:IMAGES[,LABELS]\" or \"png:FOLDER\"");
   }
   for (const std::string& path : paths) {
     if (!LiesIn(path, options.dataset_folders)) {
-      return WithField(absl::PermissionDeniedError(absl::StrCat(field, ": ", path, " lies in no folder that the operator allows")), field);
+      return WithField(
+          absl::PermissionDeniedError(absl::StrCat(field, ": ", path, " lies in no folder that the operator allows")),
+          field);
     }
     std::error_code error;
-    if (!std::filesystem::exists(path, error)) return WithField(absl::NotFoundError(absl::StrCat(field, ": ", path, " does not exist")), field);
+    if (!std::filesystem::exists(path, error))
+      return WithField(absl::NotFoundError(absl::StrCat(field, ": ", path, " does not exist")), field);
   }
   return absl::OkStatus();
 }
 
 class Resolver {
  public:
-  Resolver(const ModelStore& store, const JobManagerOptions& options, Job& job) : store_(store), options_(options), job_(job) {}
+  Resolver(const ModelStore& store, const JobManagerOptions& options, Job& job)
+      : store_(store), options_(options), job_(job) {}
 
   absl::Status operator()(TrainSpec& spec) {
     if (!spec.init_model.empty()) {
       BOSS_RETURN_IF_ERROR(AddInput("spec.init_model", spec.init_model).status());
     } else {
       const absl::Status status = CreateModel(spec.architecture_json, /*seed=*/0).status();
-      if (!status.ok()) return WithField(absl::Status(status.code(), absl::StrCat("spec.architecture_json: ", status.message())), "spec.architecture_json");
+      if (!status.ok())
+        return WithField(absl::Status(status.code(), absl::StrCat("spec.architecture_json: ", status.message())),
+                         "spec.architecture_json");
     }
     return CheckDataset("spec.dataset", spec.dataset, options_);
   }
@@ -81,7 +88,8 @@ class Resolver {
 
   absl::Status operator()(EvaluateSpec& spec) {
     BOSS_ASSIGN_OR_RETURN(const VersionKey model, AddInput("spec.model", spec.model));
-    for (const std::string& other : spec.other_models) BOSS_RETURN_IF_ERROR(AddInput("spec.other_models", other).status());
+    for (const std::string& other : spec.other_models)
+      BOSS_RETURN_IF_ERROR(AddInput("spec.other_models", other).status());
     if (spec.baseline.empty()) {
       BOSS_ASSIGN_OR_RETURN(const VersionInfo info, store_.GetVersion(model));
       // A parent that was deleted since cannot be the measure.
@@ -95,7 +103,8 @@ class Resolver {
  private:
   absl::StatusOr<VersionKey> AddInput(absl::string_view field, const std::string& reference) {
     absl::StatusOr<VersionKey> key = store_.Resolve(reference);
-    if (!key.ok()) return WithField(absl::Status(key.status().code(), absl::StrCat(field, ": ", key.status().message())), field);
+    if (!key.ok())
+      return WithField(absl::Status(key.status().code(), absl::StrCat(field, ": ", key.status().message())), field);
     BOSS_RETURN_IF_ERROR(store_.GetVersion(*key).status());
     job_.input_versions.push_back(key->ToString());
     return key;
@@ -107,7 +116,9 @@ class Resolver {
     }
     if (!spec.feature_network.empty() && !options_.feature_networks.contains(spec.feature_network)) {
       const std::string field = absl::StrCat(prefix, "feature_network");
-      return WithField(absl::NotFoundError(absl::StrCat(field, ": the server has no feature network ", spec.feature_network)), field);
+      return WithField(
+          absl::NotFoundError(absl::StrCat(field, ": the server has no feature network ", spec.feature_network)),
+          field);
     }
     return absl::OkStatus();
   }
@@ -120,16 +131,21 @@ class Resolver {
 }  // namespace
 
 absl::Status ValidateSubmitOptions(const SubmitOptions& options, absl::Time now) {
-  if (options.request_id.size() > kMaxText) return FieldError("request_id", absl::StrFormat("expected at most %d characters", kMaxText));
-  if (options.display_name.size() > kMaxText) return FieldError("options.display_name", absl::StrFormat("expected at most %d characters", kMaxText));
-  if (options.labels.size() > kMaxLabels) return FieldError("options.labels", absl::StrFormat("expected at most %d", kMaxLabels));
+  if (options.request_id.size() > kMaxText)
+    return FieldError("request_id", absl::StrFormat("expected at most %d characters", kMaxText));
+  if (options.display_name.size() > kMaxText)
+    return FieldError("options.display_name", absl::StrFormat("expected at most %d characters", kMaxText));
+  if (options.labels.size() > kMaxLabels)
+    return FieldError("options.labels", absl::StrFormat("expected at most %d", kMaxLabels));
   for (const auto& [key, value] : options.labels) {
     if (key.empty() || key.size() > kMaxText || value.size() > kMaxText) {
-      return FieldError("options.labels", absl::StrFormat("expected keys of 1 to %d characters and values of up to %d", kMaxText, kMaxText));
+      return FieldError("options.labels", absl::StrFormat("expected keys of 1 to %d characters and values of up to %d",
+                                                          kMaxText, kMaxText));
     }
   }
   if (options.priority < -kMaxPriority || options.priority > kMaxPriority) {
-    return FieldError("options.priority", absl::StrFormat("expected %d to %d, got %d", -kMaxPriority, kMaxPriority, options.priority));
+    return FieldError("options.priority",
+                      absl::StrFormat("expected %d to %d, got %d", -kMaxPriority, kMaxPriority, options.priority));
   }
   if (options.deadline <= now) return FieldError("options.deadline", "expected a time in the future");
   return absl::OkStatus();

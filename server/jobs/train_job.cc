@@ -54,8 +54,8 @@ absl::StatusOr<ImageDataset> LoadDataset(const TrainSpec& spec, const VelocityMo
   const at::Tensor image = data.images[0];
   // A model of vectors takes pictures of as many pixels.
   if (image.sizes() != at::IntArrayRef(shape) && !(shape.size() == 1 && image.numel() == shape[0])) {
-    return absl::FailedPreconditionError(absl::StrCat("dataset: pictures are [", absl::StrJoin(image.sizes(), ", "), "], the model's samples [",
-                                                      absl::StrJoin(shape, ", "), "]"));
+    return absl::FailedPreconditionError(absl::StrCat("dataset: pictures are [", absl::StrJoin(image.sizes(), ", "),
+                                                      "], the model's samples [", absl::StrJoin(shape, ", "), "]"));
   }
   shape.insert(shape.begin(), data.size());
   data.images = data.images.reshape(shape);
@@ -64,8 +64,8 @@ absl::StatusOr<ImageDataset> LoadDataset(const TrainSpec& spec, const VelocityMo
   } else if (!data.labels.defined()) {
     return absl::FailedPreconditionError("dataset: it has no labels, the model is class-conditional");
   } else if (data.labels.min().item<int64_t>() < 0 || data.labels.max().item<int64_t>() >= model.NumClasses()) {
-    return absl::FailedPreconditionError(absl::StrCat("dataset: labels up to ", data.labels.max().item<int64_t>(), ", the model takes ",
-                                                      model.NumClasses(), " classes"));
+    return absl::FailedPreconditionError(absl::StrCat("dataset: labels up to ", data.labels.max().item<int64_t>(),
+                                                      ", the model takes ", model.NumClasses(), " classes"));
   }
   return data;
 }
@@ -73,25 +73,30 @@ absl::StatusOr<ImageDataset> LoadDataset(const TrainSpec& spec, const VelocityMo
 }  // namespace
 
 absl::Status RunTrainJob(JobContext& context, const TrainSpec& spec) {
-  context.SetPlan({{JobStage::kPreparing, 0}, {JobStage::kTraining, TrainingWeight(spec.training, 1)}, {JobStage::kPublishing, 0}});
+  context.SetPlan(
+      {{JobStage::kPreparing, 0}, {JobStage::kTraining, TrainingWeight(spec.training, 1)}, {JobStage::kPublishing, 0}});
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kPreparing, 1));
   BOSS_ASSIGN_OR_RETURN(StartingPoint start, LoadStart(context, spec));
-  BOSS_ASSIGN_OR_RETURN(const ImageDataset data, GuardTorch("data set", [&] { return LoadDataset(spec, *start.model); }));
+  BOSS_ASSIGN_OR_RETURN(const ImageDataset data,
+                        GuardTorch("data set", [&] { return LoadDataset(spec, *start.model); }));
 
   const int preview_steps = spec.default_steps > 0 ? spec.default_steps : kPreviewSteps;
-  BOSS_ASSIGN_OR_RETURN(const NoiseSource preview_noises, NoiseSource::Create(*start.model, NoiseUse::kPreview, spec.seed, 1.0, false));
+  BOSS_ASSIGN_OR_RETURN(const NoiseSource preview_noises,
+                        NoiseSource::Create(*start.model, NoiseUse::kPreview, spec.seed, 1.0, false));
   TrainingHooks hooks;
   if (ArePictures(start.model->SampleShape())) {
     hooks.preview = [&](const VelocityModel& ema, int64_t train_step) {
-      return DrawPreview(context, ema, preview_noises, TimeGrid::Uniform(preview_steps), spec.training.preview_samples, train_step);
+      return DrawPreview(context, ema, preview_noises, TimeGrid::Uniform(preview_steps), spec.training.preview_samples,
+                         train_step);
     };
   }
   TrainerOptions options = spec.training.trainer;
   options.seed = spec.seed;
   Trainer trainer(std::move(start.model), options);
   FlowMatchingObjective objective(data.images, data.labels, spec.training.batch_size, spec.label_dropout, spec.flip);
-  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> ema,
-                        RunTraining(context, JobStage::kTraining, spec.training, trainer, objective, /*evaluations_per_step=*/1, hooks));
+  BOSS_ASSIGN_OR_RETURN(
+      const std::unique_ptr<VelocityModel> ema,
+      RunTraining(context, JobStage::kTraining, spec.training, trainer, objective, /*evaluations_per_step=*/1, hooks));
 
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kPublishing, 1));
   Manifest manifest = std::move(start.manifest);

@@ -29,7 +29,8 @@ absl::StatusOr<std::vector<int64_t>> SavedSteps(const std::string& folder) {
   std::vector<int64_t> steps;
   for (absl::string_view file : files) {
     int64_t step = 0;
-    if (absl::ConsumePrefix(&file, kPrefix) && absl::ConsumeSuffix(&file, kSuffix) && absl::SimpleAtoi(file, &step)) steps.push_back(step);
+    if (absl::ConsumePrefix(&file, kPrefix) && absl::ConsumeSuffix(&file, kSuffix) && absl::SimpleAtoi(file, &step))
+      steps.push_back(step);
   }
   std::sort(steps.begin(), steps.end());
   return steps;
@@ -38,8 +39,8 @@ absl::StatusOr<std::vector<int64_t>> SavedSteps(const std::string& folder) {
 // One run of the loop.
 class TrainingRun {
  public:
-  TrainingRun(JobContext& context, const TrainingSpec& spec, Trainer& trainer, TrainingObjective& objective, int64_t evaluations_per_step,
-              const TrainingHooks& hooks)
+  TrainingRun(JobContext& context, const TrainingSpec& spec, Trainer& trainer, TrainingObjective& objective,
+              int64_t evaluations_per_step, const TrainingHooks& hooks)
       : context_(context),
         spec_(spec),
         trainer_(trainer),
@@ -80,9 +81,12 @@ absl::Status TrainingRun::Restore() {
     const absl::StatusOr<Safetensors> state = ReadSafetensors(StatePath(steps.back()));
     absl::Status status = state.status();
     if (state.ok()) status = context_.Run([&] { return trainer_.RestoreState(state->tensors); });
-    if (status.ok()) return context_.ReportMessage(Severity::kInfo, absl::StrCat("training goes on from train step ", trainer_.step()));
+    if (status.ok())
+      return context_.ReportMessage(Severity::kInfo,
+                                    absl::StrCat("training goes on from train step ", trainer_.step()));
     if (!absl::IsDataLoss(status) && !absl::IsInvalidArgument(status)) return status;
-    BOSS_RETURN_IF_ERROR(context_.ReportMessage(Severity::kWarning, absl::StrCat("a training state cannot be used: ", status.message())));
+    BOSS_RETURN_IF_ERROR(context_.ReportMessage(Severity::kWarning,
+                                                absl::StrCat("a training state cannot be used: ", status.message())));
   }
   return absl::OkStatus();
 }
@@ -91,7 +95,8 @@ absl::Status TrainingRun::Save() {
   Safetensors state;
   BOSS_RETURN_IF_ERROR(context_.RunAlways([&] {
     return GuardTorch("saving training state", [&]() -> absl::Status {
-      for (auto& [name, tensor] : trainer_.SaveState()) state.tensors.emplace_back(name, tensor.to(at::kCPU).contiguous());
+      for (auto& [name, tensor] : trainer_.SaveState())
+        state.tensors.emplace_back(name, tensor.to(at::kCPU).contiguous());
       return absl::OkStatus();
     });
   }));
@@ -177,11 +182,14 @@ absl::Status TrainingRun::TrainToEnd() {
 }  // namespace
 
 double TrainingWeight(const TrainingSpec& spec, int64_t evaluations_per_step) {
-  return 3.0 * static_cast<double>(spec.train_steps * spec.batch_size * spec.trainer.accumulation_steps * evaluations_per_step);
+  return 3.0 * static_cast<double>(spec.train_steps * spec.batch_size * spec.trainer.accumulation_steps *
+                                   evaluations_per_step);
 }
 
-absl::StatusOr<std::unique_ptr<VelocityModel>> RunTraining(JobContext& context, JobStage stage, const TrainingSpec& spec, Trainer& trainer,
-                                                           TrainingObjective& objective, int64_t evaluations_per_step, const TrainingHooks& hooks) {
+absl::StatusOr<std::unique_ptr<VelocityModel>> RunTraining(JobContext& context, JobStage stage,
+                                                           const TrainingSpec& spec, Trainer& trainer,
+                                                           TrainingObjective& objective, int64_t evaluations_per_step,
+                                                           const TrainingHooks& hooks) {
   TrainingRun run(context, spec, trainer, objective, evaluations_per_step, hooks);
   BOSS_RETURN_IF_ERROR(run.Restore());
   BOSS_RETURN_IF_ERROR(context.EnterStage(stage, spec.train_steps, trainer.step()));

@@ -21,11 +21,13 @@ struct TrainingHooks {
 // Weight of training in a plan: one train step costs about three evaluations of its batch.
 double TrainingWeight(const TrainingSpec& spec, int64_t evaluations_per_step);
 
-// Enters `stage` and trains until spec.train_steps. Training states are state-<train step>.safetensors in the job's folder, every checkpoint_interval
-// train steps, at the end, and when the job stops to go on later; the last two are kept. It goes on from the newest that can be read.
-// Returns the EMA model. \error what Trainer::Step, the journal or the file system report; FAILED_PRECONDITION for a loss that is not finite (the
-// weights before it are saved).
-absl::StatusOr<std::unique_ptr<VelocityModel>> RunTraining(JobContext& context, JobStage stage, const TrainingSpec& spec, Trainer& trainer,
-                                                           TrainingObjective& objective, int64_t evaluations_per_step, const TrainingHooks& hooks);
+// Enters `stage` and trains until spec.train_steps. Training states are state-<train step>.safetensors in the job's
+// folder, every checkpoint_interval train steps, at the end, and when the job stops to go on later; the last two are
+// kept. It goes on from the newest that can be read. Returns the EMA model. \error what Trainer::Step, the journal or
+// the file system report; FAILED_PRECONDITION for a loss that is not finite (the weights before it are saved).
+absl::StatusOr<std::unique_ptr<VelocityModel>> RunTraining(JobContext& context, JobStage stage,
+                                                           const TrainingSpec& spec, Trainer& trainer,
+                                                           TrainingObjective& objective, int64_t evaluations_per_step,
+                                                           const TrainingHooks& hooks);
 
 }  // namespace boss::server

@@ -60,7 +60,8 @@ class Statement {
   Statement& operator=(const Statement&) = delete;
 
   Statement& Text(absl::string_view value) {
-    failed_ = failed_ || sqlite3_bind_text64(statement_, ++bound_, value.data(), value.size(), SQLITE_TRANSIENT, SQLITE_UTF8) != SQLITE_OK;
+    failed_ = failed_ || sqlite3_bind_text64(statement_, ++bound_, value.data(), value.size(), SQLITE_TRANSIENT,
+                                             SQLITE_UTF8) != SQLITE_OK;
     return *this;
   }
   Statement& TextOrNull(absl::string_view value) {
@@ -108,8 +109,8 @@ class Statement {
   bool failed_ = false;
 };
 
-// Rolls back unless committed. `durable` decides whether COMMIT waits for the disk; in write-ahead mode a commit that does not wait still survives
-// the end of the process.
+// Rolls back unless committed. `durable` decides whether COMMIT waits for the disk; in write-ahead mode a commit that
+// does not wait still survives the end of the process.
 class Transaction {
  public:
   explicit Transaction(sqlite3* database) : database_(database) {}
@@ -133,13 +134,16 @@ class Transaction {
   bool open_ = false;
 };
 
-absl::Status UnknownJob(absl::string_view id) { return absl::NotFoundError(absl::StrCat("job ", id, " does not exist")); }
+absl::Status UnknownJob(absl::string_view id) {
+  return absl::NotFoundError(absl::StrCat("job ", id, " does not exist"));
+}
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<SqliteJobJournal>> SqliteJobJournal::Open(const std::string& path) {
   sqlite3* database = nullptr;
-  const int code = sqlite3_open_v2(path.c_str(), &database, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, nullptr);
+  const int code = sqlite3_open_v2(path.c_str(), &database,
+                                   SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, nullptr);
   if (database == nullptr) return absl::ResourceExhaustedError("job journal: no memory for a database connection");
   std::unique_ptr<SqliteJobJournal> journal(new SqliteJobJournal(database));
   if (code != SQLITE_OK) return DatabaseError(database, absl::StrCat("open ", path));
@@ -180,8 +184,9 @@ absl::Status SqliteJobJournal::Migrate() {
 }
 
 absl::Status SqliteJobJournal::WriteEvents(absl::string_view id, absl::Span<const EventRecord> events) {
-  Statement insert(database_,
-                   "INSERT INTO events(job, sequence, document, attachment) SELECT ordinal, ?, ?, ? FROM jobs WHERE id = ?");
+  Statement insert(
+      database_,
+      "INSERT INTO events(job, sequence, document, attachment) SELECT ordinal, ?, ?, ? FROM jobs WHERE id = ?");
   for (const EventRecord& event : events) {
     BOSS_RETURN_IF_ERROR(insert.Int(event.sequence).Text(event.document).Blob(event.attachment).Text(id).Run());
     if (sqlite3_changes(database_) == 0) return UnknownJob(id);
@@ -190,7 +195,8 @@ absl::Status SqliteJobJournal::WriteEvents(absl::string_view id, absl::Span<cons
   return absl::OkStatus();
 }
 
-absl::StatusOr<JobJournal::InsertOutcome> SqliteJobJournal::Insert(const JobRecord& record, absl::Span<const EventRecord> events) {
+absl::StatusOr<JobJournal::InsertOutcome> SqliteJobJournal::Insert(const JobRecord& record,
+                                                                   absl::Span<const EventRecord> events) {
   absl::MutexLock lock(&mutex_);
   Transaction transaction(database_);
   BOSS_RETURN_IF_ERROR(transaction.Begin(/*durable=*/true));
@@ -199,22 +205,24 @@ absl::StatusOr<JobJournal::InsertOutcome> SqliteJobJournal::Insert(const JobReco
     BOSS_ASSIGN_OR_RETURN(const bool found, query.Text(record.request_id).Step());
     if (found) {
       if (query.Column(1) == record.request_hash) return InsertOutcome{query.Column(0), false};
-      return absl::AlreadyExistsError(
-          absl::StrCat("request_id \"", record.request_id, "\" belongs to job ", query.Column(0), ", which was submitted with another request"));
+      return absl::AlreadyExistsError(absl::StrCat("request_id \"", record.request_id, "\" belongs to job ",
+                                                   query.Column(0), ", which was submitted with another request"));
     }
   }
-  BOSS_RETURN_IF_ERROR(Statement(database_, "INSERT INTO jobs(id, request_id, request_hash, document) VALUES(?, ?, ?, ?)")
-                           .Text(record.id)
-                           .TextOrNull(record.request_id)
-                           .Text(record.request_hash)
-                           .Text(record.document)
-                           .Run());
+  BOSS_RETURN_IF_ERROR(
+      Statement(database_, "INSERT INTO jobs(id, request_id, request_hash, document) VALUES(?, ?, ?, ?)")
+          .Text(record.id)
+          .TextOrNull(record.request_id)
+          .Text(record.request_hash)
+          .Text(record.document)
+          .Run());
   BOSS_RETURN_IF_ERROR(WriteEvents(record.id, events));
   BOSS_RETURN_IF_ERROR(transaction.Commit());
   return InsertOutcome{record.id, true};
 }
 
-absl::Status SqliteJobJournal::Update(absl::string_view id, absl::string_view document, absl::Span<const EventRecord> events) {
+absl::Status SqliteJobJournal::Update(absl::string_view id, absl::string_view document,
+                                      absl::Span<const EventRecord> events) {
   absl::MutexLock lock(&mutex_);
   Transaction transaction(database_);
   BOSS_RETURN_IF_ERROR(transaction.Begin(/*durable=*/true));
@@ -243,7 +251,8 @@ absl::StatusOr<std::vector<JobRecord>> SqliteJobJournal::LoadAll() {
   }
 }
 
-absl::StatusOr<std::vector<EventRecord>> SqliteJobJournal::Events(absl::string_view id, int64_t from_sequence, int64_t limit) {
+absl::StatusOr<std::vector<EventRecord>> SqliteJobJournal::Events(absl::string_view id, int64_t from_sequence,
+                                                                  int64_t limit) {
   absl::MutexLock lock(&mutex_);
   Statement query(database_,
                   "SELECT sequence, events.document, attachment FROM events JOIN jobs ON job = ordinal "

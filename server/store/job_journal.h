@@ -26,25 +26,28 @@ struct JobRecord {
 };
 
 struct EventRecord {
-  int64_t sequence = 0;    // from 1 within a job, without gaps
+  int64_t sequence = 0;  // from 1 within a job, without gaps
   std::string document;
   std::string attachment;  // bytes that JSON carries badly, such as a preview's PNG
 };
 
-// Thread-safe. \error of every method: INTERNAL, RESOURCE_EXHAUSTED (full disk) or DATA_LOSS with the database's message.
+// Thread-safe. \error of every method: INTERNAL, RESOURCE_EXHAUSTED (full disk) or DATA_LOSS with the database's
+// message.
 class JobJournal {
  public:
   virtual ~JobJournal() = default;
 
   struct InsertOutcome {
-    std::string id;          // of the new job, or of the earlier one with the same request_id
+    std::string id;  // of the new job, or of the earlier one with the same request_id
     bool inserted = false;
   };
-  // Durable when it returns. A request_id that is known: with the same request_hash, the first job; \error ALREADY_EXISTS with another.
+  // Durable when it returns. A request_id that is known: with the same request_hash, the first job; \error
+  // ALREADY_EXISTS with another.
   virtual absl::StatusOr<InsertOutcome> Insert(const JobRecord& record, absl::Span<const EventRecord> events) = 0;
 
   // Replaces the job's document and appends events in one transaction, durable when it returns. \error NOT_FOUND.
-  virtual absl::Status Update(absl::string_view id, absl::string_view document, absl::Span<const EventRecord> events) = 0;
+  virtual absl::Status Update(absl::string_view id, absl::string_view document,
+                              absl::Span<const EventRecord> events) = 0;
 
   // Survives the end of the process at once; a power failure may take the last ones.
   virtual absl::Status AppendEvents(absl::string_view id, absl::Span<const EventRecord> events) = 0;
@@ -53,7 +56,8 @@ class JobJournal {
   virtual absl::StatusOr<std::vector<JobRecord>> LoadAll() = 0;
 
   // Up to `limit` events with sequence >= from_sequence, ascending.
-  virtual absl::StatusOr<std::vector<EventRecord>> Events(absl::string_view id, int64_t from_sequence, int64_t limit) = 0;
+  virtual absl::StatusOr<std::vector<EventRecord>> Events(absl::string_view id, int64_t from_sequence,
+                                                          int64_t limit) = 0;
   // 0 if there is none.
   virtual absl::StatusOr<int64_t> LastSequence(absl::string_view id) = 0;
 
@@ -80,7 +84,8 @@ class SqliteJobJournal final : public JobJournal {
   explicit SqliteJobJournal(sqlite3* database) : database_(database) {}
 
   absl::Status Migrate() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status WriteEvents(absl::string_view id, absl::Span<const EventRecord> events) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status WriteEvents(absl::string_view id, absl::Span<const EventRecord> events)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   absl::Mutex mutex_;
   sqlite3* const database_ ABSL_PT_GUARDED_BY(mutex_);

@@ -21,7 +21,8 @@ using Json = nlohmann::json;
 // \error DATA_LOSS if `text` is no JSON object.
 absl::StatusOr<Json> ParseJsonObject(absl::string_view what, absl::string_view text);
 
-// Collects the first error, so that a struct is read without a check a line: read everything, then look at status(). Keeps a reference to `object`.
+// Collects the first error, so that a struct is read without a check a line: read everything, then look at status().
+// Keeps a reference to `object`.
 class JsonReader {
  public:
   // `what` leads the messages.

@@ -63,14 +63,16 @@ std::string VersionKey::ToString() const { return absl::StrCat(name, "@", versio
 absl::StatusOr<Json> ParseJsonObject(absl::string_view what, absl::string_view text) {
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (json.is_discarded()) return absl::DataLossError(absl::StrCat(what, ": not JSON"));
-  if (!json.is_object()) return absl::DataLossError(absl::StrCat(what, ": got ", json.type_name(), ", expected an object"));
+  if (!json.is_object())
+    return absl::DataLossError(absl::StrCat(what, ": got ", json.type_name(), ", expected an object"));
   return json;
 }
 
 std::string FormatGuidance(double guidance_scale) { return absl::StrFormat("%.6g", guidance_scale); }
 
 std::string StoredScheduleSet::Name() const {
-  return absl::StrCat("bellman-", std::string(SolverName(set.solver)), "-g", FormatGuidance(set.guidance_scale), "-k", set.k_max);
+  return absl::StrCat("bellman-", std::string(SolverName(set.solver)), "-g", FormatGuidance(set.guidance_scale), "-k",
+                      set.k_max);
 }
 
 Json ScheduleToJson(const Schedule& schedule) {
@@ -177,7 +179,8 @@ absl::StatusOr<Manifest> ManifestFromJson(absl::string_view text) {
   reader.Required("format", format);
   BOSS_RETURN_IF_ERROR(reader.status());
   if (format > kFormat) {
-    return absl::FailedPreconditionError(absl::StrFormat("manifest.format: got %d, this program reads up to %d", format, kFormat));
+    return absl::FailedPreconditionError(
+        absl::StrFormat("manifest.format: got %d, this program reads up to %d", format, kFormat));
   }
   Json architecture;
   reader.Required("architecture", architecture);
@@ -206,7 +209,8 @@ void NameOwnRows(Manifest& manifest, const VersionKey& key) {
 std::string ScheduleSetToJson(const StoredScheduleSet& stored) {
   const ScheduleSet& set = stored.set;
   Json schedules = Json::array();
-  for (const Schedule& schedule : set.schedules) schedules.push_back({{"knots", schedule.knots}, {"total_cost", schedule.total_cost}});
+  for (const Schedule& schedule : set.schedules)
+    schedules.push_back({{"knots", schedule.knots}, {"total_cost", schedule.total_cost}});
   Json json = {{"format", kFormat},
                {"k_max", set.k_max},
                {"num_samples", set.num_samples},
@@ -239,7 +243,8 @@ absl::StatusOr<StoredScheduleSet> ScheduleSetFromJson(absl::string_view text) {
   }
   const size_t points = static_cast<size_t>(set.k_max) + 1;
   if (set.cost_matrix.size() != points * points) {
-    return absl::DataLossError(absl::StrFormat("schedule set.cost_matrix: got %d entries, expected %d", set.cost_matrix.size(), points * points));
+    return absl::DataLossError(absl::StrFormat("schedule set.cost_matrix: got %d entries, expected %d",
+                                               set.cost_matrix.size(), points * points));
   }
   const auto read_schedule = [&set](const Json& item) -> absl::StatusOr<Schedule> {
     Schedule schedule;
@@ -257,7 +262,8 @@ absl::StatusOr<StoredScheduleSet> ScheduleSetFromJson(absl::string_view text) {
   reader.Objects("schedules", set.schedules, read_schedule);
   BOSS_RETURN_IF_ERROR(reader.status());
   if (set.schedules.size() != static_cast<size_t>(set.k_max)) {
-    return absl::DataLossError(absl::StrFormat("schedule set.schedules: got %d, expected %d", set.schedules.size(), set.k_max));
+    return absl::DataLossError(
+        absl::StrFormat("schedule set.schedules: got %d, expected %d", set.schedules.size(), set.k_max));
   }
   for (int steps = 1; steps <= set.k_max; ++steps) {
     if (set.schedules[steps - 1].time_grid.steps() != steps) {

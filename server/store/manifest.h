@@ -24,12 +24,14 @@ struct VersionKey {
   friend auto operator<=>(const VersionKey&, const VersionKey&) = default;
 };
 
-// One line of an evaluation table: a version with one schedule, judged against the fine sampler of a baseline on the same noises.
+// One line of an evaluation table: a version with one schedule, judged against the fine sampler of a baseline on the
+// same noises.
 struct EvaluationRow {
-  std::string label;     // what the row is: "fine", "uniform", "bellman", "straightened", "reflow"
-  std::string version;   // "name@version"; empty while it is not published, and in the file of the version that publishes it
-  int steps = 0;         // solver steps
-  std::string schedule;  // "uniform" or "bellman"
+  std::string label;  // what the row is: "fine", "uniform", "bellman", "straightened", "reflow"
+  std::string
+      version;    // "name@version"; empty while it is not published, and in the file of the version that publishes it
+  int steps = 0;  // solver steps
+  std::string schedule;      // "uniform" or "bellman"
   std::string schedule_set;  // name of the set that the schedule is from; empty: none
   SolverKind solver = SolverKind::kEuler;
   double guidance_scale = 1.0;
@@ -44,11 +46,12 @@ struct EvaluationRow {
   int baseline_steps = 0;
 };
 
-// A schedule that a version was trained for. Sampling with as many steps uses it before any schedule that was searched later.
+// A schedule that a version was trained for. Sampling with as many steps uses it before any schedule that was searched
+// later.
 struct NativeSchedule {
   std::string kind;  // "bellman" or "uniform"
   double guidance_scale = 1.0;
-  int k_max = 0;      // fine grid of schedule.knots; 0 if the knots are empty, as for a uniform schedule
+  int k_max = 0;  // fine grid of schedule.knots; 0 if the knots are empty, as for a uniform schedule
   Schedule schedule;
 };
 

@@ -26,19 +26,25 @@ constexpr char kSchedulesFolder[] = "schedules";
 // A version's decimal number, as it was written: no sign, no leading zero.
 std::optional<int64_t> ParseVersion(absl::string_view text) {
   int64_t version = 0;
-  if (text.empty() || text.front() < '1' || text.front() > '9' || !std::all_of(text.begin(), text.end(), ::isdigit)) return std::nullopt;
+  if (text.empty() || text.front() < '1' || text.front() > '9' || !std::all_of(text.begin(), text.end(), ::isdigit))
+    return std::nullopt;
   if (!absl::SimpleAtoi(text, &version)) return std::nullopt;
   return version;
 }
 
-absl::Status UnknownVersion(const VersionKey& key) { return absl::NotFoundError(absl::StrCat("model version ", key.ToString(), " does not exist")); }
-absl::Status UnknownModel(absl::string_view name) { return absl::NotFoundError(absl::StrCat("model ", name, " does not exist")); }
+absl::Status UnknownVersion(const VersionKey& key) {
+  return absl::NotFoundError(absl::StrCat("model version ", key.ToString(), " does not exist"));
+}
+absl::Status UnknownModel(absl::string_view name) {
+  return absl::NotFoundError(absl::StrCat("model ", name, " does not exist"));
+}
 
 absl::Status CheckScheduleSet(const ScheduleSet& set) {
   const size_t points = static_cast<size_t>(std::max(set.k_max, 0)) + 1;
   if (set.k_max < 1 || set.schedules.size() != points - 1 || set.cost_matrix.size() != points * points) {
-    return absl::InvalidArgumentError(absl::StrCat("schedule set: got k_max ", set.k_max, ", ", set.schedules.size(), " schedules and ",
-                                                   set.cost_matrix.size(), " costs, expected k_max schedules and (k_max + 1)^2 costs"));
+    return absl::InvalidArgumentError(absl::StrCat("schedule set: got k_max ", set.k_max, ", ", set.schedules.size(),
+                                                   " schedules and ", set.cost_matrix.size(),
+                                                   " costs, expected k_max schedules and (k_max + 1)^2 costs"));
   }
   return absl::OkStatus();
 }
@@ -48,15 +54,20 @@ absl::Status CheckScheduleSet(const ScheduleSet& set) {
 absl::Status CheckName(absl::string_view what, absl::string_view name) {
   const auto lower_or_digit = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); };
   const bool valid = !name.empty() && name.size() <= kMaxNameSize && lower_or_digit(name.front()) &&
-                     std::all_of(name.begin(), name.end(), [&](char c) { return lower_or_digit(c) || c == '.' || c == '_' || c == '-'; });
+                     std::all_of(name.begin(), name.end(),
+                                 [&](char c) { return lower_or_digit(c) || c == '.' || c == '_' || c == '-'; });
   if (valid) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(what, ": expected 1 to ", kMaxNameSize,
-                                                 " of a-z, 0-9, '.', '_' and '-' that begin with a letter or digit, got ",
-                                                 DumpJson(std::string(name.substr(0, 2 * kMaxNameSize)))));
+  return absl::InvalidArgumentError(absl::StrCat(
+      what, ": expected 1 to ", kMaxNameSize, " of a-z, 0-9, '.', '_' and '-' that begin with a letter or digit, got ",
+      DumpJson(std::string(name.substr(0, 2 * kMaxNameSize)))));
 }
 
-std::string ModelStore::ModelFolder(absl::string_view name) const { return absl::StrCat(data_folder_, "/models/", name); }
-std::string ModelStore::VersionFolder(const VersionKey& key) const { return absl::StrCat(ModelFolder(key.name), "/", key.version); }
+std::string ModelStore::ModelFolder(absl::string_view name) const {
+  return absl::StrCat(data_folder_, "/models/", name);
+}
+std::string ModelStore::VersionFolder(const VersionKey& key) const {
+  return absl::StrCat(ModelFolder(key.name), "/", key.version);
+}
 std::string ModelStore::ScheduleFolder(const VersionKey& key) const {
   return absl::StrCat(ModelFolder(key.name), "/", kSchedulesFolder, "/", key.version);
 }
@@ -87,8 +98,8 @@ absl::Status ModelStore::ReadModel(const std::string& name) {
     const absl::StatusOr<std::string> text = ReadFile(absl::StrCat(VersionFolder(key), "/", kManifestFile));
     version.manifest = text.ok() ? ManifestFromJson(*text) : absl::DataLossError(text.status().message());
     if (!version.manifest.ok()) {
-      version.manifest =
-          absl::Status(version.manifest.status().code(), absl::StrCat(key.ToString(), ": ", version.manifest.status().message()));
+      version.manifest = absl::Status(version.manifest.status().code(),
+                                      absl::StrCat(key.ToString(), ": ", version.manifest.status().message()));
     } else {
       NameOwnRows(*version.manifest, key);
     }
@@ -99,9 +110,10 @@ absl::Status ModelStore::ReadModel(const std::string& name) {
       if (file.size() < 5 || file.substr(file.size() - 5) != ".json") continue;
       const absl::StatusOr<std::string> set_text = ReadFile(absl::StrCat(ScheduleFolder(key), "/", file));
       absl::StatusOr<StoredScheduleSet> set = set_text.ok() ? ScheduleSetFromJson(*set_text) : set_text.status();
-      version.schedule_sets[file] = set.ok() ? absl::StatusOr<std::shared_ptr<const StoredScheduleSet>>(
-                                                   std::make_shared<const StoredScheduleSet>(*std::move(set)))
-                                             : absl::DataLossError(absl::StrCat(key.ToString(), ": ", file, ": ", set.status().message()));
+      version.schedule_sets[file] =
+          set.ok() ? absl::StatusOr<std::shared_ptr<const StoredScheduleSet>>(
+                         std::make_shared<const StoredScheduleSet>(*std::move(set)))
+                   : absl::DataLossError(absl::StrCat(key.ToString(), ": ", file, ": ", set.status().message()));
     }
   }
   if (!model.versions.empty()) model.next_version = model.versions.rbegin()->first + 1;
@@ -151,7 +163,8 @@ absl::StatusOr<ModelInfo> ModelStore::GetModel(absl::string_view name) const {
 absl::StatusOr<VersionKey> ModelStore::Resolve(absl::string_view reference) const {
   const size_t at = reference.find('@');
   const absl::string_view name = reference.substr(0, at);
-  const absl::string_view version = at == absl::string_view::npos ? absl::string_view(kLatest) : reference.substr(at + 1);
+  const absl::string_view version =
+      at == absl::string_view::npos ? absl::string_view(kLatest) : reference.substr(at + 1);
   BOSS_RETURN_IF_ERROR(CheckName("model", name));
   BOSS_RETURN_IF_ERROR(CheckName("model version", version));
   absl::ReaderMutexLock lock(&mutex_);
@@ -209,18 +222,20 @@ absl::StatusOr<VersionKey> ModelStore::FindByJob(absl::string_view name, absl::s
   return absl::NotFoundError(absl::StrCat("job ", job_id, " has published no version of ", name));
 }
 
-absl::StatusOr<std::string> ModelStore::ReadVersionFile(const VersionKey& key, const Manifest& manifest, const std::string& file_name) const {
+absl::StatusOr<std::string> ModelStore::ReadVersionFile(const VersionKey& key, const Manifest& manifest,
+                                                        const std::string& file_name) const {
   const auto expected = manifest.sha256.find(file_name);
   if (expected == manifest.sha256.end()) {
     return absl::DataLossError(absl::StrCat(key.ToString(), ": the manifest has no checksum of ", file_name));
   }
   absl::StatusOr<std::string> bytes = ReadFile(absl::StrCat(VersionFolder(key), "/", file_name));
-  if (absl::IsNotFound(bytes.status())) return absl::DataLossError(absl::StrCat(key.ToString(), ": ", bytes.status().message()));
+  if (absl::IsNotFound(bytes.status()))
+    return absl::DataLossError(absl::StrCat(key.ToString(), ": ", bytes.status().message()));
   BOSS_RETURN_IF_ERROR(bytes.status());
   const std::string got = Sha256Hex(*bytes);
   if (got != expected->second) {
-    return absl::DataLossError(
-        absl::StrCat(key.ToString(), ": ", file_name, " is corrupt: its SHA-256 is ", got, ", expected ", expected->second));
+    return absl::DataLossError(absl::StrCat(key.ToString(), ": ", file_name, " is corrupt: its SHA-256 is ", got,
+                                            ", expected ", expected->second));
   }
   return bytes;
 }
@@ -230,11 +245,13 @@ absl::StatusOr<std::vector<ExportFile>> ModelStore::OpenForExport(const VersionK
   const std::string folder = VersionFolder(key);
   std::vector<ExportFile> files;
   BOSS_ASSIGN_OR_RETURN(const std::string text, ReadFile(absl::StrCat(folder, "/", kManifestFile)));
-  files.push_back({kManifestFile, absl::StrCat(folder, "/", kManifestFile), static_cast<int64_t>(text.size()), Sha256Hex(text)});
+  files.push_back(
+      {kManifestFile, absl::StrCat(folder, "/", kManifestFile), static_cast<int64_t>(text.size()), Sha256Hex(text)});
   for (const auto& [name, digest] : manifest.sha256) {
     const std::string path = absl::StrCat(folder, "/", name);
     struct stat information;
-    if (::stat(path.c_str(), &information) != 0) return absl::DataLossError(ErrnoToStatus(errno, "stat", path).message());
+    if (::stat(path.c_str(), &information) != 0)
+      return absl::DataLossError(ErrnoToStatus(errno, "stat", path).message());
     files.push_back({name, path, static_cast<int64_t>(information.st_size), digest});
   }
   return files;
@@ -261,11 +278,13 @@ absl::Status ModelStore::AddScheduleSet(const VersionKey& key, const StoredSched
   BOSS_RETURN_IF_ERROR(Find(key).status());
   BOSS_RETURN_IF_ERROR(CreateFolders(ScheduleFolder(key)));
   BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(ScheduleFolder(key), "/", file), text));
-  models_[key.name].versions[key.version].schedule_sets[file] = std::shared_ptr<const StoredScheduleSet>(std::move(stored));
+  models_[key.name].versions[key.version].schedule_sets[file] =
+      std::shared_ptr<const StoredScheduleSet>(std::move(stored));
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> ModelStore::FindScheduleSet(const VersionKey& key, double guidance_scale,
+absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> ModelStore::FindScheduleSet(const VersionKey& key,
+                                                                                     double guidance_scale,
                                                                                      int k_max) const {
   absl::ReaderMutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(const Version* version, Find(key));
@@ -282,11 +301,13 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> ModelStore::FindSchedul
   }
   if (best != nullptr) return best;
   BOSS_RETURN_IF_ERROR(corrupt);
-  return absl::NotFoundError(absl::StrCat(key.ToString(), " has no Bellman schedules for guidance scale ", FormatGuidance(guidance_scale),
-                                          k_max == 0 ? "" : absl::StrCat(" and k_max ", k_max), "; an OptimizeStepsizesJob makes them"));
+  return absl::NotFoundError(
+      absl::StrCat(key.ToString(), " has no Bellman schedules for guidance scale ", FormatGuidance(guidance_scale),
+                   k_max == 0 ? "" : absl::StrCat(" and k_max ", k_max), "; an OptimizeStepsizesJob makes them"));
 }
 
-absl::StatusOr<std::vector<std::shared_ptr<const StoredScheduleSet>>> ModelStore::ListScheduleSets(const VersionKey& key) const {
+absl::StatusOr<std::vector<std::shared_ptr<const StoredScheduleSet>>> ModelStore::ListScheduleSets(
+    const VersionKey& key) const {
   absl::ReaderMutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(const Version* version, Find(key));
   std::vector<std::shared_ptr<const StoredScheduleSet>> sets;
@@ -303,12 +324,15 @@ absl::StatusOr<std::vector<std::shared_ptr<const StoredScheduleSet>>> ModelStore
 absl::StatusOr<NativeSchedule> ModelStore::FindSchedule(const VersionKey& key, int steps, double guidance_scale) const {
   BOSS_ASSIGN_OR_RETURN(const Manifest manifest, ManifestOf(key));
   for (const NativeSchedule& native : manifest.schedules) {
-    if (native.schedule.time_grid.steps() == steps && FormatGuidance(native.guidance_scale) == FormatGuidance(guidance_scale)) return native;
+    if (native.schedule.time_grid.steps() == steps &&
+        FormatGuidance(native.guidance_scale) == FormatGuidance(guidance_scale))
+      return native;
   }
   BOSS_ASSIGN_OR_RETURN(const auto stored, FindScheduleSet(key, guidance_scale));
   const ScheduleSet& set = stored->set;
   if (steps < 1 || steps > set.k_max) {
-    return absl::InvalidArgumentError(absl::StrCat("steps: got ", steps, ", expected 1 to ", set.k_max, " for a Bellman schedule"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("steps: got ", steps, ", expected 1 to ", set.k_max, " for a Bellman schedule"));
   }
   return NativeSchedule{"bellman", set.guidance_scale, set.k_max, set.schedules[steps - 1]};
 }
@@ -317,7 +341,8 @@ absl::StatusOr<NativeSchedule> ModelStore::FindSchedule(const VersionKey& key, i
 
 absl::Status ModelStore::SetAlias(absl::string_view name, absl::string_view alias, int64_t version) {
   BOSS_RETURN_IF_ERROR(CheckName("alias", alias));
-  if (alias == kLatest) return absl::InvalidArgumentError("alias: \"latest\" always is the newest version and cannot be set");
+  if (alias == kLatest)
+    return absl::InvalidArgumentError("alias: \"latest\" always is the newest version and cannot be set");
   if (std::isdigit(static_cast<unsigned char>(alias.front()))) {
     return absl::InvalidArgumentError(absl::StrCat("alias: expected a name that begins with a letter, got ", alias));
   }
@@ -328,7 +353,8 @@ absl::Status ModelStore::SetAlias(absl::string_view name, absl::string_view alia
   changed.aliases = model->second.aliases;
   changed.next_version = model->second.next_version;
   if (version == 0) {
-    if (changed.aliases.erase(std::string(alias)) == 0) return absl::NotFoundError(absl::StrCat("model ", name, " has no alias ", alias));
+    if (changed.aliases.erase(std::string(alias)) == 0)
+      return absl::NotFoundError(absl::StrCat("model ", name, " has no alias ", alias));
   } else {
     if (!model->second.versions.contains(version)) return UnknownVersion({std::string(name), version});
     changed.aliases[std::string(alias)] = version;
@@ -346,8 +372,9 @@ absl::Status ModelStore::DeleteVersion(const VersionKey& key, bool force) {
   for (const auto& [other_name, other] : models_) {
     for (const auto& [number, version] : other.versions) {
       if (version.manifest.ok() && version.manifest->adapter && version.manifest->adapter->base == key) {
-        return absl::FailedPreconditionError(
-            absl::StrCat(key.ToString(), " is the base of the adapter ", VersionKey{other_name, number}.ToString(), ": delete that first"));
+        return absl::FailedPreconditionError(absl::StrCat(key.ToString(), " is the base of the adapter ",
+                                                          VersionKey{other_name, number}.ToString(),
+                                                          ": delete that first"));
       }
     }
   }
@@ -356,7 +383,9 @@ absl::Status ModelStore::DeleteVersion(const VersionKey& key, bool force) {
   changed.next_version = model.next_version;
   for (const auto& [alias, number] : model.aliases) {
     if (number != key.version) continue;
-    if (!force) return absl::FailedPreconditionError(absl::StrCat(key.ToString(), " has the alias ", alias, ": move it, or force the deletion"));
+    if (!force)
+      return absl::FailedPreconditionError(
+          absl::StrCat(key.ToString(), " has the alias ", alias, ": move it, or force the deletion"));
     changed.aliases.erase(alias);
   }
   // First what must not be forgotten: the numbers that are used up. Then the version is gone with one rename.

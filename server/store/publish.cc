@@ -22,7 +22,8 @@ namespace {
 
 absl::StatusOr<Safetensors> ParseWeights(absl::string_view what, const std::string& bytes) {
   absl::StatusOr<Safetensors> contents = ParseSafetensors(bytes);
-  if (!contents.ok()) return absl::Status(contents.status().code(), absl::StrCat(what, ": ", contents.status().message()));
+  if (!contents.ok())
+    return absl::Status(contents.status().code(), absl::StrCat(what, ": ", contents.status().message()));
   return contents;
 }
 
@@ -43,7 +44,8 @@ absl::StatusOr<std::unique_ptr<StagingFolder>> ModelStore::NewStagingFolder() {
   return folder;
 }
 
-absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::BuildModel(const Manifest& manifest, const Safetensors& weights) const {
+absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::BuildModel(const Manifest& manifest,
+                                                                      const Safetensors& weights) const {
   if (!manifest.adapter) {
     BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> model, CreateModel(manifest.architecture_json, /*seed=*/0));
     BOSS_RETURN_IF_ERROR(LoadWeights(*model, weights.tensors));
@@ -66,7 +68,8 @@ absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::LoadVersionModel(cons
   BOSS_ASSIGN_OR_RETURN(const Safetensors weights, ParseWeights(absl::StrCat(key.ToString(), ": ", file), bytes));
   std::string().swap(bytes);
   absl::StatusOr<std::unique_ptr<VelocityModel>> model = BuildModel(manifest, weights);
-  if (!model.ok()) return absl::Status(model.status().code(), absl::StrCat(key.ToString(), ": ", model.status().message()));
+  if (!model.ok())
+    return absl::Status(model.status().code(), absl::StrCat(key.ToString(), ": ", model.status().message()));
   return model;
 }
 
@@ -76,13 +79,15 @@ absl::Status ModelStore::CarryOver(const std::string& parent, const StagingFolde
   BOSS_ASSIGN_OR_RETURN(const Manifest parent_manifest, ManifestOf(*key));
   for (const auto& [file, digest] : parent_manifest.sha256) {
     if (file == kWeightsFile || file == kAdapterFile || manifest.sha256.contains(file)) continue;
-    BOSS_RETURN_IF_ERROR(LinkOrCopy(absl::StrCat(VersionFolder(*key), "/", file), absl::StrCat(staged.path(), "/", file)));
+    BOSS_RETURN_IF_ERROR(
+        LinkOrCopy(absl::StrCat(VersionFolder(*key), "/", file), absl::StrCat(staged.path(), "/", file)));
     manifest.sha256[file] = digest;
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<VersionKey> ModelStore::PublishFolder(absl::string_view name, Manifest manifest, const StagingFolder& staged) {
+absl::StatusOr<VersionKey> ModelStore::PublishFolder(absl::string_view name, Manifest manifest,
+                                                     const StagingFolder& staged) {
   manifest.create_time = clock_.Now();
   BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged.path(), "/", kManifestFile), ManifestToJson(manifest)));
   BOSS_RETURN_IF_ERROR(SyncFolder(staged.path()));
@@ -112,11 +117,13 @@ absl::StatusOr<VersionKey> ModelStore::Publish(absl::string_view name, Manifest 
   for (const auto& [tensor_name, tensor] : weights.tensors) {
     contents.tensors.emplace_back(tensor_name, tensor.detach().to(at::kCPU).contiguous());
   }
-  std::sort(contents.tensors.begin(), contents.tensors.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::sort(contents.tensors.begin(), contents.tensors.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
   const absl::StatusOr<std::unique_ptr<VelocityModel>> model = BuildModel(manifest, contents);
   if (!model.ok()) {
     // Weights that do not fit are the caller's mistake here, not a loss.
-    const absl::StatusCode code = absl::IsDataLoss(model.status()) ? absl::StatusCode::kInvalidArgument : model.status().code();
+    const absl::StatusCode code =
+        absl::IsDataLoss(model.status()) ? absl::StatusCode::kInvalidArgument : model.status().code();
     return absl::Status(code, model.status().message());
   }
   BOSS_ASSIGN_OR_RETURN(const std::string bytes, SerializeSafetensors(contents));
@@ -142,7 +149,8 @@ absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, a
     digests[file] = Sha256Hex(bytes);
     const auto expected = manifest.sha256.find(file);
     if (expected != manifest.sha256.end() && expected->second != digests[file]) {
-      return absl::DataLossError(absl::StrCat(file, ": its SHA-256 is ", digests[file], ", the manifest says ", expected->second));
+      return absl::DataLossError(
+          absl::StrCat(file, ": its SHA-256 is ", digests[file], ", the manifest says ", expected->second));
     }
     if (file == weights_file) {
       BOSS_ASSIGN_OR_RETURN(const Safetensors weights, ParseWeights(file, bytes));
@@ -151,9 +159,11 @@ absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, a
     BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes));
   }
   for (const auto& [file, digest] : manifest.sha256) {
-    if (!digests.contains(file)) return absl::DataLossError(absl::StrCat(folder, ": ", file, " is missing, the manifest lists it"));
+    if (!digests.contains(file))
+      return absl::DataLossError(absl::StrCat(folder, ": ", file, " is missing, the manifest lists it"));
   }
-  if (!digests.contains(weights_file)) return absl::NotFoundError(absl::StrCat(folder, ": ", weights_file, " is missing"));
+  if (!digests.contains(weights_file))
+    return absl::NotFoundError(absl::StrCat(folder, ": ", weights_file, " is missing"));
   manifest.sha256 = std::move(digests);
 
   std::vector<StoredScheduleSet> sets;

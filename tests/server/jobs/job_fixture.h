@@ -1,4 +1,5 @@
-// A job manager with a store, a journal, a clock that only tests move, and an executor that stops where a test wants it.
+// A job manager with a store, a journal, a clock that only tests move, and an executor that stops where a test wants
+// it.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -41,7 +42,8 @@ class ManualClock final : public Clock {
   absl::Time now_ ABSL_GUARDED_BY(mutex_) = absl::FromUnixSeconds(1'700'000'000);
 };
 
-// Runs units on the calling thread; each takes `unit_time` of the clock. The unit with the number given to BlockAt waits for Release before it runs.
+// Runs units on the calling thread; each takes `unit_time` of the clock. The unit with the number given to BlockAt
+// waits for Release before it runs.
 class GateExecutor final : public StepExecutor {
  public:
   explicit GateExecutor(ManualClock& clock) : clock_(clock) {}
@@ -52,11 +54,13 @@ class GateExecutor final : public StepExecutor {
       ++runs_;
       if (runs_ == block_at_) {
         blocked_ = true;
-        mutex_.Await(absl::Condition(+[](GateExecutor* self) { return !self->blocked_; }, this));
+        mutex_.Await(absl::Condition(
+            +[](GateExecutor* self) { return !self->blocked_; }, this));
       }
     }
     clock_.Advance(unit_time_);
-    // The runner's thread, too, computes with as many threads as the fixture sets: another number gives other roundings.
+    // The runner's thread, too, computes with as many threads as the fixture sets: another number gives other
+    // roundings.
     at::init_num_threads();
     return step();
   }
@@ -170,7 +174,8 @@ class JobTest : public ::testing::Test {
 
   // Events from `from_sequence` on, until `enough` says so of the latest or there are no more to come.
   std::vector<JobEvent> Follow(
-      const std::string& id, int64_t from_sequence = 1, const std::function<bool(const JobEvent&)>& enough = [](const JobEvent&) { return false; }) {
+      const std::string& id, int64_t from_sequence = 1,
+      const std::function<bool(const JobEvent&)>& enough = [](const JobEvent&) { return false; }) {
     absl::Mutex mutex;
     bool notified = false;
     const auto watch = manager_->Watch(id, from_sequence, [&] {
@@ -235,7 +240,8 @@ class JobTest : public ::testing::Test {
 inline void ExpectSameWeights(const VelocityModel& a, const VelocityModel& b) {
   const auto state_a = a.State(), state_b = b.State();
   ASSERT_EQ(state_a.size(), state_b.size());
-  for (size_t i = 0; i < state_a.size(); ++i) EXPECT_TRUE(state_a[i].second.equal(state_b[i].second)) << state_a[i].first;
+  for (size_t i = 0; i < state_a.size(); ++i)
+    EXPECT_TRUE(state_a[i].second.equal(state_b[i].second)) << state_a[i].first;
 }
 
 // What the events of one kind carry.

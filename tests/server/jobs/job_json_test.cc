@@ -184,14 +184,16 @@ TEST(ValidateSpec, NamesTheField) {
   EXPECT_EQ(field(changed(train, [](TrainSpec& s) { s.architecture_json = "{}"; })), "spec.architecture_json");
   EXPECT_EQ(field(changed(train, [](TrainSpec& s) { s.training.batch_size = 0; })), "spec.training.batch_size");
   EXPECT_EQ(field(changed(train, [](TrainSpec& s) { s.training.trainer.ema_rate = 1; })), "spec.training.ema_rate");
-  EXPECT_EQ(field(changed(train, [](TrainSpec& s) { s.training.trainer.learning_rate = 0.0 / 0.0; })), "spec.training.learning_rate");
+  EXPECT_EQ(field(changed(train, [](TrainSpec& s) { s.training.trainer.learning_rate = 0.0 / 0.0; })),
+            "spec.training.learning_rate");
   EXPECT_EQ(field(changed(train, [](TrainSpec& s) { s.label_dropout = 1.5; })), "spec.label_dropout");
   EXPECT_EQ(field(OptimizeStepsizesSpec{}), "spec.model");
   EXPECT_EQ(field(OptimizeStepsizesSpec{"toy", 1001}), "spec.k_max");
   EXPECT_EQ(field(changed(distill, [](DistillSpec& s) { s.steps = 101; })), "spec.steps");
   EXPECT_EQ(field(changed(distill, [](DistillSpec& s) { s.lora = LoraSpec{0, 1}; })), "spec.lora.rank");
   EXPECT_EQ(field(changed(distill, [](DistillSpec& s) { s.held_out_share = 0.6; })), "spec.held_out_share");
-  EXPECT_EQ(field(changed(distill, [](DistillSpec& s) { s.evaluation.emplace().num_samples = 0; })), "spec.evaluation.num_samples");
+  EXPECT_EQ(field(changed(distill, [](DistillSpec& s) { s.evaluation.emplace().num_samples = 0; })),
+            "spec.evaluation.num_samples");
   EXPECT_EQ(field(changed(evaluate, [](EvaluateSpec& s) { s.steps.clear(); })), "spec.steps");
   EXPECT_EQ(field(changed(evaluate, [](EvaluateSpec& s) { s.solver = SolverKind::kRk45; })), "spec.solver");
 }

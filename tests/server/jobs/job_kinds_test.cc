@@ -136,9 +136,10 @@ TEST_F(JobKindsTest, ASearchAttachesTheScheduleOfEveryNumberOfSteps) {
   const ScheduleSet& set = (*stored)->set;
   EXPECT_EQ(set.num_samples, 20);
   ASSERT_EQ(set.schedules.size(), 12);
-  for (int steps = 2; steps <= 12; ++steps) EXPECT_LE(set.schedules[steps - 1].total_cost, set.schedules[steps - 2].total_cost);
-  EXPECT_EQ(Stages(job.id),
-            (std::vector<JobStage>{JobStage::kPreparing, JobStage::kTrajectories, JobStage::kCostMatrix, JobStage::kSchedule}));
+  for (int steps = 2; steps <= 12; ++steps)
+    EXPECT_LE(set.schedules[steps - 1].total_cost, set.schedules[steps - 2].total_cost);
+  EXPECT_EQ(Stages(job.id), (std::vector<JobStage>{JobStage::kPreparing, JobStage::kTrajectories, JobStage::kCostMatrix,
+                                                   JobStage::kSchedule}));
 }
 
 TEST_F(JobKindsTest, GuidanceNeedsLabels) {
@@ -160,9 +161,9 @@ TEST_F(JobKindsTest, DistillationGoesThroughBothStages) {
   evaluation.k_max = 10;
   evaluation.measure_straightness = true;
   const Job job = RunToSuccess(spec);
-  EXPECT_EQ(Stages(job.id),
-            (std::vector<JobStage>{JobStage::kPreparing, JobStage::kTrajectories, JobStage::kCostMatrix, JobStage::kSchedule, JobStage::kPairs,
-                                   JobStage::kStraightening, JobStage::kEvaluation, JobStage::kPublishing}));
+  EXPECT_EQ(Stages(job.id), (std::vector<JobStage>{JobStage::kPreparing, JobStage::kTrajectories, JobStage::kCostMatrix,
+                                                   JobStage::kSchedule, JobStage::kPairs, JobStage::kStraightening,
+                                                   JobStage::kEvaluation, JobStage::kPublishing}));
   EXPECT_TRUE(store_->FindScheduleSet(teacher, 1.0, 10).ok());
   ASSERT_TRUE(job.result.schedule.has_value());
   EXPECT_EQ(job.result.schedule->time_grid.steps(), 2);
@@ -193,6 +194,8 @@ TEST_F(JobKindsTest, DistillationGoesThroughBothStages) {
     EXPECT_TRUE(rows[i].straightness.has_value());
     EXPECT_FALSE(rows[i].frechet_distance.has_value());
   }
+  // Search, pairs and training; then the fine samples, three rows of two steps, and the straightness of all four.
+  EXPECT_EQ(job.result.velocity_evaluations, 32 * 10 + 100 * 10 + 150 * 32 + 50 * 10 + 3 * 50 * 2 + 4 * 50 * 10);
   // What straightening is for.
   EXPECT_LT(rows[3].trajectory_error, rows[1].trajectory_error);
   EXPECT_EQ(rows[3].version, "student@1");
@@ -281,8 +284,9 @@ TEST_F(JobKindsTest, AnEvaluationComparesVersionsOnTheSameNoises) {
     rows.push_back(row.version + " " + row.label + " " + std::to_string(row.steps));
     EXPECT_EQ(row.baseline, "teacher@1");
   }
-  EXPECT_EQ(rows, (std::vector<std::string>{"teacher@1 fine 10", "teacher@1 uniform 2", "teacher@1 uniform 5", "teacher@1 bellman 2",
-                                            "teacher@1 bellman 5", "student@1 fine 10", "student@1 straightened 2"}));
+  EXPECT_EQ(rows, (std::vector<std::string>{"teacher@1 fine 10", "teacher@1 uniform 2", "teacher@1 uniform 5",
+                                            "teacher@1 bellman 2", "teacher@1 bellman 5", "student@1 fine 10",
+                                            "student@1 straightened 2"}));
   EXPECT_EQ(job.result.evaluation[0].trajectory_error, 0);
   EXPECT_GT(job.result.evaluation[1].trajectory_error, job.result.evaluation[2].trajectory_error);
   EXPECT_EQ(PayloadsOf<EvaluationRow>(Follow(job.id)).size(), rows.size());

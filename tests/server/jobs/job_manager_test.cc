@@ -34,7 +34,9 @@ TEST_F(JobManagerTest, ValidatingKeepsNothing) {
 
 TEST_F(JobManagerTest, RefusesWhatCannotRun) {
   PublishTeacher();
-  const auto refused = [&](JobSpec spec, const SubmitOptions& options = {}) { return manager_->Submit(std::move(spec), options).status(); };
+  const auto refused = [&](JobSpec spec, const SubmitOptions& options = {}) {
+    return manager_->Submit(std::move(spec), options).status();
+  };
   EXPECT_EQ(refused(DistillSpec{.model = "nobody"}).code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(FieldOf(refused(DistillSpec{.model = "nobody"})), "spec.model");
   EXPECT_EQ(refused(DistillSpec{.model = "Teacher"}).code(), absl::StatusCode::kInvalidArgument);
@@ -59,8 +61,8 @@ TEST_F(JobManagerTest, ReadsDataSetsOnlyFromAllowedFolders) {
   std::filesystem::copy_file(folder_ / "data/toy.idx", folder_ / "secret.idx");
   std::filesystem::create_symlink(folder_ / "secret.idx", folder_ / "data/link.idx");
   TrainSpec spec = ToyTraining();
-  for (const std::string& path : {folder_ / "secret.idx", folder_ / "data/../secret.idx", folder_ / "data/link.idx", folder_.path() + "/database.idx",
-                                  std::string("/etc/passwd"), std::string("")}) {
+  for (const std::string& path : {folder_ / "secret.idx", folder_ / "data/../secret.idx", folder_ / "data/link.idx",
+                                  folder_.path() + "/database.idx", std::string("/etc/passwd"), std::string("")}) {
     spec.dataset = "idx:" + path;
     EXPECT_EQ(manager_->Submit(spec, {}).status().code(), absl::StatusCode::kPermissionDenied) << path;
   }
@@ -170,7 +172,8 @@ TEST_F(JobManagerTest, AWatchReplaysAndFollowsWithoutGaps) {
   const int64_t known = manager_->Get(job.id)->last_sequence;
   ASSERT_GT(known, 3);
   std::vector<JobEvent> seen;
-  for (const JobEvent& event : Follow(job.id, 1, [&](const JobEvent& event) { return event.sequence == known; })) seen.push_back(event);
+  for (const JobEvent& event : Follow(job.id, 1, [&](const JobEvent& event) { return event.sequence == known; }))
+    seen.push_back(event);
   executor_.Release();
   for (const JobEvent& event : Follow(job.id, known + 1)) seen.push_back(event);
   const Job done = *manager_->Get(job.id);
@@ -310,9 +313,10 @@ TEST_F(JobManagerTest, AcceptsNothingAfterShutdown) {
 TEST_F(JobManagerTest, TellsTheListenerEveryChange) {
   std::vector<std::string> changes;
   manager_.reset();
-  auto manager = JobManager::Start(options_, *store_, *journal_, executor_, clock_, [&](JobKind kind, std::optional<JobState> from, JobState to) {
-    changes.push_back(JobKindName(kind) + " " + (from ? JobStateName(*from) : "new") + " " + JobStateName(to));
-  });
+  auto manager = JobManager::Start(
+      options_, *store_, *journal_, executor_, clock_, [&](JobKind kind, std::optional<JobState> from, JobState to) {
+        changes.push_back(JobKindName(kind) + " " + (from ? JobStateName(*from) : "new") + " " + JobStateName(to));
+      });
   ASSERT_TRUE(manager.ok());
   manager_ = *std::move(manager);
   RunToSuccess(ToyTraining());

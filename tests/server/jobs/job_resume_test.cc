@@ -102,7 +102,8 @@ TEST_F(JobResumeTest, AJobGoesOnAfterShutdownAndRestart) {
   for (size_t i = 0; i < events.size(); ++i) EXPECT_EQ(events[i].sequence, static_cast<int64_t>(i) + 1);
   std::vector<JobState> states;
   for (const StateChange& change : PayloadsOf<StateChange>(events)) states.push_back(change.to);
-  EXPECT_EQ(states, (std::vector<JobState>{JobState::kQueued, JobState::kRunning, JobState::kQueued, JobState::kRunning, JobState::kSucceeded}));
+  EXPECT_EQ(states, (std::vector<JobState>{JobState::kQueued, JobState::kRunning, JobState::kQueued, JobState::kRunning,
+                                           JobState::kSucceeded}));
 }
 
 TEST_F(JobResumeTest, AJobGoesOnAfterACrash) {
@@ -112,7 +113,8 @@ TEST_F(JobResumeTest, AJobGoesOnAfterACrash) {
   executor_.WaitUntilBlocked();
   // What a crash at this moment would leave: the folder as it is now.
   boss::testing::TempFolder crashed;
-  std::filesystem::copy(folder_.path(), crashed.path(), std::filesystem::copy_options::recursive | std::filesystem::copy_options::overwrite_existing);
+  std::filesystem::copy(folder_.path(), crashed.path(),
+                        std::filesystem::copy_options::recursive | std::filesystem::copy_options::overwrite_existing);
   ASSERT_TRUE(manager_->Cancel(job.id).ok());
   executor_.Release();
   Finish(job.id);
@@ -159,7 +161,8 @@ TEST_F(JobResumeTest, ADamagedTrainingStateIsPassedOver) {
   EXPECT_EQ(done.state, JobState::kSucceeded) << done.error;
   ExpectSameWeights(*Output(done), *Output(undisturbed));
   bool warned = false;
-  for (const JobMessage& message : PayloadsOf<JobMessage>(Follow(job.id))) warned = warned || message.severity == Severity::kWarning;
+  for (const JobMessage& message : PayloadsOf<JobMessage>(Follow(job.id)))
+    warned = warned || message.severity == Severity::kWarning;
   EXPECT_TRUE(warned);
 }
 
@@ -169,7 +172,8 @@ TEST_F(JobResumeTest, ADistillationPausedWhileDrawingPairsEqualsAnUndisturbedOne
   const int64_t before = executor_.runs();
   const Job undisturbed = RunToSuccess(ToyDistillation("a"));
   const int64_t between = executor_.runs();
-  // One unit loads the teacher, 10 batches of 8 evaluations draw the pairs, in pieces of 4 batches: this is in the second piece.
+  // One unit loads the teacher, 10 batches of 8 evaluations draw the pairs, in pieces of 4 batches: this is in the
+  // second piece.
   const Job paused = RunWithPauses(ToyDistillation("b"), {1 + 32 + 7});
   ExpectSameWeights(*Output(paused), *Output(undisturbed));
   // The teacher is loaded again and the 7 evaluations of the second piece are lost; the first piece is not drawn again.

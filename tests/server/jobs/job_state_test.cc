@@ -18,15 +18,15 @@ const std::vector<A> kActions = {A::kStart, A::kPause, A::kResume, A::kCancel, A
 
 TEST(JobState, AllowsTheseTransitionsAndNoOthers) {
   const std::map<std::pair<S, A>, S> allowed = {
-      {{S::kQueued, A::kStart}, S::kRunning},        {{S::kQueued, A::kPause}, S::kPaused},
-      {{S::kQueued, A::kCancel}, S::kCancelled},     {{S::kQueued, A::kFail}, S::kFailed},
-      {{S::kRunning, A::kPause}, S::kPausing},       {{S::kRunning, A::kCancel}, S::kCancelling},
-      {{S::kRunning, A::kInterrupt}, S::kQueued},    {{S::kRunning, A::kSucceed}, S::kSucceeded},
-      {{S::kRunning, A::kFail}, S::kFailed},         {{S::kPausing, A::kResume}, S::kRunning},
-      {{S::kPausing, A::kCancel}, S::kCancelling},   {{S::kPausing, A::kInterrupt}, S::kPaused},
-      {{S::kPausing, A::kSucceed}, S::kSucceeded},   {{S::kPausing, A::kFail}, S::kFailed},
-      {{S::kPaused, A::kResume}, S::kQueued},        {{S::kPaused, A::kCancel}, S::kCancelled},
-      {{S::kPaused, A::kFail}, S::kFailed},          {{S::kCancelling, A::kInterrupt}, S::kCancelled},
+      {{S::kQueued, A::kStart}, S::kRunning},         {{S::kQueued, A::kPause}, S::kPaused},
+      {{S::kQueued, A::kCancel}, S::kCancelled},      {{S::kQueued, A::kFail}, S::kFailed},
+      {{S::kRunning, A::kPause}, S::kPausing},        {{S::kRunning, A::kCancel}, S::kCancelling},
+      {{S::kRunning, A::kInterrupt}, S::kQueued},     {{S::kRunning, A::kSucceed}, S::kSucceeded},
+      {{S::kRunning, A::kFail}, S::kFailed},          {{S::kPausing, A::kResume}, S::kRunning},
+      {{S::kPausing, A::kCancel}, S::kCancelling},    {{S::kPausing, A::kInterrupt}, S::kPaused},
+      {{S::kPausing, A::kSucceed}, S::kSucceeded},    {{S::kPausing, A::kFail}, S::kFailed},
+      {{S::kPaused, A::kResume}, S::kQueued},         {{S::kPaused, A::kCancel}, S::kCancelled},
+      {{S::kPaused, A::kFail}, S::kFailed},           {{S::kCancelling, A::kInterrupt}, S::kCancelled},
       {{S::kCancelling, A::kSucceed}, S::kSucceeded}, {{S::kCancelling, A::kFail}, S::kFailed},
   };
   for (S state : kStates) {

@@ -109,7 +109,8 @@ TEST_F(JobJournalTest, DeletesAJobWithItsEvents) {
 
 TEST_F(JobJournalTest, SaysWhichJobIsUnknown) {
   const EventRecord event{1, "event", ""};
-  for (const absl::Status& status : {journal_->Update("nobody", "", {}), journal_->AppendEvents("nobody", {&event, 1})}) {
+  for (const absl::Status& status :
+       {journal_->Update("nobody", "", {}), journal_->AppendEvents("nobody", {&event, 1})}) {
     EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
     EXPECT_NE(status.message().find("nobody"), absl::string_view::npos);
   }

@@ -71,7 +71,8 @@ TEST(Manifest, NamesWhatIsWrong) {
       {R"({"format":1,"architecture":{},"default_steps":"four"})", "manifest.default_steps"},
       {R"({"format":1,"architecture":{},"schedules":[{"kind":"bellman","guidance_scale":1,"k_max":9,"solver":"euler","knots":[0,10],"time_grid":[0,1]}]})",
        "path from 0 to 9"},
-      {R"({"format":1,"architecture":{},"schedules":[{"kind":"uniform","guidance_scale":1,"solver":"euler","time_grid":[0,2]}]})", "time_grid"},
+      {R"({"format":1,"architecture":{},"schedules":[{"kind":"uniform","guidance_scale":1,"solver":"euler","time_grid":[0,2]}]})",
+       "time_grid"},
       {R"({"format":1,"architecture":{},"adapter":{"base_name":"toy"}})", "adapter.base_version: missing"},
   };
   for (const auto& test : kCases) {

@@ -31,7 +31,8 @@ Manifest PlainManifest() {
 void ExpectSameWeights(const VelocityModel& a, const VelocityModel& b) {
   const auto state_a = a.State(), state_b = b.State();
   ASSERT_EQ(state_a.size(), state_b.size());
-  for (size_t i = 0; i < state_a.size(); ++i) EXPECT_TRUE(at::equal(state_a[i].second, state_b[i].second)) << state_a[i].first;
+  for (size_t i = 0; i < state_a.size(); ++i)
+    EXPECT_TRUE(at::equal(state_a[i].second, state_b[i].second)) << state_a[i].first;
 }
 
 StoredScheduleSet ScheduleSetOf(int k_max, double guidance_scale) {
@@ -121,10 +122,24 @@ TEST_F(ModelStoreTest, ResolvesNumbersAliasesAndTheLatest) {
 }
 
 TEST_F(ModelStoreTest, RefusesNamesThatAreNoFolderNames) {
-  const std::vector<std::string> hostile = {
-      "", ".", "..", "../toy", "a/b", "a\\b", ".hidden", "-rf", "UPPER", "na me", "t\xc3\xb6y", std::string("a\0b", 3), std::string(64, 'a'), "a\n"};
+  const std::vector<std::string> hostile = {"",
+                                            ".",
+                                            "..",
+                                            "../toy",
+                                            "a/b",
+                                            "a\\b",
+                                            ".hidden",
+                                            "-rf",
+                                            "UPPER",
+                                            "na me",
+                                            "t\xc3\xb6y",
+                                            std::string("a\0b", 3),
+                                            std::string(64, 'a'),
+                                            "a\n"};
   for (const std::string& name : hostile) {
-    EXPECT_EQ(store_->Publish(name, PlainManifest(), Network(1)->State()).status().code(), absl::StatusCode::kInvalidArgument) << name;
+    EXPECT_EQ(store_->Publish(name, PlainManifest(), Network(1)->State()).status().code(),
+              absl::StatusCode::kInvalidArgument)
+        << name;
     EXPECT_EQ(store_->Resolve(name).status().code(), absl::StatusCode::kInvalidArgument) << name;
     EXPECT_EQ(store_->Resolve("toy@" + name).status().code(), absl::StatusCode::kInvalidArgument) << name;
     EXPECT_EQ(store_->SetAlias("toy", name, 1).code(), absl::StatusCode::kInvalidArgument) << name;
