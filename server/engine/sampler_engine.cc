@@ -127,21 +127,23 @@ void SamplerEngine::Admit(const RequestPtr& request, absl::StatusOr<std::shared_
   absl::StatusOr<ResolvedRequest> resolved = ResolveRequest(request->request, *std::move(model), store_, options_.limits);
   if (!resolved.ok()) return Finish(request, resolved.status());
   AcceptedRequest accepted = resolved->accepted;
+  const bool validate_only = request->request.validate_only;
   {
     absl::MutexLock lock(&mutex_);
     if (request->phase == Request::Phase::kDone) return;
     accepted.requests_before = static_cast<int64_t>(active_.size());
     request->accept_time = clock_.Now();
+    if (!validate_only) {
+      request->task.emplace(request->request, *std::move(resolved), options_.max_batch);
+      request->summary.device = at::Device(worker_.device()).str();
+      request->phase = Request::Phase::kActive;
+      active_.push_back(request);
+      EnsureUnit();
+    }
   }
+  // What the request's steps bring comes later on this strand.
   request->sink->OnAccepted(std::move(accepted));
-  if (request->request.validate_only) return Finish(request, absl::OkStatus());
-  absl::MutexLock lock(&mutex_);
-  if (request->phase == Request::Phase::kDone) return;
-  request->task.emplace(request->request, *std::move(resolved), options_.max_batch);
-  request->summary.device = at::Device(worker_.device()).str();
-  request->phase = Request::Phase::kActive;
-  active_.push_back(request);
-  EnsureUnit();
+  if (validate_only) Finish(request, absl::OkStatus());
 }
 
 SamplerEngine::RequestPtr SamplerEngine::NextTurn() {

@@ -50,6 +50,20 @@ absl::StatusOr<SegmentPairs> ReadPiece(const std::string& path, int64_t expected
   return pairs;
 }
 
+absl::StatusOr<SegmentPairs> Join(const std::vector<SegmentPairs>& parts) {
+  return GuardTorch("joining pairs", [&] {
+    SegmentPairs all;
+    for (const Field& field : kFields) {
+      std::vector<at::Tensor> tensors;
+      for (const SegmentPairs& part : parts) {
+        if ((part.*field.member).defined()) tensors.push_back(part.*field.member);
+      }
+      if (!tensors.empty()) all.*field.member = at::cat(tensors);
+    }
+    return all;
+  });
+}
+
 }  // namespace
 
 absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const VelocityModel& teacher, const NoiseSource& noises,
@@ -60,35 +74,30 @@ absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const VelocityModel&
   const int64_t piece_size = batch_size * kBatchesPerPiece;
   std::vector<SegmentPairs> pieces;
   for (int64_t first = 0; first < num_noises; first += piece_size) {
-    const int64_t count = std::min(piece_size, num_noises - first);
-    const NoiseBatch batch = noises.Draw(first, count);
+    const int64_t end = std::min(first + piece_size, num_noises);
+    const bool labels = noises.Draw(first, 1).condition.class_labels.defined();
     const std::string path = absl::StrCat(context.folder(), "/pairs-", first, ".safetensors");
-    absl::StatusOr<SegmentPairs> piece = ReadPiece(path, count * segments, batch.condition.class_labels.defined());
+    absl::StatusOr<SegmentPairs> piece = ReadPiece(path, (end - first) * segments, labels);
     if (piece.ok()) {
-      BOSS_RETURN_IF_ERROR(context.Advance(static_cast<double>(count), 0));
+      BOSS_RETURN_IF_ERROR(context.Advance(static_cast<double>(end - first), 0));
     } else {
-      // Missing or damaged: the same noises give the same pairs. An evaluation is of a batch; the last one may be
-      // smaller.
-      const double batches = static_cast<double>((count + batch_size - 1) / batch_size);
-      CountingExecutor counting(context, static_cast<double>(count) / (batches * k_max),
-                                std::min(batch_size, count) * noises.evaluations_per_step());
-      piece = DrawSegmentPairs(teacher, batch.noise, batch.condition, k_max, knots, batch_size, counting);
+      // Missing or damaged: the same noises give the same pairs.
+      std::vector<SegmentPairs> batches;
+      for (int64_t begin = first; begin < end; begin += batch_size) {
+        const int64_t count = std::min(batch_size, end - begin);
+        const NoiseBatch batch = noises.Draw(begin, count);
+        CountingExecutor counting(context, static_cast<double>(count) / k_max, count * noises.evaluations_per_step());
+        BOSS_ASSIGN_OR_RETURN(
+            batches.emplace_back(),
+            DrawSegmentPairs(teacher, batch.noise, batch.condition, k_max, knots, batch_size, counting));
+      }
+      piece = Join(batches);
       BOSS_RETURN_IF_ERROR(piece.status());
       BOSS_RETURN_IF_ERROR(WritePiece(path, *piece));
     }
     pieces.push_back(*std::move(piece));
   }
-  return GuardTorch("joining pairs", [&] {
-    SegmentPairs all;
-    for (const Field& field : kFields) {
-      std::vector<at::Tensor> parts;
-      for (const SegmentPairs& piece : pieces) {
-        if ((piece.*field.member).defined()) parts.push_back(piece.*field.member);
-      }
-      if (!parts.empty()) all.*field.member = at::cat(parts);
-    }
-    return all;
-  });
+  return Join(pieces);
 }
 
 }  // namespace boss::server

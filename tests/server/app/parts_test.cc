@@ -1,0 +1,80 @@
+// The small parts of the composition root.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "server/app/data_lock.h"
+#include "server/app/job_counter.h"
+#include "server/app/seed_models.h"
+#include "server/app/termination.h"
+#include "tests/support/temp_folder.h"
+#include "tests/support/tiny_models.h"
+
+namespace boss::server {
+namespace {
+
+TEST(DataLockTest, OneHolderAtATime) {
+  const boss::testing::TempFolder folder;
+  auto first = DataLock::Acquire(folder / "data");
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(DataLock::Acquire(folder / "data").status()));
+  first->reset();
+  EXPECT_TRUE(DataLock::Acquire(folder / "data").ok());
+}
+
+TEST(SeedModelsTest, ImportsWhatTheStoreLacksAndLeavesOutWhatItCannot) {
+  const boss::testing::TempFolder folder;
+  const RealClock clock;
+  const auto store = ModelStore::Open(folder / "data", clock);
+  ASSERT_TRUE(store.ok()) << store.status();
+  boss::testing::PublishTinyModel(**store, "there", boss::testing::kTinyVectorArchitecture);
+  boss::testing::WriteSeedModel(folder / "seeds", "there", boss::testing::kTinyVectorArchitecture);
+  boss::testing::WriteSeedModel(folder / "seeds", "new", boss::testing::kTinyVectorArchitecture);
+  boss::testing::WriteSeedModel(folder / "seeds", "broken", boss::testing::kTinyVectorArchitecture);
+  std::filesystem::resize_file(folder / "seeds/broken/model.safetensors", 10);
+  std::filesystem::create_directories(folder / "seeds/no-model");
+  ASSERT_TRUE(ImportSeedModels(**store, folder / "seeds").ok());
+  EXPECT_EQ((*store)->GetModel("there")->versions.size(), 1u);
+  EXPECT_EQ((*store)->GetModel("new")->versions.size(), 1u);
+  EXPECT_FALSE((*store)->GetModel("broken").ok());
+  EXPECT_FALSE((*store)->GetModel("no-model").ok());
+  EXPECT_TRUE(absl::IsNotFound(ImportSeedModels(**store, folder / "nowhere")));
+}
+
+TEST(JobCounterTest, FollowsJobsThroughTheirStates) {
+  JobCounter counter;
+  counter.OnChange(JobKind::kTrain, std::nullopt, JobState::kQueued);
+  counter.OnChange(JobKind::kTrain, std::nullopt, JobState::kQueued);
+  counter.OnChange(JobKind::kTrain, JobState::kQueued, JobState::kRunning);
+  counter.OnChange(JobKind::kTrain, JobState::kRunning, JobState::kSucceeded);
+  counter.OnChange(JobKind::kTrain, std::nullopt, JobState::kFailed);  // had failed before the start
+  const auto families = counter.Collect();
+  ASSERT_EQ(families.size(), 2u);
+  const auto value = [&](const CollectedFamily& family, const std::string& state) {
+    for (const auto& series : family.series) {
+      if (series.labels.at(1).second == state) return series.value;
+    }
+    return -1.0;
+  };
+  EXPECT_EQ(families[0].name, "boss_jobs");
+  EXPECT_EQ(value(families[0], "QUEUED"), 1);
+  EXPECT_EQ(value(families[0], "RUNNING"), 0);
+  EXPECT_EQ(families[1].name, "boss_jobs_finished_total");
+  EXPECT_EQ(value(families[1], "SUCCEEDED"), 1);
+  EXPECT_EQ(value(families[1], "FAILED"), -1);
+}
+
+TEST(TerminationSignalsTest, ASignalIsReceivedOnceAndStopEndsTheWait) {
+  TerminationSignals signals;
+  kill(getpid(), SIGTERM);
+  EXPECT_TRUE(signals.Wait());
+  signals.Stop();
+  EXPECT_FALSE(signals.Wait());
+  EXPECT_FALSE(signals.Wait());
+}
+
+}  // namespace
+}  // namespace boss::server

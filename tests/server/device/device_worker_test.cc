@@ -1,0 +1,112 @@
+#include "server/device/device_worker.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "tests/support/manual_clock.h"
+
+namespace boss::server {
+namespace {
+
+class DeviceWorkerTest : public ::testing::Test {
+ protected:
+  // Keeps the device busy until Open(), so that a test decides what waits before anything runs.
+  void Close() {
+    worker_.PostSampling([this] {
+      closed_.Notify();
+      open_.WaitForNotification();
+    });
+    closed_.WaitForNotification();
+  }
+  void Open() { open_.Notify(); }
+
+  void PostSampling(absl::Duration takes) {
+    worker_.PostSampling([this, takes] {
+      ran_ += 's';
+      clock_.Advance(takes);
+    });
+  }
+  // Returns when the unit waits in the queue: the worker is closed, so all that can follow is that it runs.
+  std::thread Train(absl::Duration takes) {
+    return std::thread([this, takes] {
+      EXPECT_TRUE(worker_
+                      .RunTraining([&] {
+                        ran_ += 't';
+                        clock_.Advance(takes);
+                        return absl::OkStatus();
+                      })
+                      .ok());
+    });
+  }
+
+  boss::testing::ManualClock clock_;
+  absl::Notification closed_, open_;
+  std::string ran_;  // on the worker's thread; read after Shutdown
+  DeviceWorker worker_{{.num_threads = 1, .training_share = 0.25}, clock_};
+};
+
+TEST_F(DeviceWorkerTest, SamplingUnitsRunInTheOrderOfPosting) {
+  std::vector<int> order;
+  for (int i = 0; i < 100; ++i) worker_.PostSampling([&order, i] { order.push_back(i); });
+  worker_.Shutdown();
+  ASSERT_EQ(order.size(), 100u);
+  for (int i = 0; i < 100; ++i) EXPECT_EQ(order[i], i);
+}
+
+TEST_F(DeviceWorkerTest, TrainingReturnsItsStatus) {
+  EXPECT_EQ(worker_.RunTraining([] { return absl::DataLossError("x"); }), absl::DataLossError("x"));
+  EXPECT_EQ(worker_.training_executor().Run([] { return absl::DataLossError("y"); }), absl::DataLossError("y"));
+}
+
+TEST_F(DeviceWorkerTest, TrainingMovesOnUnderEndlessSamplingAndTakesNoMoreThanItsShare) {
+  // Every unit takes 10 ms: with a share of a quarter, training is due after 30 ms of sampling.
+  Train(absl::Milliseconds(10)).join();
+  std::atomic<bool> trained = false;
+  std::function<void()> unit = [&] {
+    ran_ += 's';
+    clock_.Advance(absl::Milliseconds(10));
+    if (!trained) worker_.PostSampling(unit);  // so there is always one that waits
+  };
+  worker_.PostSampling(unit);
+  for (int i = 0; i < 3; ++i) Train(absl::Milliseconds(10)).join();
+  trained = true;
+  worker_.Shutdown();
+  ASSERT_EQ(std::count(ran_.begin(), ran_.end(), 't'), 4) << ran_;
+  for (size_t at = ran_.find('t'), next = 0; (next = ran_.find('t', at + 1)) != std::string::npos; at = next) {
+    EXPECT_GE(next - at, 4u) << ran_;
+  }
+}
+
+TEST_F(DeviceWorkerTest, CountsTimeAndUnitsByWork) {
+  Close();
+  PostSampling(absl::Milliseconds(20));
+  PostSampling(absl::Milliseconds(5));
+  Open();
+  Train(absl::Milliseconds(40)).join();
+  worker_.Shutdown();
+  const DeviceTimes times = worker_.times();
+  EXPECT_EQ(times.sampling, absl::Milliseconds(25));
+  EXPECT_EQ(times.training, absl::Milliseconds(40));
+  EXPECT_EQ(times.sampling_units, 3);
+  EXPECT_EQ(times.training_units, 1);
+}
+
+TEST_F(DeviceWorkerTest, ShutdownRunsWaitingSamplingAndRefusesNewWork) {
+  Close();
+  PostSampling(absl::Milliseconds(1));
+  Open();
+  worker_.Shutdown();
+  EXPECT_EQ(ran_, "s");
+  EXPECT_FALSE(worker_.PostSampling([] { FAIL(); }));
+  EXPECT_TRUE(absl::IsUnavailable(worker_.RunTraining([] { return absl::OkStatus(); })));
+}
+
+}  // namespace
+}  // namespace boss::server

@@ -1,0 +1,110 @@
+#include "server/engine/model_registry.h"
+
+#include <filesystem>
+#include <fstream>
+
+#include "tests/server/engine/engine_fixture.h"
+
+namespace boss::server {
+namespace {
+
+using Model = std::shared_ptr<const LoadedModel>;
+
+class ModelRegistryTest : public testing::EngineTest {
+ protected:
+  absl::StatusOr<Model> Acquire(const VersionKey& key) {
+    absl::Notification done;
+    absl::StatusOr<Model> model = absl::UnknownError("");
+    registry_->Acquire(key, [&](absl::StatusOr<Model> result) {
+      model = std::move(result);
+      done.Notify();
+    });
+    done.WaitForNotification();
+    return model;
+  }
+  ModelState State(const VersionKey& key) const { return registry_->Status(key).state; }
+};
+
+TEST(ModelStateTest, FollowsTheTableAndNothingElse) {
+  using enum ModelState;
+  using Row = std::tuple<ModelState, ModelEvent, ModelState>;
+  const std::vector<Row> allowed = {{kUnloaded, ModelEvent::kLoad, kLoading},   {kLoading, ModelEvent::kLoaded, kReady},
+                                    {kLoading, ModelEvent::kFailed, kFailed},   {kFailed, ModelEvent::kLoad, kLoading},
+                                    {kFailed, ModelEvent::kUnload, kUnloaded},  {kReady, ModelEvent::kUnload, kUnloading},
+                                    {kUnloading, ModelEvent::kReleased, kUnloaded}};
+  for (const ModelState state : {kUnloaded, kLoading, kReady, kUnloading, kFailed}) {
+    for (const ModelEvent event : {ModelEvent::kLoad, ModelEvent::kLoaded, ModelEvent::kFailed, ModelEvent::kUnload, ModelEvent::kReleased}) {
+      std::optional<ModelState> expected;
+      for (const auto& [from, with, to] : allowed) {
+        if (from == state && with == event) expected = to;
+      }
+      EXPECT_EQ(NextModelState(state, event), expected);
+    }
+  }
+}
+
+TEST_F(ModelRegistryTest, LoadsAVersionOnce) {
+  EXPECT_EQ(State(vectors_), ModelState::kUnloaded);
+  const auto first = Acquire(vectors_), second = Acquire(vectors_);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(*first, *second);
+  EXPECT_EQ((*first)->key, vectors_);
+  EXPECT_GT((*first)->memory_bytes, 0);
+  EXPECT_EQ(State(vectors_), ModelState::kReady);
+  EXPECT_EQ(registry_->NumReady(), 1);
+}
+
+TEST_F(ModelRegistryTest, AnUnloadedVersionLivesUntilItsLastUserIsDone) {
+  auto user = Acquire(vectors_);
+  ASSERT_TRUE(user.ok()) << user.status();
+  ASSERT_TRUE(registry_->Unload(vectors_).ok());
+  EXPECT_EQ(State(vectors_), ModelState::kUnloading);
+  EXPECT_EQ((*user)->network->NumClasses(), 3);
+  EXPECT_TRUE(absl::IsUnavailable(Acquire(vectors_).status()));
+  user = absl::UnknownError("");
+  EXPECT_EQ(State(vectors_), ModelState::kUnloaded);
+  EXPECT_EQ(registry_->Status(vectors_).memory_bytes, 0);
+  EXPECT_TRUE(Acquire(vectors_).ok());
+}
+
+TEST_F(ModelRegistryTest, ACorruptVersionFailsAlone) {
+  const VersionKey corrupt = boss::testing::PublishTinyModel(*store_, "corrupt", boss::testing::kTinyVectorArchitecture);
+  const std::string path = folder_ / "models/corrupt/1/model.safetensors";
+  const auto whole = std::filesystem::file_size(path);
+  std::filesystem::copy_file(path, folder_ / "kept");
+  std::filesystem::resize_file(path, whole / 2);
+  EXPECT_TRUE(absl::IsDataLoss(Acquire(corrupt).status())) << Acquire(corrupt).status();
+  EXPECT_EQ(State(corrupt), ModelState::kFailed);
+  EXPECT_TRUE(absl::IsDataLoss(registry_->Status(corrupt).error));
+  EXPECT_TRUE(Acquire(vectors_).ok());
+  // It is tried again when it is asked for again.
+  std::filesystem::remove(path);
+  std::filesystem::copy_file(folder_ / "kept", path);
+  EXPECT_TRUE(Acquire(corrupt).ok());
+  EXPECT_EQ(State(corrupt), ModelState::kReady);
+}
+
+TEST_F(ModelRegistryTest, UnloadingWhatIsNotLoadedChangesNothing) {
+  EXPECT_TRUE(registry_->Unload(vectors_).ok());
+  EXPECT_EQ(State(vectors_), ModelState::kUnloaded);
+}
+
+TEST_F(ModelRegistryTest, TellsTheShapeWithoutLoading) {
+  const auto shape = registry_->Shape(vectors_);
+  ASSERT_TRUE(shape.ok()) << shape.status();
+  EXPECT_EQ(shape->sample_shape, std::vector<int64_t>{2});
+  EXPECT_EQ(shape->num_classes, 3);
+  EXPECT_EQ(shape->parameter_count, ParameterCount(*boss::testing::TinyModel(boss::testing::kTinyVectorArchitecture, 1)));
+  EXPECT_EQ(State(vectors_), ModelState::kUnloaded);
+}
+
+TEST_F(ModelRegistryTest, AModelMayOutliveTheRegistry) {
+  auto user = Acquire(vectors_);
+  ASSERT_TRUE(user.ok());
+  engine_.reset();
+  registry_.reset();
+  EXPECT_EQ((*user)->network->NumClasses(), 3);
+}
+
+}  // namespace
+}  // namespace boss::server

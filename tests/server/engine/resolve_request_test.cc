@@ -1,0 +1,205 @@
+#include "server/engine/resolve_request.h"
+
+#include <gmock/gmock.h>
+
+#include <limits>
+
+#include "core/base/error_details.h"
+#include "tests/server/engine/engine_fixture.h"
+
+namespace boss::server {
+namespace {
+
+using ::testing::HasSubstr;
+
+class ResolveRequestTest : public testing::EngineTest {
+ protected:
+  absl::StatusOr<ResolvedRequest> Resolve(const SampleRequest& request, const VersionKey& key) {
+    const absl::Status checked = CheckRequest(request, limits_);
+    if (!checked.ok()) return checked;
+    absl::Notification loaded;
+    absl::StatusOr<std::shared_ptr<const LoadedModel>> model = absl::UnknownError("");
+    registry_->Acquire(key, [&](absl::StatusOr<std::shared_ptr<const LoadedModel>> result) {
+      model = std::move(result);
+      loaded.Notify();
+    });
+    loaded.WaitForNotification();
+    EXPECT_TRUE(model.ok()) << model.status();
+    return ResolveRequest(request, *model, *store_, limits_);
+  }
+  absl::StatusOr<ResolvedRequest> Resolve(const SampleRequest& request) { return Resolve(request, vectors_); }
+
+  void ExpectFieldError(const SampleRequest& request, const std::string& field, const std::string& part) {
+    const auto resolved = Resolve(request);
+    EXPECT_TRUE(absl::IsInvalidArgument(resolved.status())) << resolved.status();
+    EXPECT_EQ(FieldOf(resolved.status()), field);
+    EXPECT_THAT(std::string(resolved.status().message()), HasSubstr(part));
+  }
+
+  SamplingLimits limits_ = {.max_samples_per_request = 100, .max_steps = 50, .default_steps = 12};
+};
+
+TEST_F(ResolveRequestTest, EachWrongFieldIsNamed) {
+  SampleRequest request = Request();
+  request.model = "";
+  ExpectFieldError(request, "model", "required");
+  request = Request();
+  request.num_samples = 101;
+  ExpectFieldError(request, "num_samples", "[1, 100], got 101");
+  request.num_samples = 0;
+  ExpectFieldError(request, "num_samples", "got 0");
+  request = Request();
+  request.steps = -1;
+  ExpectFieldError(request, "steps", "got -1");
+  request.steps = 51;
+  ExpectFieldError(request, "steps", "[1, 50]");
+  request = Request();
+  request.guidance_scale = std::numeric_limits<double>::quiet_NaN();
+  ExpectFieldError(request, "guidance_scale", "finite");
+  request.guidance_scale = 2;
+  ExpectFieldError(request, "guidance_scale", "no labels");
+  request = Request();
+  request.rtol = 0;
+  ExpectFieldError(request, "rtol", "above 0");
+  request = Request();
+  request.atol = -1;
+  ExpectFieldError(request, "atol", "above 0");
+  request = Request();
+  request.preview_interval = -1;
+  ExpectFieldError(request, "preview_interval", "got -1");
+  request = Request();
+  request.priority = 101;
+  ExpectFieldError(request, "priority", "got 101");
+}
+
+TEST_F(ResolveRequestTest, LabelsMustFitTheModelAndTheSamples) {
+  SampleRequest request = Request(3);
+  request.class_labels = {3};
+  ExpectFieldError(request, "class_labels", "[0, 3), or -1 for no label, got 3");
+  request.class_labels = {-2};
+  ExpectFieldError(request, "class_labels", "got -2");
+  request.class_labels = {0, 1};
+  ExpectFieldError(request, "class_labels", "none, 1 or 3");
+  request.class_labels = {2};
+  auto resolved = Resolve(request);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_TRUE(resolved->condition.class_labels.equal(at::tensor(std::vector<int64_t>{2, 2, 2})));
+  request.class_labels = {0, -1, 1};
+  resolved = Resolve(request);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_TRUE(resolved->condition.class_labels.equal(at::tensor(std::vector<int64_t>{0, 3, 1})));
+}
+
+TEST_F(ResolveRequestTest, NoiseMustHaveTheSamplesShape) {
+  SampleRequest request = Request(2);
+  request.initial_noise = {1, 2, 3, 4};
+  request.initial_noise_shape = {2, 1, 2};
+  ExpectFieldError(request, "initial_noise", "must have the shape [2, 2], got [2, 1, 2]");
+  request.initial_noise_shape = {2, 2};
+  request.initial_noise.pop_back();
+  ExpectFieldError(request, "initial_noise", "with 3 values");
+  request.initial_noise.push_back(std::numeric_limits<float>::infinity());
+  ExpectFieldError(request, "initial_noise", "finite");
+}
+
+TEST_F(ResolveRequestTest, FormatsMustSuitTheSamples) {
+  SampleRequest request = Request();
+  request.format = SampleFormat::kPng;
+  ExpectFieldError(request, "output_format", "the model's are [2]");
+  request.format = SampleFormat::kUint8;
+  ExpectFieldError(request, "output_format", "the model's are [2]");
+  EXPECT_EQ(Resolve(Request())->format, SampleFormat::kFloat32);
+  const VersionKey images = boss::testing::PublishTinyModel(*store_, "images", boss::testing::kTinyImageArchitecture);
+  EXPECT_EQ(Resolve(Request(), images)->format, SampleFormat::kPng);
+}
+
+TEST_F(ResolveRequestTest, ExplicitGridsMustRiseFromZeroToOne) {
+  SampleRequest request = Request(1, 0);
+  request.schedule = ScheduleSource::kExplicit;
+  request.time_grid = {0, 0.5, 0.4, 1};
+  ExpectFieldError(request, "time_grid", "");
+  request.time_grid = {0, 0.5};
+  ExpectFieldError(request, "time_grid", "");
+  request.time_grid = {};
+  ExpectFieldError(request, "time_grid", "");
+  request.time_grid = {0, 0.3, 1};
+  request.steps = 3;
+  ExpectFieldError(request, "steps", "agree with time_grid, which has 2 steps, got 3");
+  request.steps = 2;
+  const auto resolved = Resolve(request);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_EQ(resolved->accepted.time_grid, request.time_grid);
+  EXPECT_EQ(resolved->accepted.schedule, ScheduleSource::kExplicit);
+  request.schedule = ScheduleSource::kUniform;
+  ExpectFieldError(request, "time_grid", "SCHEDULE_KIND_EXPLICIT");
+}
+
+TEST_F(ResolveRequestTest, BellmanNeedsASearchedSchedule) {
+  SampleRequest request = Request(1, 2);
+  request.schedule = ScheduleSource::kBellman;
+  auto resolved = Resolve(request);
+  EXPECT_TRUE(absl::IsFailedPrecondition(resolved.status())) << resolved.status();
+  EXPECT_EQ(ReasonOf(resolved.status()), "SCHEDULE_MISSING");
+  EXPECT_THAT(std::string(resolved.status().message()), HasSubstr("OptimizeStepsizesJob"));
+  EXPECT_THAT(std::string(resolved.status().message()), HasSubstr("vectors@1"));
+
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, boss::testing::TinyScheduleSet(10)).ok());
+  resolved = Resolve(request);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_EQ(resolved->accepted.time_grid, (std::vector<double>{0, 0.1, 1}));
+  EXPECT_EQ(resolved->accepted.schedule, ScheduleSource::kBellman);
+  EXPECT_EQ(resolved->accepted.schedule_set, boss::testing::TinyScheduleSet(10).Name());
+
+  request.steps = 11;
+  ExpectFieldError(request, "steps", "10");
+  request.steps = 2;
+  request.class_labels = {1};
+  request.guidance_scale = 3;  // a schedule belongs to one guidance scale
+  EXPECT_TRUE(absl::IsFailedPrecondition(Resolve(request).status()));
+  request = Request(1, 2);
+  request.schedule = ScheduleSource::kBellman;
+  request.solver = SolverKind::kHeun;
+  ExpectFieldError(request, "solver", "heun");
+  request.solver = SolverKind::kRk45;
+  ExpectFieldError(request, "schedule", "rk45");
+}
+
+TEST_F(ResolveRequestTest, TheBestScheduleIsBellmanWhereThereIsOne) {
+  EXPECT_EQ(Resolve(Request(1, 2))->accepted.schedule, ScheduleSource::kUniform);
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, boss::testing::TinyScheduleSet(10)).ok());
+  EXPECT_EQ(Resolve(Request(1, 2))->accepted.schedule, ScheduleSource::kBellman);
+  EXPECT_EQ(Resolve(Request(1, 11))->accepted.schedule, ScheduleSource::kUniform);
+  SampleRequest heun = Request(1, 2);
+  heun.solver = SolverKind::kHeun;
+  const auto resolved = Resolve(heun);
+  EXPECT_EQ(resolved->accepted.schedule, ScheduleSource::kUniform);
+  EXPECT_EQ(resolved->accepted.nfe, 4);
+}
+
+TEST_F(ResolveRequestTest, SchedulesCanBeNamed) {
+  const StoredScheduleSet set = boss::testing::TinyScheduleSet(5);
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, set).ok());
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, boss::testing::TinyScheduleSet(10)).ok());
+  SampleRequest request = Request(1, 2);
+  request.schedule = ScheduleSource::kNamed;
+  ExpectFieldError(request, "schedule_set", "required");
+  request.schedule_set = set.Name();
+  const auto resolved = Resolve(request);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_EQ(resolved->accepted.time_grid, (std::vector<double>{0, 0.2, 1}));
+  request.schedule_set = "unheard-of";
+  EXPECT_TRUE(absl::IsNotFound(Resolve(request).status()));
+}
+
+TEST_F(ResolveRequestTest, StepsDefaultToTheVersionsThenTheServers) {
+  EXPECT_EQ(Resolve(Request(1, 0))->accepted.steps, 12);
+  Manifest manifest;
+  manifest.architecture_json = boss::testing::kTinyVectorArchitecture;
+  manifest.default_steps = 3;
+  const auto key = store_->Publish("quick", manifest, boss::testing::TinyModel(manifest.architecture_json, 2)->State());
+  ASSERT_TRUE(key.ok()) << key.status();
+  EXPECT_EQ(Resolve(Request(1, 0), *key)->accepted.steps, 3);
+}
+
+}  // namespace
+}  // namespace boss::server

@@ -1,0 +1,201 @@
+#include <google/protobuf/text_format.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <string>
+#include <variant>
+
+#include "core/base/error_details.h"
+#include "server/rpc/convert_common.h"
+#include "server/rpc/convert_job.h"
+#include "server/rpc/convert_job_spec.h"
+#include "server/rpc/convert_model.h"
+#include "server/rpc/convert_sampling.h"
+
+namespace boss::server {
+namespace {
+
+template <typename Message>
+Message Parse(const std::string& text) {
+  Message message;
+  EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &message)) << text;
+  return message;
+}
+
+absl::StatusOr<SampleRequest> Sampling(const std::string& text) {
+  return SampleRequestFromProto(Parse<v1::GenerateRequest>(text), absl::InfiniteFuture(), /*chosen_seed=*/77);
+}
+
+TEST(ConvertSamplingTest, UnsetFieldsTakeTheirDefaults) {
+  const auto request = Sampling(R"(model: "m")");
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->num_samples, 1);
+  EXPECT_EQ(request->seed, 77u);
+  EXPECT_EQ(request->schedule, ScheduleSource::kBest);
+  EXPECT_EQ(request->solver, SolverKind::kEuler);
+  EXPECT_EQ(request->guidance_scale, 1.0);
+  EXPECT_EQ(request->format, SampleFormat::kDefault);
+  EXPECT_TRUE(request->initial_noise.empty());
+  EXPECT_EQ(Sampling(R"(model: "m" seed: 0)")->seed, 0u);
+}
+
+TEST(ConvertSamplingTest, FieldsArrive) {
+  const auto request = Sampling(R"(model: "m@2" steps: 4 num_samples: 2 seed: 5 schedule: SCHEDULE_KIND_EXPLICIT time_grid: [0, 0.5, 1]
+      solver: SOLVER_HEUN class_labels: [1, -1] guidance_scale: 2.5 output_format: OUTPUT_FORMAT_UINT8 preview_interval: 3 priority: -4
+      initial_noise { dtype: DATA_TYPE_FLOAT32 shape: [2, 1] data: "\000\000\200\077\000\000\000\300" } validate_only: true)");
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->model, "m@2");
+  EXPECT_EQ(request->steps, 4);
+  EXPECT_EQ(request->time_grid, (std::vector<double>{0, 0.5, 1}));
+  EXPECT_EQ(request->schedule, ScheduleSource::kExplicit);
+  EXPECT_EQ(request->solver, SolverKind::kHeun);
+  EXPECT_EQ(request->class_labels, (std::vector<int64_t>{1, -1}));
+  EXPECT_EQ(request->guidance_scale, 2.5);
+  EXPECT_EQ(request->format, SampleFormat::kUint8);
+  EXPECT_EQ(request->preview_interval, 3);
+  EXPECT_EQ(request->priority, -4);
+  EXPECT_EQ(request->initial_noise, (std::vector<float>{1, -2}));
+  EXPECT_EQ(request->initial_noise_shape, (std::vector<int64_t>{2, 1}));
+  EXPECT_TRUE(request->validate_only);
+}
+
+TEST(ConvertSamplingTest, FieldsThatAreNotServedAreNamed) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"negative_class_labels: 1", "negative_class_labels"},
+      {R"(conditions { key: "text" value {} })", "conditions"},
+      {R"(negative_conditions { key: "text" value {} })", "negative_conditions"},
+      {"solver: SOLVER_MULTISTEP", "solver"},
+  };
+  for (const auto& [text, field] : cases) {
+    const auto request = Sampling(text);
+    EXPECT_TRUE(absl::IsUnimplemented(request.status())) << text << request.status();
+    EXPECT_EQ(FieldOf(request.status()), field);
+  }
+}
+
+TEST(ConvertSamplingTest, WrongValuesAreNamed) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"schedule: 99", "schedule"},
+      {"solver: 99", "solver"},
+      {"output_format: 99", "output_format"},
+      {"initial_noise { dtype: DATA_TYPE_FLOAT64 shape: 1 }", "initial_noise"},
+      {R"(initial_noise { dtype: DATA_TYPE_FLOAT32 shape: 1 data: "abc" })", "initial_noise"},
+      {R"(initial_noise { dtype: DATA_TYPE_FLOAT32 data: "abcd" })", "initial_noise"},
+      {"request_id: \"" + std::string(64, 'x') + "\"", "request_id"},
+  };
+  for (const auto& [text, field] : cases) {
+    const auto request = Sampling(text);
+    EXPECT_TRUE(absl::IsInvalidArgument(request.status())) << text << request.status();
+    EXPECT_EQ(FieldOf(request.status()), field);
+  }
+}
+
+// Through the server's form and back.
+template <typename Spec>
+v1::Job RoundTrip(const std::string& text) {
+  v1::Job job;
+  const auto spec = JobSpecFromProto(Parse<Spec>(text));
+  EXPECT_TRUE(spec.ok()) << spec.status();
+  if (spec.ok()) JobSpecToProto(*spec, job);
+  return job;
+}
+
+TEST(ConvertJobSpecTest, DefaultsAreFilledIn) {
+  const v1::DistillSpec distill = RoundTrip<v1::DistillSpec>(R"(model: "m" tuning: LORA)").distill();
+  EXPECT_EQ(distill.method(), v1::DistillSpec::BOSS);
+  EXPECT_EQ(distill.steps(), 4);
+  EXPECT_EQ(distill.k_max(), 100);
+  EXPECT_EQ(distill.num_samples(), 100);
+  EXPECT_EQ(distill.num_noises(), 1024);
+  EXPECT_EQ(distill.held_out_share(), 0.1);
+  EXPECT_EQ(distill.lora().rank(), 4);
+  EXPECT_EQ(distill.lora().alpha(), 4);
+  EXPECT_EQ(distill.training().learning_rate(), 2e-4);
+  EXPECT_EQ(distill.training().gradient_clip(), 1);
+  EXPECT_EQ(distill.guidance_scale(), 1);
+  EXPECT_FALSE(distill.has_evaluation());
+  const v1::EvaluateSpec evaluate = RoundTrip<v1::EvaluateSpec>(R"(model: "m")").evaluate();
+  EXPECT_EQ(std::vector<int>(evaluate.steps().begin(), evaluate.steps().end()), (std::vector<int>{2, 4, 6, 8}));
+  EXPECT_EQ(evaluate.schedules_size(), 2);
+}
+
+TEST(ConvertJobSpecTest, EveryFieldGoesThereAndBack) {
+  const std::string training = R"(training { train_steps: 9 batch_size: 8 learning_rate: 0.5 warmup_steps: 3 decay_steps: 7 gradient_clip: 0
+      ema_rate: 0.25 accumulation_steps: 2 checkpoint_interval: 4 metrics_interval: 5 preview_interval: 6 preview_samples: 12 })";
+  const std::string evaluation = R"(model: "a" baseline: "b" steps: 3 schedules: SCHEDULE_KIND_BELLMAN solver: SOLVER_HEUN num_samples: 10
+      batch_size: 5 seed: 4 guidance_scale: 2 k_max: 30 reference_dataset: "" feature_network: "f" unconditional: true include_fine: true
+      measure_straightness: true other_models: "c")";
+  const auto train = Parse<v1::TrainSpec>(R"(dataset: "d" architecture_json: "{}" init_model: "i" output_model: "o" output_alias: "al" )" +
+                                          training + R"(label_dropout: 0 flip: true description: "x" label_names: "l" seed: 3 default_steps: 6)");
+  EXPECT_EQ(RoundTrip<v1::TrainSpec>(train.DebugString()).train().DebugString(), train.DebugString());
+  const auto optimize = Parse<v1::OptimizeStepsizesSpec>(
+      R"(model: "m" k_max: 20 num_samples: 30 guidance_scale: 1.5 seed: 9 batch_size: 3 unconditional: true solver: SOLVER_EULER)");
+  EXPECT_EQ(RoundTrip<v1::OptimizeStepsizesSpec>(optimize.DebugString()).optimize_stepsizes().DebugString(), optimize.DebugString());
+  const auto evaluate = Parse<v1::EvaluateSpec>(evaluation);
+  EXPECT_EQ(RoundTrip<v1::EvaluateSpec>(evaluate.DebugString()).evaluate().DebugString(), evaluate.DebugString());
+  const auto distill = Parse<v1::DistillSpec>(
+      R"(model: "m" method: REFLOW steps: 6 tuning: LORA lora { rank: 8 alpha: 3 } k_max: 40 num_samples: 7 fresh_schedule: true num_noises: 50
+         held_out_share: 0 )" + training + " guidance_scale: 2 evaluation { " + evaluation +
+      R"( } output_model: "o" output_alias: "al" seed: 5 batch_size: 6 unconditional: true description: "x")");
+  EXPECT_EQ(RoundTrip<v1::DistillSpec>(distill.DebugString()).distill().DebugString(), distill.DebugString());
+}
+
+TEST(ConvertJobSpecTest, FieldsThatAreNotServedAreNamed) {
+  EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::OptimizeStepsizesSpec>("solver: SOLVER_HEUN")).status()), "spec.solver");
+  EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::OptimizeStepsizesSpec>("fine_time_grid: 0.5")).status()), "spec.fine_time_grid");
+  EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::DistillSpec>("regenerate_pairs: true")).status()), "spec.regenerate_pairs");
+  EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::DistillSpec>("evaluation { time_grids {} }")).status()), "spec.evaluation.time_grids");
+  EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::DistillSpec>("lora { rank: 2 }")).status()), "spec.lora");
+  EXPECT_EQ(FieldOf(SubmitOptionsFromProto(Parse<v1::JobOptions>("max_crashes: 1"), "", false).status()), "options.max_crashes");
+}
+
+TEST(ConvertJobTest, NamesFiltersAndOrders) {
+  EXPECT_EQ(*JobIdFromName("jobs/abc"), "abc");
+  EXPECT_EQ(FieldOf(JobIdFromName("abc").status()), "name");
+  const auto page = JobPageRequestFromProto(
+      Parse<v1::ListJobsRequest>(R"(filter: "state = RUNNING AND kind = DISTILL AND model = m AND labels.a = b" order_by: "create_time")"));
+  ASSERT_TRUE(page.ok()) << page.status();
+  EXPECT_EQ(page->filter.states, std::vector<JobState>{JobState::kRunning});
+  EXPECT_EQ(page->filter.kinds, std::vector<JobKind>{JobKind::kDistill});
+  EXPECT_EQ(page->filter.model, "m");
+  EXPECT_EQ(page->filter.labels.at("a"), "b");
+  EXPECT_TRUE(page->oldest_first);
+  for (const char* filter : {"state = SLEEPING", "colour = red", "state = RUNNING AND state = QUEUED"}) {
+    v1::ListJobsRequest request;
+    request.set_filter(filter);
+    EXPECT_EQ(FieldOf(JobPageRequestFromProto(request).status()), "filter") << filter;
+  }
+}
+
+TEST(ConvertJobTest, EventsCarryTheirPayload) {
+  const absl::Time time = absl::FromUnixMillis(1500);
+  const v1::JobEvent change = ToProto(JobEvent{3, time, StateChange{JobState::kRunning, JobState::kFailed, "why", absl::DataLossError("bad")}});
+  EXPECT_EQ(change.sequence(), 3);
+  EXPECT_EQ(change.time().seconds(), 1);
+  EXPECT_EQ(change.time().nanos(), 500'000'000);
+  EXPECT_EQ(change.state_change().from(), v1::Job::RUNNING);
+  EXPECT_EQ(change.state_change().to(), v1::Job::FAILED);
+  EXPECT_EQ(change.state_change().error().message(), "bad");
+  JobProgress progress;
+  progress.stage = JobStage::kPairs;
+  EXPECT_FALSE(ToProto(JobEvent{1, time, progress}).progress().has_eta());
+  progress.time_left = absl::Seconds(90);
+  EXPECT_EQ(ToProto(JobEvent{1, time, progress}).progress().eta().seconds(), 90);
+}
+
+TEST(ConvertModelTest, CorruptVersionsAreQuarantined) {
+  VersionView view = {.key = {"m", 3}, .info = absl::DataLossError("no manifest")};
+  const v1::ModelVersion version = ToProto(view);
+  EXPECT_EQ(version.version(), "3");
+  EXPECT_EQ(version.state(), v1::ModelVersion::QUARANTINED);
+  EXPECT_EQ(version.error_message(), "no manifest");
+}
+
+TEST(ConvertModelTest, TorchScriptIsNotTakenFromClients) {
+  const auto options = ImportOptionsFromProto(Parse<v1::ImportStart>("format: TORCHSCRIPT"));
+  EXPECT_TRUE(absl::IsPermissionDenied(options.status()));
+  EXPECT_EQ(FieldOf(ImportOptionsFromProto(Parse<v1::ImportStart>("preset: \"x\"")).status()), "start.preset");
+}
+
+}  // namespace
+}  // namespace boss::server

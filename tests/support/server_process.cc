@@ -1,0 +1,87 @@
+#include "tests/support/server_process.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/inotify.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+
+extern char** environ;
+
+namespace boss::testing {
+namespace {
+
+absl::StatusOr<pid_t> Spawn(const std::string& binary, const std::vector<std::string>& arguments) {
+  std::vector<char*> argv = {const_cast<char*>(binary.c_str())};
+  for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+  argv.push_back(nullptr);
+  pid_t pid = 0;
+  const int error = posix_spawn(&pid, binary.c_str(), nullptr, nullptr, argv.data(), environ);
+  if (error != 0) return absl::InternalError(absl::StrCat("cannot start ", binary, ": error ", error));
+  return pid;
+}
+
+// Until `path` exists, or the process has ended.
+void WaitForFile(const std::string& path, int folder_watch, int process_fd) {
+  while (!std::filesystem::exists(path)) {
+    pollfd descriptors[] = {{.fd = folder_watch, .events = POLLIN}, {.fd = process_fd, .events = POLLIN}};
+    if (poll(descriptors, 2, -1) < 0 && errno != EINTR) return;
+    if (descriptors[1].revents != 0) return;
+    char events[4096];
+    if (descriptors[0].revents != 0 && read(folder_watch, events, sizeof events) < 0) return;
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Start(const std::string& binary, const std::string& folder,
+                                                                    std::vector<std::string> arguments) {
+  const std::string port_file = folder + "/ports.json";
+  std::filesystem::remove(port_file);
+  for (const char* flag : {"--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"}) arguments.push_back(flag);
+  arguments.push_back("--port-file=" + port_file);
+
+  const int folder_watch = inotify_init1(IN_CLOEXEC);
+  const absl::Cleanup close_watch = [&] { close(folder_watch); };
+  inotify_add_watch(folder_watch, folder.c_str(), IN_MOVED_TO | IN_CREATE);
+  const absl::StatusOr<pid_t> pid = Spawn(binary, arguments);
+  if (!pid.ok()) return pid.status();
+  std::unique_ptr<ServerProcess> process(new ServerProcess(*pid));
+  const int process_fd = static_cast<int>(syscall(SYS_pidfd_open, *pid, 0));
+  const absl::Cleanup close_process = [&] { close(process_fd); };
+  WaitForFile(port_file, folder_watch, process_fd);
+  std::ifstream file(port_file);
+  if (!file) return absl::InternalError(absl::StrCat(binary, " ended with ", process->WaitForExit(), " before it was ready"));
+  const nlohmann::json ports = nlohmann::json::parse(file);
+  process->grpc_port_ = ports.at("grpc");
+  process->metrics_port_ = ports.at("metrics");
+  return process;
+}
+
+ServerProcess::~ServerProcess() {
+  if (pid_ == 0) return;
+  Signal(SIGKILL);
+  WaitForExit();
+}
+
+void ServerProcess::Signal(int signal_number) { kill(pid_, signal_number); }
+
+int ServerProcess::WaitForExit() {
+  int status = 0;
+  while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+  }
+  pid_ = 0;
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+}  // namespace boss::testing
