@@ -6,7 +6,7 @@
 namespace boss::server {
 
 ThreadPool::ThreadPool(int num_threads) {
-  absl::MutexLock lock(&join_mutex_);
+  const std::lock_guard lock(join_mutex_);
   for (int i = 0; i < num_threads; ++i) threads_.emplace_back([this] { ThreadLoop(); });
 }
 
@@ -17,18 +17,20 @@ bool ThreadPool::Post(std::function<void()> task) {
 }
 
 bool ThreadPool::TryPost(std::function<void()> task, size_t max_waiting) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   if (stopping_ || tasks_.size() >= max_waiting) return false;
   tasks_.push_back(std::move(task));
+  has_work_.notify_one();
   return true;
 }
 
 void ThreadPool::Shutdown() {
   {
-    absl::MutexLock lock(&mutex_);
+    const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
-  absl::MutexLock lock(&join_mutex_);
+  has_work_.notify_all();
+  const std::lock_guard lock(join_mutex_);
   for (std::thread& thread : threads_) thread.join();
   threads_.clear();
 }
@@ -37,8 +39,8 @@ void ThreadPool::ThreadLoop() {
   while (true) {
     std::function<void()> task;
     {
-      absl::MutexLock lock(&mutex_);
-      mutex_.Await(absl::Condition(this, &ThreadPool::HasWork));
+      std::unique_lock lock(mutex_);
+      has_work_.wait(lock, [this] { return stopping_ || !tasks_.empty(); });
       if (tasks_.empty()) return;
       task = std::move(tasks_.front());
       tasks_.pop_front();
@@ -49,7 +51,7 @@ void ThreadPool::ThreadLoop() {
 
 void Strand::Post(std::function<void()> task) {
   {
-    absl::MutexLock lock(&state_->mutex);
+    const std::lock_guard lock(state_->mutex);
     state_->tasks.push_back(std::move(task));
     if (state_->running) return;
     state_->running = true;
@@ -60,14 +62,14 @@ void Strand::Post(std::function<void()> task) {
 void Strand::RunNext(const std::shared_ptr<State>& state) {
   std::function<void()> task;
   {
-    absl::MutexLock lock(&state->mutex);
+    const std::lock_guard lock(state->mutex);
     task = std::move(state->tasks.front());
     state->tasks.pop_front();
   }
   task();
   task = nullptr;  // what it owns is released before the next one runs
   {
-    absl::MutexLock lock(&state->mutex);
+    const std::lock_guard lock(state->mutex);
     if (state->tasks.empty()) {
       state->running = false;
       return;

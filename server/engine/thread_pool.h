@@ -1,15 +1,16 @@
 // Threads for short work that must not run where it was asked for: resolving requests, encoding samples, calls that touch the disk.
 #pragma once
 
+#include <condition_variable>
 #include <cstddef>
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 
 namespace boss::server {
 
@@ -32,12 +33,12 @@ class ThreadPool {
 
  private:
   void ThreadLoop();
-  bool HasWork() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return stopping_ || !tasks_.empty(); }
 
-  absl::Mutex mutex_;
+  std::mutex mutex_;
+  std::condition_variable has_work_;  // a task, or stopping
   std::deque<std::function<void()>> tasks_ ABSL_GUARDED_BY(mutex_);
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Mutex join_mutex_;
+  std::mutex join_mutex_;
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(join_mutex_);
 };
 
@@ -52,7 +53,7 @@ class Strand {
   struct State {
     explicit State(ThreadPool& pool) : pool(pool) {}
     ThreadPool& pool;
-    absl::Mutex mutex;
+    std::mutex mutex;
     std::deque<std::function<void()>> tasks ABSL_GUARDED_BY(mutex);
     bool running ABSL_GUARDED_BY(mutex) = false;
   };
