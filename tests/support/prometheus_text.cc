@@ -12,13 +12,13 @@
 namespace boss::testing {
 namespace {
 
-// The family of a sample: histograms have three kinds of series.
+// The family of a sample: histograms and summaries have several kinds of series.
 std::string FamilyOf(const std::string& name, const std::map<std::string, std::string>& types) {
   for (const char* suffix : {"_bucket", "_sum", "_count"}) {
     if (!absl::EndsWith(name, suffix)) continue;
     const std::string family = name.substr(0, name.size() - std::string(suffix).size());
     const auto found = types.find(family);
-    if (found != types.end() && found->second == "histogram") return family;
+    if (found != types.end() && (found->second == "histogram" || found->second == "summary")) return family;
   }
   return name;
 }
