@@ -111,9 +111,12 @@ void PrintResult(Context& context, const Arguments& arguments, const Received& r
   }
   Facts facts;
   facts.Add("model", accepted.model());
-  facts.Add("sampler", absl::StrCat(SolverName(accepted.solver()), ", ", ScheduleName(accepted.schedule()), ", K ",
-                                    accepted.steps(), ", guidance ", FormatReal(accepted.guidance_scale()), ", seed ",
-                                    accepted.seed()));
+  // rk45 chooses its own times: it has no schedule and no number of steps.
+  const bool adaptive = accepted.solver() == boss::v1::SOLVER_RK45;
+  const std::string schedule =
+      adaptive ? "adaptive" : absl::StrCat(ScheduleName(accepted.schedule()), ", K ", accepted.steps());
+  facts.Add("sampler", absl::StrCat(SolverName(accepted.solver()), ", ", schedule, ", guidance ",
+                                    FormatReal(accepted.guidance_scale()), ", seed ", accepted.seed()));
   facts.Add("time grid", absl::StrJoin(accepted.time_grid(), " ",
                                        [](std::string* out, double t) { absl::StrAppend(out, FormatReal(t)); }));
   if (!arguments.validate_only) {

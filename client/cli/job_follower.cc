@@ -43,9 +43,9 @@ std::string RenderMetrics(const boss::v1::JobMetrics& metrics) {
 }
 
 std::string RenderRow(const boss::v1::EvaluationRow& row) {
-  std::string text =
-      absl::StrFormat("%s  K %d  %s  trajectory error %.4f", row.model(), row.steps(),
-                      row.label().empty() ? ScheduleName(row.schedule()) : row.label(), row.trajectory_error());
+  std::string text = absl::StrFormat(
+      "%s  K %d  %s  trajectory error %.4f", row.model().empty() ? "new version" : row.model(), row.steps(),
+      row.label().empty() ? ScheduleName(row.schedule()) : row.label(), row.trajectory_error());
   if (row.has_frechet_distance()) absl::StrAppendFormat(&text, "  Frechet distance %.3f", row.frechet_distance());
   return absl::StrCat(text, "  ", FormatReal(row.samples_per_second()), " samples/s");
 }
@@ -71,7 +71,8 @@ std::string RenderProgress(const boss::v1::JobProgress& progress, const boss::v1
   if (training && metrics != nullptr && metrics->train_step() > 0)
     parts.push_back(absl::StrFormat("loss %.4f", metrics->loss()));
   if (progress.samples_per_second() > 0) parts.push_back(FormatReal(progress.samples_per_second()) + " samples/s");
-  if (progress.has_eta()) parts.push_back(FormatElapsed(ToDuration(progress.eta())) + " left");
+  if (progress.has_eta() && progress.fraction() < 1)
+    parts.push_back(FormatElapsed(ToDuration(progress.eta())) + " left");
   for (const std::string& part : parts) {
     if (static_cast<int>(line.size() + 2 + part.size()) > width) break;
     absl::StrAppend(&line, "  ", part);

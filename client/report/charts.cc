@@ -155,6 +155,7 @@ std::string EvaluationChart(absl::Span<const boss::v1::EvaluationRow> rows, Meas
   std::set<std::pair<std::string, int>> seen;
   std::set<std::string> ambiguous;
   for (const auto& row : rows) {
+    if (row.label() == "fine") continue;
     if (!seen.emplace(RowLabel(row), row.steps()).second) ambiguous.insert(RowLabel(row));
   }
   std::vector<Series> series;
@@ -169,6 +170,10 @@ std::string EvaluationChart(absl::Span<const boss::v1::EvaluationRow> rows, Meas
     }
     series[place->second].points.emplace_back(row.steps(), frechet ? row.frechet_distance() : row.trajectory_error());
   }
+  // A single number of steps is no curve.
+  std::set<int> steps;
+  for (const auto& [label, k] : seen) steps.insert(k);
+  if (steps.size() < 2) return "";
   for (Series& one : series) std::sort(one.points.begin(), one.points.end());
   return LineChart(series, "solver steps K", frechet ? "Frechet distance" : "trajectory error", false,
                    frechet ? "Frechet distance over solver steps" : "Trajectory error over solver steps");

@@ -39,9 +39,11 @@ std::array<uint8_t, 3> Viridis(double share) {
 std::string CostMatrixChart(const boss::v1::ScheduleSet& set, absl::Span<const int> steps) {
   const int points = set.k_max() + 1;
   if (set.k_max() < 1 || set.cost_matrix_size() != points * points) return "";
+  // The colours' range leaves out jumps to the next point: these are the fine sampler's own steps, whose errors are
+  // rounding.
   double low = INFINITY, high = 0;
   for (int i = 0; i < points; ++i) {
-    for (int j = i + 1; j < points; ++j) {
+    for (int j = i + 2; j < points; ++j) {
       const double cost = set.cost_matrix(i * points + j);
       if (!(cost > 0) || !std::isfinite(cost)) continue;
       low = std::min(low, cost), high = std::max(high, cost);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <map>
 #include <set>
 
@@ -139,6 +140,17 @@ std::string TrainingSection(const std::vector<ReportJob>& jobs) {
   return html.empty() ? "" : absl::StrCat("<h2>Training</h2>\n", html);
 }
 
+// Whether a PNG is more than twice as wide as high, by the sizes in its first chunk.
+bool IsWide(absl::string_view png) {
+  if (png.size() < 24) return false;
+  const auto read = [&png](size_t at) {
+    uint32_t value = 0;
+    for (size_t i = at; i < at + 4; ++i) value = value << 8 | static_cast<uint8_t>(png[i]);
+    return value;
+  };
+  return read(16) > uint64_t{2} * read(20);
+}
+
 std::string GridSection(const std::vector<ReportGrid>& grids) {
   if (grids.empty()) return "";
   std::string html =
@@ -147,7 +159,7 @@ std::string GridSection(const std::vector<ReportGrid>& grids) {
   for (const ReportGrid& grid : grids) {
     absl::StrAppend(&html, Figure(absl::StrCat("<img alt=\"", EscapeHtml(grid.label), "\" src=\"data:image/png;base64,",
                                                absl::Base64Escape(grid.png), "\">"),
-                                  grid.label));
+                                  grid.label, IsWide(grid.png) ? "wide" : ""));
   }
   return absl::StrCat(html, "</div>\n");
 }

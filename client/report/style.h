@@ -34,6 +34,7 @@ figure { margin: 18px 0 0; }
 figcaption { margin-top: 8px; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(420px, 1fr)); gap: 12px 28px; }
 .grids { display: grid; grid-template-columns: repeat(auto-fit, minmax(230px, 1fr)); gap: 22px; }
+.grids .wide { grid-column: span 2; }
 .grids img { width: 100%; image-rendering: pixelated; border-radius: 6px; border: 1px solid var(--rule); background: #fff; display: block; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; margin-top: 14px; font-size: 0.94rem; font-variant-numeric: tabular-nums; }

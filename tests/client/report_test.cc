@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "client/picture.h"
 #include "client/report/charts.h"
 #include "client/report/svg.h"
 #include "tests/client/fake_server.h"
@@ -78,6 +79,13 @@ TEST(ReportTest, MarksTheBestOfEachNumberOfSteps) {
   EXPECT_THAT(html, HasSubstr("<td class=\"number\">21.000</td>"));
 }
 
+TEST(ReportTest, WideGridsTakeTwoPlaces) {
+  ReportData data = MakeData();
+  data.grids[0].png = *EncodePng(Picture{5, 2, 1, std::vector<uint8_t>(10)});
+  data.grids[1].png = *EncodePng(Picture{4, 2, 1, std::vector<uint8_t>(8)});
+  EXPECT_EQ(Count(RenderReport(data), "<figure class=\"wide\">"), 1);
+}
+
 TEST(ReportTest, LeavesOutWhatThereIsNot) {
   ReportData data;
   data.title = "Empty";
@@ -117,7 +125,7 @@ TEST(ChartTest, CostMatrixOfAStraightFlowIsDrawnToo) {
   auto set = MakeScheduleSet();
   for (double& cost : *set.mutable_cost_matrix()) cost = 0;
   EXPECT_EQ(CostMatrixChart(set, {4}), "");
-  set.set_cost_matrix(1, 1e-30);
+  set.set_cost_matrix(2, 1e-30);
   EXPECT_THAT(CostMatrixChart(set, {4}), Not(HasSubstr("nan")));
 }
 
@@ -152,6 +160,7 @@ TEST(ChartTest, RowsOfOneLabelAreOneLineUnlessTheyAreCompared) {
   const std::string svg = EvaluationChart(rows, Measure::kTrajectoryError);
   EXPECT_EQ(Count(svg, "<polyline"), 3);
   EXPECT_THAT(svg, HasSubstr("flow@3 bellman"));
+  EXPECT_EQ(EvaluationChart(absl::MakeConstSpan(rows).first(2), Measure::kTrajectoryError), "");  // one K only
   for (auto& row : rows) row.clear_frechet_distance();
   EXPECT_EQ(EvaluationChart(rows, Measure::kFrechetDistance), "");
 }
