@@ -41,7 +41,7 @@ bossctl models list
 
 section "The same 64 garments: fine teacher, $steps uniform steps, $steps Bellman steps"
 grid() { # NAME MODEL STEPS SCHEDULE
-  bossctl generate --model "$2" --steps "$3" --schedule "$4" --num 64 --seed "$seed" --labels 0-9 --columns 16 --scale 2 --grid "$out/$1.png"
+  bossctl generate --model "$2" --steps "$3" --schedule "$4" --num 64 --seed "$seed" --labels 0-9 --columns 8 --scale 2 --grid "$out/$1.png"
 }
 grid teacher "$teacher" 100 uniform
 grid uniform "$teacher" "$steps" uniform
@@ -49,8 +49,8 @@ grid bellman "$teacher" "$steps" bellman
 
 section "DistillJob: stepsizes, straightening, evaluation"
 bossctl --json jobs distill --model "$teacher" --steps "$steps" --fresh-schedule --k-max 100 --num-samples 100 --num-noises 256 \
-  --train-steps 400 --batch-size 32 --learning-rate 2e-4 --warmup-steps 50 --metrics-interval 10 --seed 1 \
-  --evaluate --evaluation-num-samples 384 --alias demo >"$out/job.json"
+  --train-steps 400 --batch-size 32 --learning-rate 2e-4 --warmup-steps 50 --metrics-interval 10 --checkpoint-interval 100 --seed 1 \
+  --evaluation-steps 2,4,8 --evaluation-num-samples 384 --alias demo >"$out/job.json"
 job=$(python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))["name"])' "$out/job.json")
 bossctl jobs watch "$job"
 
