@@ -25,46 +25,86 @@ std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
   double grace_seconds = absl::ToDoubleSeconds(config.grace);
   std::vector<std::string> feature_networks;
 
-  CLI::App app("bossd serves flow-matching models with few steps: sampling, training and distillation over gRPC.", "bossd");
+  CLI::App app("bossd serves flow-matching models with few steps: sampling, training and distillation over gRPC.",
+               "bossd");
   app.set_version_flag("--version", BOSS_VERSION);
-  app.set_config("--config", "", "TOML file with the flags' long names as keys, e.g. max-batch = 32; flags go before it");
+  app.set_config("--config", "",
+                 "TOML file with the flags' long names as keys, e.g. max-batch = 32; flags go before it");
   app.get_formatter()->column_width(40);
 
-  app.add_option("--listen", config.listen, "HOST:PORT of gRPC; port 0 takes a free one")->capture_default_str()->group("Addresses");
-  app.add_option("--metrics-listen", config.metrics_listen, "HOST:PORT of HTTP GET /metrics; \"\" for none")->capture_default_str()->group("Addresses");
-  app.add_option("--port-file", config.port_file, "JSON file with the bound ports, written when the server is ready")->group("Addresses");
+  app.add_option("--listen", config.listen, "HOST:PORT of gRPC; port 0 takes a free one")
+      ->capture_default_str()
+      ->group("Addresses");
+  app.add_option("--metrics-listen", config.metrics_listen, "HOST:PORT of HTTP GET /metrics; \"\" for none")
+      ->capture_default_str()
+      ->group("Addresses");
+  app.add_option("--port-file", config.port_file, "JSON file with the bound ports, written when the server is ready")
+      ->group("Addresses");
 
-  app.add_option("--data", config.data_folder, "Folder of models, jobs and training states")->capture_default_str()->group("Data");
-  app.add_option("--seed-models", config.seed_models_folder, "Folder whose sub-folders are imported as models that the store lacks")->group("Data");
-  app.add_option("--dataset-folder", config.dataset_folders, "Folder that jobs may read data sets from; may be repeated")->group("Data");
-  app.add_option("--features", feature_networks, "NAME=PATH of a TorchScript feature network for Frechet distances; may be repeated")
-      ->check(CheckFeatureNetwork)->group("Data");
+  app.add_option("--data", config.data_folder, "Folder of models, jobs and training states")
+      ->capture_default_str()
+      ->group("Data");
+  app.add_option("--seed-models", config.seed_models_folder,
+                 "Folder whose sub-folders are imported as models that the store lacks")
+      ->group("Data");
+  app.add_option("--dataset-folder", config.dataset_folders,
+                 "Folder that jobs may read data sets from; may be repeated")
+      ->group("Data");
+  app.add_option("--features", feature_networks,
+                 "NAME=PATH of a TorchScript feature network for Frechet distances; may be repeated")
+      ->check(CheckFeatureNetwork)
+      ->group("Data");
 
   app.add_option("--threads", config.threads, "Threads inside one operator; 0 for one a core")
-      ->check(CLI::Range(0, 1024))->capture_default_str()->group("Device");
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str()
+      ->group("Device");
   app.add_option("--max-batch", config.max_batch, "Samples that go through the network together")
-      ->check(CLI::Range(1, 65536))->capture_default_str()->group("Device");
-  app.add_option("--training-share", config.training_share, "Share of device time that jobs are sure of while sampling waits")
-      ->check(CLI::Range(0.01, 1.0))->capture_default_str()->group("Device");
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str()
+      ->group("Device");
+  app.add_option("--training-share", config.training_share,
+                 "Share of device time that jobs are sure of while sampling waits")
+      ->check(CLI::Range(0.01, 1.0))
+      ->capture_default_str()
+      ->group("Device");
 
   app.add_option("--max-samples-per-request", config.max_samples_per_request, "Samples of one Generate call")
-      ->check(CLI::Range(1, 1 << 24))->capture_default_str()->group("Limits");
-  app.add_option("--max-queued-samples", config.max_queued_samples, "Samples of all calls that have not finished; more is RESOURCE_EXHAUSTED")
-      ->check(CLI::Range(1, 1 << 30))->capture_default_str()->group("Limits");
+      ->check(CLI::Range(1, 1 << 24))
+      ->capture_default_str()
+      ->group("Limits");
+  app.add_option("--max-queued-samples", config.max_queued_samples,
+                 "Samples of all calls that have not finished; more is RESOURCE_EXHAUSTED")
+      ->check(CLI::Range(1, 1 << 30))
+      ->capture_default_str()
+      ->group("Limits");
   app.add_option("--max-queued-jobs", config.max_queued_jobs, "Jobs that have not finished; more is RESOURCE_EXHAUSTED")
-      ->check(CLI::Range(1, 1 << 20))->capture_default_str()->group("Limits");
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str()
+      ->group("Limits");
   app.add_option("--max-message-bytes", config.max_message_bytes, "Bytes of one received message")
-      ->check(CLI::Range(1 << 16, 1 << 30))->capture_default_str()->group("Limits");
+      ->check(CLI::Range(1 << 16, 1 << 30))
+      ->capture_default_str()
+      ->group("Limits");
   app.add_option("--max-import-bytes", config.max_import_bytes, "Bytes of one uploaded weight file")
-      ->check(CLI::PositiveNumber)->capture_default_str()->group("Limits");
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group("Limits");
 
-  app.add_option("--grace-seconds", grace_seconds, "Time for open streams after SIGTERM; a second SIGTERM cuts it short")
-      ->check(CLI::NonNegativeNumber)->capture_default_str()->group("Running");
+  app.add_option("--grace-seconds", grace_seconds,
+                 "Time for open streams after SIGTERM; a second SIGTERM cuts it short")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group("Running");
   app.add_option("--log-format", config.log_format, "text or json")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, LogFormat>{{"text", LogFormat::kText}, {"json", LogFormat::kJson}}))
-      ->default_str("text")->group("Running");
+      ->transform(CLI::CheckedTransformer(
+          std::map<std::string, LogFormat>{{"text", LogFormat::kText}, {"json", LogFormat::kJson}}))
+      ->default_str("text")
+      ->group("Running");
   app.add_option("--log-level", config.log_level, "trace, debug, info, warn or error")
-      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}))->capture_default_str()->group("Running");
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}))
+      ->capture_default_str()
+      ->group("Running");
 
   try {
     app.parse(argc, argv);

@@ -14,27 +14,28 @@ namespace boss::server {
 enum class LogFormat { kText, kJson };
 
 struct ServerConfig {
-  std::string listen = "127.0.0.1:50051";  // of gRPC; port 0 takes a free one
+  std::string listen = "127.0.0.1:50051";         // of gRPC; port 0 takes a free one
   std::string metrics_listen = "127.0.0.1:9464";  // of HTTP GET /metrics; empty: none
   std::string data_folder = "boss-data";
   std::string seed_models_folder;  // each folder in it is a model to import if the store lacks it; empty: none
   std::string port_file;           // written when the server is ready; empty: none
-  std::vector<std::string> dataset_folders;                // that jobs may read from
-  std::map<std::string, std::string> feature_networks;     // TorchScript files by name
-  int threads = 0;                // of LibTorch inside one operator; 0: one a core
-  int64_t max_batch = 64;         // samples that go through the network together
+  std::vector<std::string> dataset_folders;             // that jobs may read from
+  std::map<std::string, std::string> feature_networks;  // TorchScript files by name
+  int threads = 0;                                      // of LibTorch inside one operator; 0: one a core
+  int64_t max_batch = 64;                               // samples that go through the network together
   int64_t max_samples_per_request = 4096;
   int64_t max_queued_samples = 16384;
-  int max_queued_jobs = 64;       // jobs that have not finished
+  int max_queued_jobs = 64;  // jobs that have not finished
   int64_t max_message_bytes = 64 << 20;
   int64_t max_import_bytes = int64_t{4} << 30;
-  double training_share = 0.1;    // of device time while sampling waits
+  double training_share = 0.1;               // of device time while sampling waits
   absl::Duration grace = absl::Seconds(30);  // for open streams after SIGTERM
   LogFormat log_format = LogFormat::kText;
   std::string log_level = "info";  // "trace", "debug", "info", "warn", "error"
 };
 
-// The configuration, or the exit status of a program that has said all there is to say (--help, --version, a wrong flag).
+// The configuration, or the exit status of a program that has said all there is to say (--help, --version, a wrong
+// flag).
 std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv);
 
 }  // namespace boss::server

@@ -22,7 +22,8 @@ absl::StatusOr<std::unique_ptr<DataLock>> DataLock::Acquire(const std::string& f
   if (fd < 0) return ErrnoToStatus(errno, "open", path);
   std::unique_ptr<DataLock> lock(new DataLock(fd));
   if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-    if (errno == EWOULDBLOCK) return absl::FailedPreconditionError(absl::StrCat("another server uses the data folder ", folder));
+    if (errno == EWOULDBLOCK)
+      return absl::FailedPreconditionError(absl::StrCat("another server uses the data folder ", folder));
     return ErrnoToStatus(errno, "lock", path);
   }
   return lock;

@@ -9,8 +9,9 @@ CollectedFamily Family(std::string name, std::string help, CollectedFamily::Kind
                        const std::map<std::pair<JobKind, JobState>, int64_t>& counts) {
   CollectedFamily family = {.name = std::move(name), .help = std::move(help), .kind = type};
   for (const auto& [key, count] : counts) {
-    family.series.push_back({.labels = {{"kind", std::string(JobKindName(key.first))}, {"state", std::string(JobStateName(key.second))}},
-                             .value = static_cast<double>(count)});
+    family.series.push_back(
+        {.labels = {{"kind", std::string(JobKindName(key.first))}, {"state", std::string(JobStateName(key.second))}},
+         .value = static_cast<double>(count)});
   }
   return family;
 }
@@ -30,7 +31,8 @@ void JobCounter::OnChange(JobKind kind, std::optional<JobState> from, JobState t
 std::vector<CollectedFamily> JobCounter::Collect() const {
   absl::MutexLock lock(&mutex_);
   return {Family("boss_jobs", "Jobs that have not finished", CollectedFamily::Kind::kGauge, unfinished_),
-          Family("boss_jobs_finished_total", "Jobs that have finished since the start", CollectedFamily::Kind::kCounter, finished_)};
+          Family("boss_jobs_finished_total", "Jobs that have finished since the start", CollectedFamily::Kind::kCounter,
+                 finished_)};
 }
 
 }  // namespace boss::server

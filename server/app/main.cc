@@ -29,8 +29,8 @@ int Run(const ServerConfig& config, TerminationSignals& signals) {
     spdlog::critical("cannot start: {}", status.ToString());
     return EXIT_FAILURE;
   }
-  spdlog::info("ready version={} grpc_port={} metrics_port={} data={}", BOSS_VERSION, (*server)->port(), (*server)->metrics_port(),
-               config.data_folder);
+  spdlog::info("ready version={} grpc_port={} metrics_port={} data={}", BOSS_VERSION, (*server)->port(),
+               (*server)->metrics_port(), config.data_folder);
   signals.Wait();
   std::thread second_signal([&] {
     if (signals.Wait()) (*server)->Hurry();

@@ -17,7 +17,8 @@ absl::Status ImportSeedModels(ModelStore& store, const std::string& folder) {
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
     if (fs::exists(entry.path() / "manifest.json")) candidates.insert(entry.path());
   }
-  if (error) return absl::NotFoundError(absl::StrCat("cannot read the folder of seed models ", folder, ": ", error.message()));
+  if (error)
+    return absl::NotFoundError(absl::StrCat("cannot read the folder of seed models ", folder, ": ", error.message()));
   for (const fs::path& path : candidates) {
     const std::string name = path.filename().string();
     if (store.GetModel(name).ok()) continue;

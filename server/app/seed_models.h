@@ -8,8 +8,9 @@
 
 namespace boss::server {
 
-// Imports each sub-folder of `folder` that has a manifest.json as a model of the sub-folder's name, unless the store has a model of that name. A
-// folder that cannot be imported is logged and left out. \error NOT_FOUND if there is no `folder`.
+// Imports each sub-folder of `folder` that has a manifest.json as a model of the sub-folder's name, unless the store
+// has a model of that name. A folder that cannot be imported is logged and left out. \error NOT_FOUND if there is no
+// `folder`.
 absl::Status ImportSeedModels(ModelStore& store, const std::string& folder);
 
 }  // namespace boss::server

@@ -73,7 +73,9 @@ CollectedFamily DeviceSeconds(const DeviceTimes& times) {
 
 CollectedFamily DeviceUnits(const DeviceTimes& times) {
   return {.name = "boss_device_units_total",
-          .help = "Units of device work: solver steps of batches (sampling); train steps and evaluations of batches by jobs (training)",
+          .help =
+              "Units of device work: solver steps of batches (sampling); train steps and evaluations of batches by "
+              "jobs (training)",
           .kind = CollectedFamily::Kind::kCounter,
           .series = {{{{"work", "sampling"}}, static_cast<double>(times.sampling_units)},
                      {{{"work", "training"}}, static_cast<double>(times.training_units)}}};
@@ -141,19 +143,23 @@ class Server::Parts {
 
   absl::Status StartWork() {
     worker_ = std::make_unique<DeviceWorker>(
-        DeviceWorkerOptions{.device = at::kCPU, .num_threads = config_.threads, .training_share = config_.training_share}, clock_);
+        DeviceWorkerOptions{
+            .device = at::kCPU, .num_threads = config_.threads, .training_share = config_.training_share},
+        clock_);
     registry_ = std::make_unique<ModelRegistry>(*store_, worker_->device());
-    engine_ = std::make_unique<SamplerEngine>(EngineOptions(config_), *store_, *registry_, *worker_, metrics_.engine(), clock_);
+    engine_ = std::make_unique<SamplerEngine>(EngineOptions(config_), *store_, *registry_, *worker_, metrics_.engine(),
+                                              clock_);
     JobManagerOptions options;
     options.data_folder = config_.data_folder;
     options.max_unfinished = config_.max_queued_jobs;
     options.dataset_folders = config_.dataset_folders;
     options.feature_networks = config_.feature_networks;
     options.device = worker_->device();
-    BOSS_ASSIGN_OR_RETURN(jobs_, JobManager::Start(std::move(options), *store_, *journal_, worker_->training_executor(), clock_,
-                                                   [this](JobKind kind, std::optional<JobState> from, JobState to) {
-                                                     job_counter_.OnChange(kind, from, to);
-                                                   }));
+    BOSS_ASSIGN_OR_RETURN(
+        jobs_, JobManager::Start(std::move(options), *store_, *journal_, worker_->training_executor(), clock_,
+                                 [this](JobKind kind, std::optional<JobState> from, JobState to) {
+                                   job_counter_.OnChange(kind, from, to);
+                                 }));
     return absl::OkStatus();
   }
 
@@ -161,9 +167,10 @@ class Server::Parts {
     sampler_service_ = std::make_unique<SamplerService>(*engine_, clock_, absl::BitGen());
     jobs_service_ = std::make_unique<JobsService>(*jobs_, rpc_pool_);
     const SamplingLimits& limits = engine_->options().limits;
-    models_service_ = std::make_unique<ModelsService>(
-        ModelsService::Options{.default_steps = limits.default_steps, .description = Describe(config_, limits, clock_.Now())}, *store_,
-        *registry_, *jobs_, rpc_pool_);
+    models_service_ =
+        std::make_unique<ModelsService>(ModelsService::Options{.default_steps = limits.default_steps,
+                                                               .description = Describe(config_, limits, clock_.Now())},
+                                        *store_, *registry_, *jobs_, rpc_pool_);
 
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -177,7 +184,8 @@ class Server::Parts {
     builder.RegisterService(models_service_.get());
     grpc_server_ = builder.BuildAndStart();
     if (!grpc_server_ || port_ == 0) return absl::UnavailableError(absl::StrCat("cannot listen on ", config_.listen));
-    for (const char* service : {v1::Sampler::service_full_name(), v1::Jobs::service_full_name(), v1::Models::service_full_name()}) {
+    for (const char* service :
+         {v1::Sampler::service_full_name(), v1::Jobs::service_full_name(), v1::Models::service_full_name()}) {
       grpc_server_->GetHealthCheckService()->SetServingStatus(service, true);
     }
     return absl::OkStatus();

@@ -11,8 +11,8 @@ namespace boss::server {
 
 class Server {
  public:
-  // Ready to serve when it returns. \error UNAVAILABLE if an address cannot be bound; FAILED_PRECONDITION if another server uses the data folder; what
-  // the store and the journal report.
+  // Ready to serve when it returns. \error UNAVAILABLE if an address cannot be bound; FAILED_PRECONDITION if another
+  // server uses the data folder; what the store and the journal report.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerConfig& config);
   // As Shutdown, without grace.
   ~Server();
@@ -21,8 +21,8 @@ class Server {
   // 0 without metrics.
   int metrics_port() const;
 
-  // Health becomes NOT_SERVING and new work is refused at once; open Generate streams finish within the grace time and get UNAVAILABLE
-  // after it; the running job saves its training state. Returns when all that is done. Idempotent.
+  // Health becomes NOT_SERVING and new work is refused at once; open Generate streams finish within the grace time and
+  // get UNAVAILABLE after it; the running job saves its training state. Returns when all that is done. Idempotent.
   void Shutdown();
   // Cuts the grace time of a Shutdown, running or to come, short. Thread-safe.
   void Hurry();

@@ -3,7 +3,8 @@
 
 namespace boss::server {
 
-// Create it before any thread, which inherits that the signals are blocked; they then arrive at a file descriptor alone.
+// Create it before any thread, which inherits that the signals are blocked; they then arrive at a file descriptor
+// alone.
 class TerminationSignals {
  public:
   TerminationSignals();

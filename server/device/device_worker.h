@@ -34,11 +34,12 @@ struct DeviceTimes {
   int64_t training_units = 0;
 };
 
-// Runs units of device work, one at a time, on one thread of its own. A unit is short: one solver step of a batch, one train step.
+// Runs units of device work, one at a time, on one thread of its own. A unit is short: one solver step of a batch, one
+// train step.
 //
-// Order: the oldest sampling unit first. Waiting training runs when no sampling unit waits, or when it is due: since its last unit, which took
-// d, sampling has had the device for d (1 / training_share - 1). So a waiting job moves on under any load, and a sampling unit waits for at most
-// one training unit.
+// Order: the oldest sampling unit first. Waiting training runs when no sampling unit waits, or when it is due: since
+// its last unit, which took d, sampling has had the device for d (1 / training_share - 1). So a waiting job moves on
+// under any load, and a sampling unit waits for at most one training unit.
 //
 // Thread-safe. Units must not throw.
 class DeviceWorker {
@@ -50,8 +51,8 @@ class DeviceWorker {
   DeviceWorker(const DeviceWorker&) = delete;
   DeviceWorker& operator=(const DeviceWorker&) = delete;
 
-  // Queues a sampling unit and returns at once. Whoever posts bounds the number of units. Returns false after Shutdown(); then the unit is
-  // dropped.
+  // Queues a sampling unit and returns at once. Whoever posts bounds the number of units. Returns false after
+  // Shutdown(); then the unit is dropped.
   bool PostSampling(std::function<void()> unit) ABSL_LOCKS_EXCLUDED(mutex_);
 
   // Runs `unit` when its turn comes and returns its status. Blocks; not to be called from a unit.
@@ -64,7 +65,8 @@ class DeviceWorker {
   at::Device device() const { return options_.device; }
   DeviceTimes times() const ABSL_LOCKS_EXCLUDED(mutex_);
 
-  // Refuses new units, fails the training units that wait, runs the sampling units that wait, and joins the thread. Idempotent.
+  // Refuses new units, fails the training units that wait, runs the sampling units that wait, and joins the thread.
+  // Idempotent.
   void Shutdown() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:

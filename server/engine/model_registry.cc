@@ -73,7 +73,8 @@ ModelRegistry::~ModelRegistry() {
   }
   for (const Callback& done : waiting) done(absl::UnavailableError("the server is shutting down"));
   loader_.Shutdown();
-  // Models die after this only where somebody still uses them. They must not die under the mutex, which their release takes.
+  // Models die after this only where somebody still uses them. They must not die under the mutex, which their release
+  // takes.
   std::vector<std::shared_ptr<const LoadedModel>> models;
   absl::MutexLock lock(&state_->mutex);
   for (auto& [key, entry] : state_->entries) models.push_back(std::move(entry.model));
@@ -129,15 +130,17 @@ void ModelRegistry::Load(const VersionKey& key) {
   absl::StatusOr<std::shared_ptr<const LoadedModel>> result = absl::InternalError("not loaded");
   if (loaded.ok()) {
     // Whoever lets go of the last reference reports that the memory is free, even after the registry has gone.
-    result = std::shared_ptr<const LoadedModel>(loaded->release(), [state = std::weak_ptr(state_)](const LoadedModel* model) {
-      const VersionKey released = model->key;
-      delete model;
-      if (const std::shared_ptr<State> alive = state.lock()) {
-        absl::MutexLock lock(&alive->mutex);
-        const auto entry = alive->entries.find(released);
-        if (entry != alive->entries.end() && Apply(entry->second, ModelEvent::kReleased)) entry->second.memory_bytes = 0;
-      }
-    });
+    result = std::shared_ptr<const LoadedModel>(
+        loaded->release(), [state = std::weak_ptr(state_)](const LoadedModel* model) {
+          const VersionKey released = model->key;
+          delete model;
+          if (const std::shared_ptr<State> alive = state.lock()) {
+            absl::MutexLock lock(&alive->mutex);
+            const auto entry = alive->entries.find(released);
+            if (entry != alive->entries.end() && Apply(entry->second, ModelEvent::kReleased))
+              entry->second.memory_bytes = 0;
+          }
+        });
   } else {
     result = loaded.status();
   }

@@ -59,8 +59,8 @@ struct ModelStatus {
   int64_t memory_bytes = 0;
 };
 
-// Loads published versions onto one device, each once, on a thread of its own. A version that cannot be loaded (DATA_LOSS, RESOURCE_EXHAUSTED)
-// fails whoever asked for it and nobody else. Thread-safe.
+// Loads published versions onto one device, each once, on a thread of its own. A version that cannot be loaded
+// (DATA_LOSS, RESOURCE_EXHAUSTED) fails whoever asked for it and nobody else. Thread-safe.
 class ModelRegistry {
  public:
   using Callback = std::function<void(absl::StatusOr<std::shared_ptr<const LoadedModel>>)>;
@@ -72,8 +72,9 @@ class ModelRegistry {
   ModelRegistry(const ModelRegistry&) = delete;
   ModelRegistry& operator=(const ModelRegistry&) = delete;
 
-  // Gives `done` the version, loading it first if need be. `done` runs once: here if the version is READY, otherwise on the loading thread; it must not block.
-  // Errors are those of ModelStore::LoadVersionModel and of moving it to the device; UNAVAILABLE while the version is UNLOADING.
+  // Gives `done` the version, loading it first if need be. `done` runs once: here if the version is READY, otherwise on
+  // the loading thread; it must not block. Errors are those of ModelStore::LoadVersionModel and of moving it to the
+  // device; UNAVAILABLE while the version is UNLOADING.
   void Acquire(const VersionKey& key, Callback done);
 
   // Lets go of the version; those who use it keep it until they are done. Unloading what is not loaded changes nothing.
@@ -84,7 +85,8 @@ class ModelRegistry {
   // Of READY versions.
   int64_t NumReady() const;
 
-  // Builds the network once a version, with random weights, if the version has not been loaded yet. Blocks. \error as CreateModel.
+  // Builds the network once a version, with random weights, if the version has not been loaded yet. Blocks. \error as
+  // CreateModel.
   absl::StatusOr<ModelShape> Shape(const VersionKey& key);
 
   at::Device device() const { return device_; }

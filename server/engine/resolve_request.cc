@@ -34,8 +34,8 @@ absl::StatusOr<Condition> ResolveCondition(const SampleRequest& request, const V
     return FieldError("class_labels", absl::StrCat("the model takes no labels, got ", given));
   }
   if (given != 1 && given != request.num_samples) {
-    return FieldError("class_labels",
-                      absl::StrCat("there must be none, 1 or ", request.num_samples, " (num_samples) of them, got ", given));
+    return FieldError("class_labels", absl::StrCat("there must be none, 1 or ", request.num_samples,
+                                                   " (num_samples) of them, got ", given));
   }
   std::vector<int64_t> labels = request.class_labels;
   for (int64_t& label : labels) {
@@ -61,7 +61,8 @@ absl::StatusOr<at::Tensor> ResolveNoise(const SampleRequest& request, absl::Span
                                                     ShapeText(request.initial_noise_shape), " with ",
                                                     request.initial_noise.size(), " values"));
   }
-  if (!std::all_of(request.initial_noise.begin(), request.initial_noise.end(), [](float x) { return std::isfinite(x); })) {
+  if (!std::all_of(request.initial_noise.begin(), request.initial_noise.end(),
+                   [](float x) { return std::isfinite(x); })) {
     return FieldError("initial_noise", "must be finite, got NaN or infinity");
   }
   return at::tensor(request.initial_noise).reshape(expected);
@@ -72,23 +73,24 @@ absl::StatusOr<SampleFormat> ResolveFormat(SampleFormat format, absl::Span<const
   const bool has_png = is_image && (sample_shape[0] == 1 || sample_shape[0] == 3);
   if (format == SampleFormat::kDefault) return has_png ? SampleFormat::kPng : SampleFormat::kFloat32;
   if (format == SampleFormat::kPng && !has_png) {
-    return FieldError("output_format", absl::StrCat("PNG needs samples of 1 or 3 channels, height and width; the model's are ",
-                                                    ShapeText(sample_shape)));
+    return FieldError("output_format",
+                      absl::StrCat("PNG needs samples of 1 or 3 channels, height and width; the model's are ",
+                                   ShapeText(sample_shape)));
   }
   if (format == SampleFormat::kUint8 && !is_image) {
-    return FieldError("output_format", absl::StrCat("UINT8 needs samples of channels, height and width; the model's are ",
-                                                    ShapeText(sample_shape)));
+    return FieldError(
+        "output_format",
+        absl::StrCat("UINT8 needs samples of channels, height and width; the model's are ", ShapeText(sample_shape)));
   }
   return format;
 }
 
 absl::Status ScheduleMissing(const VersionKey& version, double guidance_scale) {
-  return WithReason(
-      absl::FailedPreconditionError(absl::StrCat(
-          version.ToString(), " has no Bellman schedule for guidance scale ", guidance_scale,
-          ": make one with Jobs.OptimizeStepsizesJob {spec: {model: \"", version.ToString(),
-          "\", guidance_scale: ", guidance_scale, "}}, or ask for SCHEDULE_KIND_UNIFORM")),
-      "SCHEDULE_MISSING");
+  return WithReason(absl::FailedPreconditionError(
+                        absl::StrCat(version.ToString(), " has no Bellman schedule for guidance scale ", guidance_scale,
+                                     ": make one with Jobs.OptimizeStepsizesJob {spec: {model: \"", version.ToString(),
+                                     "\", guidance_scale: ", guidance_scale, "}}, or ask for SCHEDULE_KIND_UNIFORM")),
+                    "SCHEDULE_MISSING");
 }
 
 struct ResolvedGrid {
@@ -99,12 +101,14 @@ struct ResolvedGrid {
 
 absl::StatusOr<ResolvedGrid> GridFromSet(const StoredScheduleSet& stored, int steps, ScheduleSource source) {
   if (steps > stored.set.k_max) {
-    return FieldError("steps", absl::StrCat("must be in [1, ", stored.set.k_max, "] (k_max of the schedules), got ", steps));
+    return FieldError("steps",
+                      absl::StrCat("must be in [1, ", stored.set.k_max, "] (k_max of the schedules), got ", steps));
   }
   return ResolvedGrid{stored.set.schedules[steps - 1].time_grid, source, stored.Name()};
 }
 
-absl::StatusOr<ResolvedGrid> NamedGrid(const SampleRequest& request, const VersionKey& version, const ModelStore& store, int steps) {
+absl::StatusOr<ResolvedGrid> NamedGrid(const SampleRequest& request, const VersionKey& version, const ModelStore& store,
+                                       int steps) {
   BOSS_ASSIGN_OR_RETURN(const auto sets, store.ListScheduleSets(version));
   for (const std::shared_ptr<const StoredScheduleSet>& stored : sets) {
     if (stored->Name() != request.schedule_set) continue;
@@ -115,18 +119,21 @@ absl::StatusOr<ResolvedGrid> NamedGrid(const SampleRequest& request, const Versi
     }
     return GridFromSet(*stored, steps, ScheduleSource::kNamed);
   }
-  return WithField(absl::NotFoundError(absl::StrCat(version.ToString(), " has no schedule set ", request.schedule_set)), "schedule_set");
+  return WithField(absl::NotFoundError(absl::StrCat(version.ToString(), " has no schedule set ", request.schedule_set)),
+                   "schedule_set");
 }
 
-absl::StatusOr<ResolvedGrid> BellmanGrid(const SampleRequest& request, const VersionKey& version, const ModelStore& store, int steps) {
+absl::StatusOr<ResolvedGrid> BellmanGrid(const SampleRequest& request, const VersionKey& version,
+                                         const ModelStore& store, int steps) {
   const auto stored = store.FindScheduleSet(version, request.guidance_scale);
   const absl::StatusOr<NativeSchedule> found = store.FindSchedule(version, steps, request.guidance_scale);
   // A version that was trained for as many uniform steps is native to those; Bellman steps have to be asked of its set.
-  if (found.ok() && found->kind != "bellman" && stored.ok()) return GridFromSet(**stored, steps, ScheduleSource::kBellman);
+  if (found.ok() && found->kind != "bellman" && stored.ok())
+    return GridFromSet(**stored, steps, ScheduleSource::kBellman);
   if (absl::IsNotFound(found.status()) || (found.ok() && found->kind != "bellman")) {
     return ScheduleMissing(version, request.guidance_scale);
   }
-  if (absl::IsInvalidArgument(found.status())) return FieldError("steps", found.status().message());
+  if (absl::IsInvalidArgument(found.status())) return WithField(found.status(), "steps");
   if (!found.ok()) return found.status();
   ResolvedGrid grid = {found->schedule.time_grid, ScheduleSource::kBellman};
   const bool is_from_set = stored.ok() && steps <= (*stored)->set.k_max &&
@@ -135,8 +142,8 @@ absl::StatusOr<ResolvedGrid> BellmanGrid(const SampleRequest& request, const Ver
   return grid;
 }
 
-absl::StatusOr<ResolvedGrid> ResolveGrid(const SampleRequest& request, const LoadedModel& model, const ModelStore& store,
-                                         const SamplingLimits& limits) {
+absl::StatusOr<ResolvedGrid> ResolveGrid(const SampleRequest& request, const LoadedModel& model,
+                                         const ModelStore& store, const SamplingLimits& limits) {
   const int version_steps = model.manifest.default_steps > 0 ? model.manifest.default_steps : limits.default_steps;
   const int steps = request.steps > 0 ? request.steps : version_steps;
   switch (request.schedule) {
@@ -174,8 +181,9 @@ absl::Status CheckRequest(const SampleRequest& request, const SamplingLimits& li
   const bool is_explicit = request.schedule == ScheduleSource::kExplicit;
   const int grid_steps = static_cast<int>(request.time_grid.size()) - 1;
   if (request.steps < 0 || std::max(request.steps, grid_steps) > limits.max_steps) {
-    return FieldError("steps", absl::StrCat("must be in [1, ", limits.max_steps, "], or 0 for the model's default, got ",
-                                            std::max(request.steps, grid_steps)));
+    return FieldError("steps",
+                      absl::StrCat("must be in [1, ", limits.max_steps, "], or 0 for the model's default, got ",
+                                   std::max(request.steps, grid_steps)));
   }
   if (is_explicit && request.steps != 0 && request.steps != grid_steps) {
     return FieldError("steps", absl::StrCat("must be 0 or agree with time_grid, which has ", grid_steps, " steps, got ",
@@ -195,7 +203,8 @@ absl::Status CheckRequest(const SampleRequest& request, const SamplingLimits& li
     return FieldError("schedule", "rk45 chooses its own times and takes no schedule");
   }
   if (request.solver != SolverKind::kEuler && request.schedule == ScheduleSource::kBellman) {
-    return FieldError("solver", absl::StrCat("Bellman schedules are for euler, got ", std::string(SolverName(request.solver))));
+    return FieldError("solver",
+                      absl::StrCat("Bellman schedules are for euler, got ", std::string(SolverName(request.solver))));
   }
   if (!std::isfinite(request.guidance_scale) || request.guidance_scale < 0) {
     return FieldError("guidance_scale", absl::StrCat("must be finite and at least 0, got ", request.guidance_scale));
@@ -237,7 +246,8 @@ absl::StatusOr<ResolvedRequest> ResolveRequest(const SampleRequest& request, std
     const int64_t evaluations_per_step = request.solver == SolverKind::kHeun ? 2 : 1;
     accepted.nfe = accepted.steps * evaluations_per_step * EvaluationsPerCall(resolved.condition);
   }
-  resolved.solver = {.solver = request.solver, .time_grid = std::move(grid.time_grid), .rtol = request.rtol, .atol = request.atol};
+  resolved.solver = {
+      .solver = request.solver, .time_grid = std::move(grid.time_grid), .rtol = request.rtol, .atol = request.atol};
   resolved.model = std::move(model);
   return resolved;
 }

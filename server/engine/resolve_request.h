@@ -33,8 +33,8 @@ struct ResolvedRequest {
 // The checks that need no model. \error INVALID_ARGUMENT with the field (core/base/error_details.h).
 absl::Status CheckRequest(const SampleRequest& request, const SamplingLimits& limits);
 
-// \pre CheckRequest(request, limits) is OK. Reads schedules from `store`. \error INVALID_ARGUMENT with the field; FAILED_PRECONDITION with the reason
-// SCHEDULE_MISSING, saying which job makes one; DATA_LOSS for corrupt schedules.
+// \pre CheckRequest(request, limits) is OK. Reads schedules from `store`. \error INVALID_ARGUMENT with the field;
+// FAILED_PRECONDITION with the reason SCHEDULE_MISSING, saying which job makes one; DATA_LOSS for corrupt schedules.
 absl::StatusOr<ResolvedRequest> ResolveRequest(const SampleRequest& request, std::shared_ptr<const LoadedModel> model,
                                                const ModelStore& store, const SamplingLimits& limits);
 

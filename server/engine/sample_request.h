@@ -15,7 +15,7 @@
 namespace boss::server {
 
 enum class ScheduleSource {
-  kBest,      // Bellman where the version has one that fits, else uniform
+  kBest,  // Bellman where the version has one that fits, else uniform
   kBellman,
   kUniform,
   kExplicit,  // SampleRequest::time_grid
@@ -53,32 +53,32 @@ struct SampleRequest {
 // What a request resolved to.
 struct AcceptedRequest {
   VersionKey version;
-  std::vector<double> time_grid;  // empty for rk45
+  std::vector<double> time_grid;                       // empty for rk45
   ScheduleSource schedule = ScheduleSource::kUniform;  // never kBest
-  std::string schedule_set;        // that the time grid is from; empty: none
+  std::string schedule_set;                            // that the time grid is from; empty: none
   SolverKind solver = SolverKind::kEuler;
-  int steps = 0;                   // 0 for rk45
-  int64_t nfe = 0;                 // velocity evaluations per sample; 0 for rk45
-  int64_t requests_before = 0;     // that were waiting or running
+  int steps = 0;                // 0 for rk45
+  int64_t nfe = 0;              // velocity evaluations per sample; 0 for rk45
+  int64_t requests_before = 0;  // that were waiting or running
   double guidance_scale = 1.0;
 };
 
 struct SampleProgress {
-  int64_t solver_steps = 0;  // done, summed over samples
+  int64_t solver_steps = 0;        // done, summed over samples
   int64_t total_solver_steps = 0;  // 0 for rk45
   int64_t samples_done = 0;
 };
 
 // A sample, or the state of one on its way.
 struct EncodedSample {
-  int64_t index = 0;  // in the request
-  uint64_t seed = 0;  // its own
-  std::vector<int64_t> shape;  // of the pixels: [C, H, W], or [H, W, C] for uint8
+  int64_t index = 0;                         // in the request
+  uint64_t seed = 0;                         // its own
+  std::vector<int64_t> shape;                // of the pixels: [C, H, W], or [H, W, C] for uint8
   SampleFormat format = SampleFormat::kPng;  // never kDefault
   std::string data;
   std::optional<int64_t> class_label;  // unset for models without labels
-  int solver_steps = 0;  // done
-  double t = 1;          // the time that the state is at
+  int solver_steps = 0;                // done
+  double t = 1;                        // the time that the state is at
 };
 
 struct SampleSummary {
@@ -90,9 +90,9 @@ struct SampleSummary {
   std::string device;
 };
 
-// Where a request's answers go. Calls come from the engine's threads, one at a time and in this order: OnAccepted, then OnProgress, OnPreview
-// and OnSample, then OnDone once and last; a request that fails early gets OnDone alone. They must return quickly and must not call the engine,
-// except for SampleHandle's methods.
+// Where a request's answers go. Calls come from the engine's threads, one at a time and in this order: OnAccepted, then
+// OnProgress, OnPreview and OnSample, then OnDone once and last; a request that fails early gets OnDone alone. They
+// must return quickly and must not call the engine, except for SampleHandle's methods.
 class SampleSink {
  public:
   virtual ~SampleSink() = default;
@@ -109,8 +109,8 @@ class SampleHandle {
   virtual ~SampleHandle() = default;
   // Ends the request with `reason` before its next solver step. OnDone is still called.
   virtual void Cancel(absl::Status reason) = 0;
-  // The client has taken `bytes` of the previews' and samples' data. The engine computes nothing more for a request while too much of
-  // it waits to be taken.
+  // The client has taken `bytes` of the previews' and samples' data. The engine computes nothing more for a request
+  // while too much of it waits to be taken.
   virtual void Consumed(int64_t bytes) = 0;
 };
 

@@ -47,16 +47,16 @@ class SamplerEngine::Request final : public SampleHandle, public std::enable_sha
   absl::Time accept_time;
   std::optional<absl::Time> start_time;  // of the first solver step
   absl::Duration device_time;
-  absl::Status output_error;  // on the strand only: a sample could not be encoded
-  SampleSummary summary;  // output_time and num_samples: on the strand only
+  absl::Status output_error;            // on the strand only: a sample could not be encoded
+  SampleSummary summary;                // output_time and num_samples: on the strand only
   std::atomic<bool> abandoned = false;  // what waits to be encoded is not wanted any more
 
  private:
   SamplerEngine& engine_;
 };
 
-SamplerEngine::SamplerEngine(SamplerEngineOptions options, const ModelStore& store, ModelRegistry& registry, DeviceWorker& worker,
-                             EngineMetrics metrics, const Clock& clock)
+SamplerEngine::SamplerEngine(SamplerEngineOptions options, const ModelStore& store, ModelRegistry& registry,
+                             DeviceWorker& worker, EngineMetrics metrics, const Clock& clock)
     : options_(options),
       store_(store),
       registry_(registry),
@@ -75,7 +75,8 @@ SamplerEngine::~SamplerEngine() {
   pool_.Shutdown();
 }
 
-absl::StatusOr<std::shared_ptr<SampleHandle>> SamplerEngine::Submit(SampleRequest request, std::shared_ptr<SampleSink> sink) {
+absl::StatusOr<std::shared_ptr<SampleHandle>> SamplerEngine::Submit(SampleRequest request,
+                                                                    std::shared_ptr<SampleSink> sink) {
   BOSS_RETURN_IF_ERROR(CheckRequest(request, options_.limits));
   const int64_t num_samples = request.validate_only ? 0 : request.num_samples;
   const auto open = std::make_shared<Request>(*this, std::move(request), std::move(sink));
@@ -84,11 +85,11 @@ absl::StatusOr<std::shared_ptr<SampleHandle>> SamplerEngine::Submit(SampleReques
     if (!accepting_) return absl::UnavailableError("the server is shutting down");
     if (queued_samples_ + num_samples > options_.max_queued_samples) {
       metrics_.refused_requests.Add(1);
-      return WithReason(
-          WithRetryDelay(absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", queued_samples_, " samples wait, ", num_samples,
-                                                                   " more were asked for, ", options_.max_queued_samples, " may wait")),
-                         RetryDelay()),
-          "QUEUE_FULL");
+      return WithReason(WithRetryDelay(absl::ResourceExhaustedError(absl::StrCat(
+                                           "the queue is full: ", queued_samples_, " samples wait, ", num_samples,
+                                           " more were asked for, ", options_.max_queued_samples, " may wait")),
+                                       RetryDelay()),
+                        "QUEUE_FULL");
     }
     open->reserved_samples = num_samples;
     queued_samples_ += num_samples;
@@ -124,7 +125,8 @@ void SamplerEngine::Admit(const RequestPtr& request, absl::StatusOr<std::shared_
     if (absl::IsDataLoss(status)) status = WithReason(std::move(status), "WEIGHTS_CORRUPT");
     return Finish(request, std::move(status));
   }
-  absl::StatusOr<ResolvedRequest> resolved = ResolveRequest(request->request, *std::move(model), store_, options_.limits);
+  absl::StatusOr<ResolvedRequest> resolved =
+      ResolveRequest(request->request, *std::move(model), store_, options_.limits);
   if (!resolved.ok()) return Finish(request, resolved.status());
   AcceptedRequest accepted = resolved->accepted;
   const bool validate_only = request->request.validate_only;
@@ -156,8 +158,9 @@ SamplerEngine::RequestPtr SamplerEngine::NextTurn() {
       continue;
     }
     if (request->unread_bytes >= options_.max_unread_bytes) continue;
-    const bool goes_first = !next || request->request.priority > next->request.priority ||
-                            (request->request.priority == next->request.priority && request->last_turn < next->last_turn);
+    const bool goes_first =
+        !next || request->request.priority > next->request.priority ||
+        (request->request.priority == next->request.priority && request->last_turn < next->last_turn);
     if (goes_first) next = request;
   }
   return next;
@@ -228,7 +231,8 @@ void SamplerEngine::Deliver(const RequestPtr& request, StepOutcome outcome) {
       absl::MutexLock lock(&mutex_);
       request->unread_bytes += static_cast<int64_t>(batch->x.nbytes());
     }
-    request->strand.Post([this, request, batch = *std::move(batch), is_preview] { Encode(request, batch, is_preview); });
+    request->strand.Post(
+        [this, request, batch = *std::move(batch), is_preview] { Encode(request, batch, is_preview); });
   }
   absl::MutexLock lock(&mutex_);
   if (std::exchange(request->progress_posted, true)) return;

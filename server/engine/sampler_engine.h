@@ -25,8 +25,9 @@ namespace boss::server {
 
 struct SamplerEngineOptions {
   SamplingLimits limits;
-  int64_t max_batch = 64;            // samples that go through the network together
-  int64_t max_queued_samples = 16384;  // of all requests that have not finished; at least limits.max_samples_per_request
+  int64_t max_batch = 64;  // samples that go through the network together
+  int64_t max_queued_samples =
+      16384;  // of all requests that have not finished; at least limits.max_samples_per_request
   // Data that a client has not taken yet. Beyond it the request's batches pause until the client catches up.
   int64_t max_unread_bytes = 8 << 20;
   int host_threads = 2;  // resolve requests and encode samples
@@ -34,10 +35,11 @@ struct SamplerEngineOptions {
 
 // A request's way:
 //
-//   Submit -> PREPARING (its model is loaded, its fields are checked) -> ACTIVE (its batches run) -> DONE (OnDone is on its way)
+//   Submit -> PREPARING (its model is loaded, its fields are checked) -> ACTIVE (its batches run) -> DONE (OnDone is on
+//   its way)
 //
-// Active requests take turns: of those with the highest priority, the one whose last turn is longest ago gets one solver step. A request is
-// cancelled, or found to be beyond its deadline, between two steps.
+// Active requests take turns: of those with the highest priority, the one whose last turn is longest ago gets one
+// solver step. A request is cancelled, or found to be beyond its deadline, between two steps.
 //
 // Thread-safe. `store`, `registry`, `worker` and `clock` outlive the engine; handles must not be used after it.
 class SamplerEngine {
@@ -50,8 +52,9 @@ class SamplerEngine {
   SamplerEngine& operator=(const SamplerEngine&) = delete;
 
   // Returns at once; everything else is told to `sink`, possibly before this returns. On an error `sink` hears nothing.
-  // \error INVALID_ARGUMENT with the field; RESOURCE_EXHAUSTED with a retry delay if max_queued_samples would be exceeded; UNAVAILABLE after
-  // StopAccepting(). Told to the sink: NOT_FOUND, DATA_LOSS, FAILED_PRECONDITION, INVALID_ARGUMENT of ResolveRequest, DEADLINE_EXCEEDED, ...
+  // \error INVALID_ARGUMENT with the field; RESOURCE_EXHAUSTED with a retry delay if max_queued_samples would be
+  // exceeded; UNAVAILABLE after StopAccepting(). Told to the sink: NOT_FOUND, DATA_LOSS, FAILED_PRECONDITION,
+  // INVALID_ARGUMENT of ResolveRequest, DEADLINE_EXCEEDED, ...
   absl::StatusOr<std::shared_ptr<SampleHandle>> Submit(SampleRequest request, std::shared_ptr<SampleSink> sink)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -102,7 +105,7 @@ class SamplerEngine {
   std::vector<RequestPtr> active_ ABSL_GUARDED_BY(mutex_);  // in the order of acceptance
   int64_t queued_samples_ ABSL_GUARDED_BY(mutex_) = 0;
   int64_t turns_ ABSL_GUARDED_BY(mutex_) = 0;
-  int acquiring_ ABSL_GUARDED_BY(mutex_) = 0;       // callbacks that the registry owes
+  int acquiring_ ABSL_GUARDED_BY(mutex_) = 0;         // callbacks that the registry owes
   bool unit_posted_ ABSL_GUARDED_BY(mutex_) = false;  // a unit waits or runs on the device
   int64_t samples_done_ ABSL_GUARDED_BY(mutex_) = 0;
   absl::Duration device_time_ ABSL_GUARDED_BY(mutex_);  // of all requests

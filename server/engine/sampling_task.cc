@@ -41,7 +41,8 @@ StepOutcome SamplingTask::Step() {
     const bool arrived = run_->done();
     const bool wants_preview = preview_interval_ > 0 && run_->steps_done() % preview_interval_ == 0;
     if (!arrived && !wants_preview) return absl::OkStatus();
-    SampleBatch batch = {.first_index = begin_, .x = run_->x().to(at::kCPU), .solver_steps = run_->steps_done(), .t = run_->t()};
+    SampleBatch batch = {
+        .first_index = begin_, .x = run_->x().to(at::kCPU), .solver_steps = run_->steps_done(), .t = run_->t()};
     if (!arrived) {
       outcome.preview = std::move(batch);
       return absl::OkStatus();

@@ -30,8 +30,8 @@ struct StepOutcome {
   std::optional<SampleBatch> samples;  // a batch that has arrived at t = 1
 };
 
-// Cuts a request into batches of at most `max_batch` samples and runs one after another, one solver step a call. How it is cut changes no sample's
-// noise. Not thread-safe: Step() belongs to the device's thread.
+// Cuts a request into batches of at most `max_batch` samples and runs one after another, one solver step a call. How it
+// is cut changes no sample's noise. Not thread-safe: Step() belongs to the device's thread.
 class SamplingTask {
  public:
   SamplingTask(const SampleRequest& request, ResolvedRequest resolved, int64_t max_batch);

@@ -75,7 +75,8 @@ void Strand::RunNext(const std::shared_ptr<State>& state) {
       return;
     }
   }
-  // One task a turn, so that strands share the pool's threads fairly. While the pool shuts down it takes no more, so the rest runs here.
+  // One task a turn, so that strands share the pool's threads fairly. While the pool shuts down it takes no more, so
+  // the rest runs here.
   if (!state->pool.Post([state] { RunNext(state); })) RunNext(state);
 }
 

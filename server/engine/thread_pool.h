@@ -1,4 +1,5 @@
-// Threads for short work that must not run where it was asked for: resolving requests, encoding samples, calls that touch the disk.
+// Threads for short work that must not run where it was asked for: resolving requests, encoding samples, calls that
+// touch the disk.
 #pragma once
 
 #include <condition_variable>
@@ -42,7 +43,8 @@ class ThreadPool {
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(join_mutex_);
 };
 
-// Runs its tasks on a pool, one after another in the order in which they were posted. Thread-safe; may be destroyed while tasks wait, which run all the same.
+// Runs its tasks on a pool, one after another in the order in which they were posted. Thread-safe; may be destroyed
+// while tasks wait, which run all the same.
 class Strand {
  public:
   explicit Strand(ThreadPool& pool) : state_(std::make_shared<State>(pool)) {}

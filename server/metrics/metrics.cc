@@ -78,7 +78,8 @@ class Metrics::State final : public prometheus::Collectable {
         .samples = Counter(NewCounter(registry_, "boss_samples_total", "Samples delivered to requests")),
         .velocity_evaluations = Counter(NewCounter(registry_, "boss_velocity_evaluations_total",
                                                    "Velocity evaluations of sampling, counted per sample")),
-        .solver_steps = Counter(NewCounter(registry_, "boss_solver_steps_total", "Solver steps, one for a whole batch")),
+        .solver_steps =
+            Counter(NewCounter(registry_, "boss_solver_steps_total", "Solver steps, one for a whole batch")),
         .refused_requests = Counter(NewCounter(registry_, "boss_sampling_refused_requests_total",
                                                "Sampling requests refused because the queue was full")),
         .queued_samples = Gauge(NewGauge(registry_, "boss_queued_samples", "Samples accepted and not yet finished")),
@@ -154,7 +155,8 @@ class MetricsServer::State {
 MetricsServer::MetricsServer(std::unique_ptr<State> state) : state_(std::move(state)) {}
 MetricsServer::~MetricsServer() = default;
 
-absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::string& address, const Metrics& metrics) {
+absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Start(const std::string& address,
+                                                                    const Metrics& metrics) {
   try {
     return std::unique_ptr<MetricsServer>(new MetricsServer(std::make_unique<State>(address, metrics.state_)));
   } catch (const std::exception& error) {

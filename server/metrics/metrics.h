@@ -1,4 +1,5 @@
-// What the server counts. The only header that names the metrics; nothing outside this folder sees the Prometheus library.
+// What the server counts. The only header that names the metrics; nothing outside this folder sees the Prometheus
+// library.
 #pragma once
 
 #include <functional>
@@ -19,8 +20,8 @@ class Histogram;
 
 namespace boss::server {
 
-// Handles to one time series each: cheap to copy, thread-safe, lock-free. A default-constructed handle ignores what it is given, so that a
-// component can be built without metrics. They must not outlive the Metrics that gave them.
+// Handles to one time series each: cheap to copy, thread-safe, lock-free. A default-constructed handle ignores what it
+// is given, so that a component can be built without metrics. They must not outlive the Metrics that gave them.
 class Counter {
  public:
   Counter() = default;
@@ -87,10 +88,12 @@ class Metrics {
 
   EngineMetrics engine() const;
 
-  // One finished RPC: boss_requests_total and boss_request_seconds, by method ("/boss.v1.Sampler/Generate") and code ("OK", "NOT_FOUND", ...).
+  // One finished RPC: boss_requests_total and boss_request_seconds, by method ("/boss.v1.Sampler/Generate") and code
+  // ("OK", "NOT_FOUND", ...).
   void RecordCall(std::string_view method, std::string_view code, absl::Duration latency);
 
-  // `collector` is called at every scrape, on the scraper's thread, until this object or its MetricsServer is destroyed.
+  // `collector` is called at every scrape, on the scraper's thread, until this object or its MetricsServer is
+  // destroyed.
   void AddCollector(Collector collector);
 
   // Everything in Prometheus' text format.

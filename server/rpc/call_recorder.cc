@@ -50,7 +50,8 @@ class CallRecorderFactory final : public grpc::experimental::ServerInterceptorFa
 
 }  // namespace
 
-std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> CallRecorders(Metrics& metrics, const Clock& clock) {
+std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> CallRecorders(Metrics& metrics,
+                                                                                                  const Clock& clock) {
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> factories;
   factories.push_back(std::make_unique<CallRecorderFactory>(metrics, clock));
   return factories;

@@ -11,7 +11,9 @@
 
 namespace boss::server {
 
-// Interceptors that give each call's method, status code and duration to `metrics`, for grpc::ServerBuilder. Both outlive the server.
-std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> CallRecorders(Metrics& metrics, const Clock& clock);
+// Interceptors that give each call's method, status code and duration to `metrics`, for grpc::ServerBuilder. Both
+// outlive the server.
+std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> CallRecorders(Metrics& metrics,
+                                                                                                  const Clock& clock);
 
 }  // namespace boss::server

@@ -17,8 +17,10 @@ v1::Capabilities ToProto(const ServerDescription& description) {
   device.set_name(description.device);
   device.set_description(description.device_description);
   device.set_memory_bytes(description.device_memory_bytes);
-  for (const SolverKind solver : {SolverKind::kEuler, SolverKind::kHeun, SolverKind::kRk45}) proto.add_solvers(ToProto(solver));
-  for (const v1::ScheduleKind kind : {v1::SCHEDULE_KIND_BELLMAN, v1::SCHEDULE_KIND_UNIFORM, v1::SCHEDULE_KIND_EXPLICIT, v1::SCHEDULE_KIND_NAMED}) {
+  for (const SolverKind solver : {SolverKind::kEuler, SolverKind::kHeun, SolverKind::kRk45})
+    proto.add_solvers(ToProto(solver));
+  for (const v1::ScheduleKind kind :
+       {v1::SCHEDULE_KIND_BELLMAN, v1::SCHEDULE_KIND_UNIFORM, v1::SCHEDULE_KIND_EXPLICIT, v1::SCHEDULE_KIND_NAMED}) {
     proto.add_schedules(kind);
   }
   for (const char* format : {"PNG", "UINT8", "FLOAT32", "LATENTS"}) proto.add_output_formats(format);

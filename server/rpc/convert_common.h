@@ -15,7 +15,8 @@
 
 namespace boss::server {
 
-// Unspecified is euler. \error UNIMPLEMENTED naming `field` for a solver that this server lacks; INVALID_ARGUMENT for an unknown value.
+// Unspecified is euler. \error UNIMPLEMENTED naming `field` for a solver that this server lacks; INVALID_ARGUMENT for
+// an unknown value.
 absl::StatusOr<SolverKind> SolverFromProto(v1::Solver solver, absl::string_view field);
 v1::Solver ToProto(SolverKind solver);
 

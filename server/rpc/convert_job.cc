@@ -99,7 +99,8 @@ v1::JobMetrics ToProto(const JobMetrics& metrics) {
   proto.set_gradient_norm(metrics.gradient_norm);
   proto.set_learning_rate(metrics.learning_rate);
   if (metrics.held_out_loss) proto.set_held_out_loss(*metrics.held_out_loss);
-  proto.mutable_segment_held_out_loss()->Add(metrics.segment_held_out_loss.begin(), metrics.segment_held_out_loss.end());
+  proto.mutable_segment_held_out_loss()->Add(metrics.segment_held_out_loss.begin(),
+                                             metrics.segment_held_out_loss.end());
   proto.set_samples_per_second(metrics.samples_per_second);
   return proto;
 }
@@ -220,7 +221,8 @@ absl::StatusOr<JobPageRequest> JobPageRequestFromProto(const v1::ListJobsRequest
   if (proto.order_by() == "create_time" || proto.order_by() == "create_time asc") {
     page.oldest_first = true;
   } else if (!proto.order_by().empty() && proto.order_by() != "create_time desc") {
-    return FieldError("order_by", absl::StrCat("must be \"create_time\" or \"create_time desc\", got \"", proto.order_by(), "\""));
+    return FieldError("order_by",
+                      absl::StrCat("must be \"create_time\" or \"create_time desc\", got \"", proto.order_by(), "\""));
   }
   BOSS_ASSIGN_OR_RETURN(const std::vector<FilterTerm> terms, ParseFilter(proto.filter()));
   for (const FilterTerm& term : terms) {
@@ -234,7 +236,8 @@ absl::StatusOr<JobPageRequest> JobPageRequestFromProto(const v1::ListJobsRequest
     } else if (absl::ConsumePrefix(&label, "labels.")) {
       page.filter.labels[std::string(label)] = term.value;
     } else {
-      return FieldError("filter", absl::StrCat("unknown field ", term.key, ": there are state, kind, model and labels.KEY"));
+      return FieldError("filter",
+                        absl::StrCat("unknown field ", term.key, ": there are state, kind, model and labels.KEY"));
     }
   }
   return page;

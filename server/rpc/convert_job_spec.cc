@@ -52,7 +52,8 @@ v1::TrainingOptions ToProto(const TrainingSpec& training) {
   return proto;
 }
 
-absl::StatusOr<ScheduleChoice> SchedulesFromProto(const google::protobuf::RepeatedField<int>& kinds, absl::string_view field) {
+absl::StatusOr<ScheduleChoice> SchedulesFromProto(const google::protobuf::RepeatedField<int>& kinds,
+                                                  absl::string_view field) {
   ScheduleChoice choice;
   if (kinds.empty()) return choice;
   choice = {.uniform = false, .bellman = false};
@@ -256,7 +257,8 @@ absl::StatusOr<JobSpec> JobSpecFromProto(const v1::EvaluateSpec& proto) {
   return spec;
 }
 
-absl::StatusOr<SubmitOptions> SubmitOptionsFromProto(const v1::JobOptions& proto, const std::string& request_id, bool validate_only) {
+absl::StatusOr<SubmitOptions> SubmitOptionsFromProto(const v1::JobOptions& proto, const std::string& request_id,
+                                                     bool validate_only) {
   if (proto.has_retention()) return UnservedField("options.retention", "finished jobs are kept until DeleteJob");
   if (proto.has_max_crashes()) return UnservedField("options.max_crashes", "crashes are not counted");
   SubmitOptions options;

@@ -29,14 +29,16 @@ v1::ModelVersion::State StateToProto(const VersionView& view) {
   return v1::ModelVersion::STATE_UNSPECIFIED;
 }
 
-// The store has checked that the architecture is one that a network can be built from, so what is missing here has its default.
+// The store has checked that the architecture is one that a network can be built from, so what is missing here has its
+// default.
 void DescribeArchitecture(const std::string& architecture_json, v1::Model& proto) {
   proto.set_architecture_json(architecture_json);
   const nlohmann::json json = nlohmann::json::parse(architecture_json, nullptr, /*allow_exceptions=*/false);
   if (!json.is_object()) return;
   const nlohmann::json none = nlohmann::json::object();
   const nlohmann::json model = json.value("model", none);
-  if (model.contains("architecture") && model["architecture"].is_string()) proto.set_architecture(model["architecture"].get<std::string>());
+  if (model.contains("architecture") && model["architecture"].is_string())
+    proto.set_architecture(model["architecture"].get<std::string>());
   const nlohmann::json time = json.value("time", none);
   const auto number = [&](const char* key, double otherwise) {
     return time.contains(key) && time[key].is_number() ? time[key].get<double>() : otherwise;
@@ -94,7 +96,8 @@ v1::Model ToProto(const ModelView& view, int default_steps) {
   for (const auto& [alias, version] : view.info.aliases) (*proto.mutable_aliases())[alias] = absl::StrCat(version);
   for (const VersionView& version : view.versions) *proto.add_versions() = ToProto(version);
 
-  const auto newest = std::find_if(view.versions.begin(), view.versions.end(), [](const VersionView& v) { return v.info.ok(); });
+  const auto newest =
+      std::find_if(view.versions.begin(), view.versions.end(), [](const VersionView& v) { return v.info.ok(); });
   if (newest == view.versions.end()) return proto;
   (*proto.mutable_aliases())["latest"] = absl::StrCat(newest->key.version);
   const Manifest& manifest = newest->info->manifest;
@@ -103,7 +106,8 @@ v1::Model ToProto(const ModelView& view, int default_steps) {
   proto.mutable_label_names()->Add(manifest.label_names.begin(), manifest.label_names.end());
   proto.set_default_steps(manifest.default_steps > 0 ? manifest.default_steps : default_steps);
   *proto.mutable_update_time() = ToProto(manifest.create_time);
-  const auto oldest = std::find_if(view.versions.rbegin(), view.versions.rend(), [](const VersionView& v) { return v.info.ok(); });
+  const auto oldest =
+      std::find_if(view.versions.rbegin(), view.versions.rend(), [](const VersionView& v) { return v.info.ok(); });
   *proto.mutable_create_time() = ToProto(oldest->info->manifest.create_time);
   return proto;
 }
@@ -147,7 +151,9 @@ absl::StatusOr<ImportOptions> ImportOptionsFromProto(const v1::ImportStart& prot
       options.format = ImportFormat::kTorchCheckpoint;
       break;
     case v1::ImportStart::TORCHSCRIPT:
-      return WithField(absl::PermissionDeniedError("start.format: TorchScript modules run code and are not taken from clients"), "start.format");
+      return WithField(
+          absl::PermissionDeniedError("start.format: TorchScript modules run code and are not taken from clients"),
+          "start.format");
     default:
       return FieldError("start.format", absl::StrCat("unknown value ", static_cast<int>(proto.format())));
   }

@@ -18,8 +18,10 @@ constexpr size_t kMaxRequestId = 63;
 
 absl::Status CheckServed(const v1::GenerateRequest& proto) {
   if (!proto.conditions().empty()) return UnservedField("conditions", "conditioning tensors are not served");
-  if (!proto.negative_conditions().empty()) return UnservedField("negative_conditions", "conditioning tensors are not served");
-  if (!proto.negative_class_labels().empty()) return UnservedField("negative_class_labels", "guidance away from a label is not served");
+  if (!proto.negative_conditions().empty())
+    return UnservedField("negative_conditions", "conditioning tensors are not served");
+  if (!proto.negative_class_labels().empty())
+    return UnservedField("negative_class_labels", "guidance away from a label is not served");
   return absl::OkStatus();
 }
 
@@ -91,7 +93,8 @@ absl::StatusOr<std::vector<float>> FloatsFromProto(const v1::Tensor& tensor, abs
     return FieldError(field, absl::StrCat("must be FLOAT32, got dtype ", static_cast<int>(tensor.dtype())));
   }
   if (tensor.data().size() % sizeof(float) != 0) {
-    return FieldError(field, absl::StrCat("data must be a whole number of floats, got ", tensor.data().size(), " bytes"));
+    return FieldError(field,
+                      absl::StrCat("data must be a whole number of floats, got ", tensor.data().size(), " bytes"));
   }
   std::vector<float> values(tensor.data().size() / sizeof(float));
   if (!values.empty()) std::memcpy(values.data(), tensor.data().data(), tensor.data().size());
@@ -100,10 +103,12 @@ absl::StatusOr<std::vector<float>> FloatsFromProto(const v1::Tensor& tensor, abs
 
 }  // namespace
 
-absl::StatusOr<SampleRequest> SampleRequestFromProto(const v1::GenerateRequest& proto, absl::Time deadline, uint64_t chosen_seed) {
+absl::StatusOr<SampleRequest> SampleRequestFromProto(const v1::GenerateRequest& proto, absl::Time deadline,
+                                                     uint64_t chosen_seed) {
   BOSS_RETURN_IF_ERROR(CheckServed(proto));
   if (proto.request_id().size() > kMaxRequestId) {
-    return FieldError("request_id", absl::StrCat("must have at most ", kMaxRequestId, " characters, got ", proto.request_id().size()));
+    return FieldError("request_id", absl::StrCat("must have at most ", kMaxRequestId, " characters, got ",
+                                                 proto.request_id().size()));
   }
   SampleRequest request;
   request.model = proto.model();

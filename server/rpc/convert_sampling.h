@@ -11,7 +11,8 @@
 namespace boss::server {
 
 // `chosen_seed` is taken where the request has no seed. \error INVALID_ARGUMENT or UNIMPLEMENTED with the field.
-absl::StatusOr<SampleRequest> SampleRequestFromProto(const v1::GenerateRequest& proto, absl::Time deadline, uint64_t chosen_seed);
+absl::StatusOr<SampleRequest> SampleRequestFromProto(const v1::GenerateRequest& proto, absl::Time deadline,
+                                                     uint64_t chosen_seed);
 
 v1::Accepted ToProto(const AcceptedRequest& accepted, const SampleRequest& request, absl::Time accept_time);
 v1::Progress ToProto(const SampleProgress& progress);

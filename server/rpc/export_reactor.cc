@@ -49,7 +49,8 @@ void ExportReactor::OpenText(std::string name, std::string text) {
 
 absl::Status ExportReactor::OpenFile(const VersionKey& key, const char* file_name) {
   BOSS_ASSIGN_OR_RETURN(const std::vector<ExportFile> files, store_.OpenForExport(key));
-  const auto found = std::find_if(files.begin(), files.end(), [&](const ExportFile& file) { return file.name == file_name; });
+  const auto found =
+      std::find_if(files.begin(), files.end(), [&](const ExportFile& file) { return file.name == file_name; });
   if (found == files.end()) return absl::DataLossError(absl::StrCat(key.ToString(), " has no ", file_name));
   file_.open(found->path, std::ios::binary);
   if (!file_) return absl::DataLossError(absl::StrCat("cannot open ", file_name, " of ", key.ToString()));
@@ -70,8 +71,9 @@ absl::Status ExportReactor::Open() {
     case v1::ExportModelRequest::WEIGHTS:
       if (is_adapter) {
         BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> merged, store_.LoadVersionModel(key));
-        BOSS_ASSIGN_OR_RETURN(std::string bytes, SerializeSafetensors({.tensors = merged->State(),
-                                                                      .metadata = {{"architecture", info.manifest.architecture_json}}}));
+        BOSS_ASSIGN_OR_RETURN(std::string bytes,
+                              SerializeSafetensors({.tensors = merged->State(),
+                                                    .metadata = {{"architecture", info.manifest.architecture_json}}}));
         OpenText(kWeightsFile, std::move(bytes));
       } else {
         BOSS_RETURN_IF_ERROR(OpenFile(key, kWeightsFile));
@@ -90,7 +92,8 @@ absl::Status ExportReactor::Open() {
   response_.mutable_header()->set_model(key.ToString());
   total_bytes_ = response_.header().total_bytes();
   if (offset_ < 0 || offset_ > total_bytes_) {
-    return WithField(absl::OutOfRangeError(absl::StrCat("offset: must be in [0, ", total_bytes_, "], got ", offset_)), "offset");
+    return WithField(absl::OutOfRangeError(absl::StrCat("offset: must be in [0, ", total_bytes_, "], got ", offset_)),
+                     "offset");
   }
   if (file_.is_open()) file_.seekg(offset_);
   return absl::OkStatus();
@@ -101,13 +104,15 @@ absl::Status ExportReactor::ReadChunk() {
   std::string data;
   if (file_.is_open()) {
     data.resize(static_cast<size_t>(size));
-    if (!file_.read(data.data(), size)) return absl::DataLossError(absl::StrCat("cannot read the file at offset ", offset_));
+    if (!file_.read(data.data(), size))
+      return absl::DataLossError(absl::StrCat("cannot read the file at offset ", offset_));
   } else {
     data = text_.substr(static_cast<size_t>(offset_), static_cast<size_t>(size));
   }
   v1::ExportModelResponse::Chunk& chunk = *response_.mutable_chunk();
   chunk.set_offset(offset_);
-  chunk.set_crc32(static_cast<uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(data.data()), static_cast<uInt>(size))));
+  chunk.set_crc32(
+      static_cast<uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(data.data()), static_cast<uInt>(size))));
   chunk.set_data(std::move(data));
   offset_ += size;
   return absl::OkStatus();

@@ -8,7 +8,9 @@
 namespace boss::server {
 namespace {
 
-bool IsWordCharacter(char c) { return absl::ascii_isalnum(c) || c == '_' || c == '-' || c == '.' || c == '@' || c == '/'; }
+bool IsWordCharacter(char c) {
+  return absl::ascii_isalnum(c) || c == '_' || c == '-' || c == '.' || c == '@' || c == '/';
+}
 
 class Parser {
  public:
