@@ -14,7 +14,8 @@ struct FilterTerm {
   std::string value;  // without its quotes
 };
 
-// Empty text has no terms. Values are bare words, or in double quotes with \" and \\ as escapes. \error INVALID_ARGUMENT naming `filter`.
+// Empty text has no terms. Values are bare words, or in double quotes with \" and \\ as escapes. \error
+// INVALID_ARGUMENT naming `filter`.
 absl::StatusOr<std::vector<FilterTerm>> ParseFilter(absl::string_view text);
 
 }  // namespace boss::server

@@ -28,7 +28,8 @@ GenerateReactor* GenerateReactor::Start(SamplerEngine& engine, const Clock& cloc
   return reactor.get();
 }
 
-void GenerateReactor::Begin(SamplerEngine& engine, const v1::GenerateRequest& request, absl::Time deadline, uint64_t chosen_seed) {
+void GenerateReactor::Begin(SamplerEngine& engine, const v1::GenerateRequest& request, absl::Time deadline,
+                            uint64_t chosen_seed) {
   const auto submit = [&]() -> absl::StatusOr<std::shared_ptr<SampleHandle>> {
     BOSS_ASSIGN_OR_RETURN(request_, SampleRequestFromProto(request, deadline, chosen_seed));
     return engine.Submit(request_, shared_from_this());
@@ -81,9 +82,11 @@ void GenerateReactor::OnSample(EncodedSample sample) {
 }
 
 void GenerateReactor::OnDone(absl::Status status, SampleSummary summary) {
-  spdlog::info("generate model={} samples={} seed={} status={} queue_seconds={:.3f} compute_seconds={:.3f} nfe={:.1f} request_id={}",
-               request_.model, summary.num_samples, request_.seed, absl::StatusCodeToString(status.code()),
-               absl::ToDoubleSeconds(summary.queue_time), absl::ToDoubleSeconds(summary.compute_time), summary.nfe, request_id_);
+  spdlog::info(
+      "generate model={} samples={} seed={} status={} queue_seconds={:.3f} compute_seconds={:.3f} nfe={:.1f} "
+      "request_id={}",
+      request_.model, summary.num_samples, request_.seed, absl::StatusCodeToString(status.code()),
+      absl::ToDoubleSeconds(summary.queue_time), absl::ToDoubleSeconds(summary.compute_time), summary.nfe, request_id_);
   absl::MutexLock lock(&mutex_);
   if (status.ok() && !request_.validate_only) {
     v1::GenerateResponse response;

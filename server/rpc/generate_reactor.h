@@ -16,15 +16,15 @@
 
 namespace boss::server {
 
-// Lives until both gRPC and the engine have finished with it. What waits to be written is bounded by the engine, which is told of every message
-// that the client has taken, and by merging progress messages.
+// Lives until both gRPC and the engine have finished with it. What waits to be written is bounded by the engine, which
+// is told of every message that the client has taken, and by merging progress messages.
 class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateResponse>,
                               public SampleSink,
                               public std::enable_shared_from_this<GenerateReactor> {
  public:
   // Returns the reactor of a new call, which keeps itself alive. `engine` and `clock` outlive it.
-  static GenerateReactor* Start(SamplerEngine& engine, const Clock& clock, const v1::GenerateRequest& request, absl::Time deadline,
-                                uint64_t chosen_seed);
+  static GenerateReactor* Start(SamplerEngine& engine, const Clock& clock, const v1::GenerateRequest& request,
+                                absl::Time deadline, uint64_t chosen_seed);
 
   void OnAccepted(AcceptedRequest accepted) override;
   void OnProgress(SampleProgress progress) override;
@@ -50,7 +50,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   SampleRequest request_;  // constant once Begin has run
 
   absl::Mutex mutex_;
-  std::shared_ptr<GenerateReactor> self_;     // until gRPC's OnDone
+  std::shared_ptr<GenerateReactor> self_;  // until gRPC's OnDone
   std::shared_ptr<SampleHandle> handle_ ABSL_GUARDED_BY(mutex_);
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
   std::deque<v1::GenerateResponse> queue_ ABSL_GUARDED_BY(mutex_);

@@ -18,8 +18,8 @@ namespace boss::server {
 class ImportReactor final : public grpc::ServerReadReactor<v1::ImportModelRequest> {
  public:
   // What is passed outlives the call.
-  ImportReactor(grpc::CallbackServerContext* context, v1::ImportModelResponse* response, ModelStore& store, const ModelCatalog& catalog,
-                ThreadPool& pool, int64_t max_bytes);
+  ImportReactor(grpc::CallbackServerContext* context, v1::ImportModelResponse* response, ModelStore& store,
+                const ModelCatalog& catalog, ThreadPool& pool, int64_t max_bytes);
 
   void OnReadDone(bool ok) override;
   void OnDone() override { delete this; }

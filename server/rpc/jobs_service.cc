@@ -18,7 +18,8 @@ constexpr absl::Duration kFullQueueRetryDelay = absl::Seconds(30);
 }  // namespace
 
 template <typename Request>
-grpc::ServerUnaryReactor* JobsService::Submit(grpc::CallbackServerContext* context, const Request* request, v1::Job* response) {
+grpc::ServerUnaryReactor* JobsService::Submit(grpc::CallbackServerContext* context, const Request* request,
+                                              v1::Job* response) {
   return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
     if (!request->has_spec()) return FieldError("spec", "is required");
     BOSS_ASSIGN_OR_RETURN(JobSpec spec, JobSpecFromProto(request->spec()));
@@ -35,7 +36,8 @@ grpc::ServerUnaryReactor* JobsService::Submit(grpc::CallbackServerContext* conte
 }
 
 template <typename Request, typename Call>
-grpc::ServerUnaryReactor* JobsService::OnJob(grpc::CallbackServerContext* context, const Request* request, v1::Job* response, Call call) {
+grpc::ServerUnaryReactor* JobsService::OnJob(grpc::CallbackServerContext* context, const Request* request,
+                                             v1::Job* response, Call call) {
   return RunUnaryCall(context, pool_, [request, response, call]() -> absl::Status {
     BOSS_ASSIGN_OR_RETURN(const std::string id, JobIdFromName(request->name()));
     BOSS_ASSIGN_OR_RETURN(const Job job, call(id));
@@ -44,46 +46,49 @@ grpc::ServerUnaryReactor* JobsService::OnJob(grpc::CallbackServerContext* contex
   });
 }
 
-grpc::ServerUnaryReactor* JobsService::TrainJob(grpc::CallbackServerContext* context, const v1::TrainJobRequest* request,
-                                                v1::Job* response) {
+grpc::ServerUnaryReactor* JobsService::TrainJob(grpc::CallbackServerContext* context,
+                                                const v1::TrainJobRequest* request, v1::Job* response) {
   return Submit(context, request, response);
 }
 
 grpc::ServerUnaryReactor* JobsService::OptimizeStepsizesJob(grpc::CallbackServerContext* context,
-                                                            const v1::OptimizeStepsizesJobRequest* request, v1::Job* response) {
+                                                            const v1::OptimizeStepsizesJobRequest* request,
+                                                            v1::Job* response) {
   return Submit(context, request, response);
 }
 
-grpc::ServerUnaryReactor* JobsService::DistillJob(grpc::CallbackServerContext* context, const v1::DistillJobRequest* request,
-                                                  v1::Job* response) {
+grpc::ServerUnaryReactor* JobsService::DistillJob(grpc::CallbackServerContext* context,
+                                                  const v1::DistillJobRequest* request, v1::Job* response) {
   return Submit(context, request, response);
 }
 
-grpc::ServerUnaryReactor* JobsService::EvaluateJob(grpc::CallbackServerContext* context, const v1::EvaluateJobRequest* request,
-                                                   v1::Job* response) {
+grpc::ServerUnaryReactor* JobsService::EvaluateJob(grpc::CallbackServerContext* context,
+                                                   const v1::EvaluateJobRequest* request, v1::Job* response) {
   return Submit(context, request, response);
 }
 
-grpc::ServerUnaryReactor* JobsService::GetJob(grpc::CallbackServerContext* context, const v1::GetJobRequest* request, v1::Job* response) {
+grpc::ServerUnaryReactor* JobsService::GetJob(grpc::CallbackServerContext* context, const v1::GetJobRequest* request,
+                                              v1::Job* response) {
   return OnJob(context, request, response, [this](const std::string& id) { return jobs_.Get(id); });
 }
 
-grpc::ServerUnaryReactor* JobsService::CancelJob(grpc::CallbackServerContext* context, const v1::CancelJobRequest* request,
-                                                 v1::Job* response) {
+grpc::ServerUnaryReactor* JobsService::CancelJob(grpc::CallbackServerContext* context,
+                                                 const v1::CancelJobRequest* request, v1::Job* response) {
   return OnJob(context, request, response, [this](const std::string& id) { return jobs_.Cancel(id); });
 }
 
-grpc::ServerUnaryReactor* JobsService::PauseJob(grpc::CallbackServerContext* context, const v1::PauseJobRequest* request,
-                                                v1::Job* response) {
+grpc::ServerUnaryReactor* JobsService::PauseJob(grpc::CallbackServerContext* context,
+                                                const v1::PauseJobRequest* request, v1::Job* response) {
   return OnJob(context, request, response, [this](const std::string& id) { return jobs_.Pause(id); });
 }
 
-grpc::ServerUnaryReactor* JobsService::ResumeJob(grpc::CallbackServerContext* context, const v1::ResumeJobRequest* request,
-                                                 v1::Job* response) {
+grpc::ServerUnaryReactor* JobsService::ResumeJob(grpc::CallbackServerContext* context,
+                                                 const v1::ResumeJobRequest* request, v1::Job* response) {
   return OnJob(context, request, response, [this](const std::string& id) { return jobs_.Resume(id); });
 }
 
-grpc::ServerUnaryReactor* JobsService::DeleteJob(grpc::CallbackServerContext* context, const v1::DeleteJobRequest* request,
+grpc::ServerUnaryReactor* JobsService::DeleteJob(grpc::CallbackServerContext* context,
+                                                 const v1::DeleteJobRequest* request,
                                                  google::protobuf::Empty* response) {
   return RunUnaryCall(context, pool_, [this, request]() -> absl::Status {
     BOSS_ASSIGN_OR_RETURN(const std::string id, JobIdFromName(request->name()));
@@ -91,8 +96,8 @@ grpc::ServerUnaryReactor* JobsService::DeleteJob(grpc::CallbackServerContext* co
   });
 }
 
-grpc::ServerUnaryReactor* JobsService::ListJobs(grpc::CallbackServerContext* context, const v1::ListJobsRequest* request,
-                                                v1::ListJobsResponse* response) {
+grpc::ServerUnaryReactor* JobsService::ListJobs(grpc::CallbackServerContext* context,
+                                                const v1::ListJobsRequest* request, v1::ListJobsResponse* response) {
   return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
     BOSS_ASSIGN_OR_RETURN(const JobPageRequest page_request, JobPageRequestFromProto(*request));
     BOSS_ASSIGN_OR_RETURN(const JobPage page, jobs_.List(page_request));
@@ -102,7 +107,8 @@ grpc::ServerUnaryReactor* JobsService::ListJobs(grpc::CallbackServerContext* con
   });
 }
 
-grpc::ServerWriteReactor<v1::JobEvent>* JobsService::WatchJob(grpc::CallbackServerContext* context, const v1::WatchJobRequest* request) {
+grpc::ServerWriteReactor<v1::JobEvent>* JobsService::WatchJob(grpc::CallbackServerContext* context,
+                                                              const v1::WatchJobRequest* request) {
   return WatchReactor::Start(jobs_, pool_, watches_, *request);
 }
 

@@ -15,34 +15,43 @@ class JobsService final : public v1::Jobs::CallbackService {
  public:
   JobsService(JobManager& jobs, ThreadPool& pool) : jobs_(jobs), pool_(pool) {}
 
-  grpc::ServerUnaryReactor* TrainJob(grpc::CallbackServerContext* context, const v1::TrainJobRequest* request, v1::Job* response) override;
-  grpc::ServerUnaryReactor* OptimizeStepsizesJob(grpc::CallbackServerContext* context, const v1::OptimizeStepsizesJobRequest* request,
+  grpc::ServerUnaryReactor* TrainJob(grpc::CallbackServerContext* context, const v1::TrainJobRequest* request,
+                                     v1::Job* response) override;
+  grpc::ServerUnaryReactor* OptimizeStepsizesJob(grpc::CallbackServerContext* context,
+                                                 const v1::OptimizeStepsizesJobRequest* request,
                                                  v1::Job* response) override;
   grpc::ServerUnaryReactor* DistillJob(grpc::CallbackServerContext* context, const v1::DistillJobRequest* request,
                                        v1::Job* response) override;
   grpc::ServerUnaryReactor* EvaluateJob(grpc::CallbackServerContext* context, const v1::EvaluateJobRequest* request,
                                         v1::Job* response) override;
-  grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext* context, const v1::GetJobRequest* request, v1::Job* response) override;
+  grpc::ServerUnaryReactor* GetJob(grpc::CallbackServerContext* context, const v1::GetJobRequest* request,
+                                   v1::Job* response) override;
   grpc::ServerUnaryReactor* ListJobs(grpc::CallbackServerContext* context, const v1::ListJobsRequest* request,
                                      v1::ListJobsResponse* response) override;
   grpc::ServerUnaryReactor* CancelJob(grpc::CallbackServerContext* context, const v1::CancelJobRequest* request,
                                       v1::Job* response) override;
-  grpc::ServerUnaryReactor* PauseJob(grpc::CallbackServerContext* context, const v1::PauseJobRequest* request, v1::Job* response) override;
+  grpc::ServerUnaryReactor* PauseJob(grpc::CallbackServerContext* context, const v1::PauseJobRequest* request,
+                                     v1::Job* response) override;
   grpc::ServerUnaryReactor* ResumeJob(grpc::CallbackServerContext* context, const v1::ResumeJobRequest* request,
                                       v1::Job* response) override;
   grpc::ServerUnaryReactor* DeleteJob(grpc::CallbackServerContext* context, const v1::DeleteJobRequest* request,
                                       google::protobuf::Empty* response) override;
-  grpc::ServerWriteReactor<v1::JobEvent>* WatchJob(grpc::CallbackServerContext* context, const v1::WatchJobRequest* request) override;
+  grpc::ServerWriteReactor<v1::JobEvent>* WatchJob(grpc::CallbackServerContext* context,
+                                                   const v1::WatchJobRequest* request) override;
 
-  // Sends the watchers what there is and ends their streams with UNAVAILABLE; they can go on from their last sequence number later.
-  void EndWatches() { watches_.EndAll(absl::UnavailableError("the server is shutting down; watch again from the next sequence number")); }
+  // Sends the watchers what there is and ends their streams with UNAVAILABLE; they can go on from their last sequence
+  // number later.
+  void EndWatches() {
+    watches_.EndAll(absl::UnavailableError("the server is shutting down; watch again from the next sequence number"));
+  }
 
  private:
   template <typename Request>
   grpc::ServerUnaryReactor* Submit(grpc::CallbackServerContext* context, const Request* request, v1::Job* response);
   // Get, Cancel, Pause, Resume: a call of the manager that takes an id and returns the job.
   template <typename Request, typename Call>
-  grpc::ServerUnaryReactor* OnJob(grpc::CallbackServerContext* context, const Request* request, v1::Job* response, Call call);
+  grpc::ServerUnaryReactor* OnJob(grpc::CallbackServerContext* context, const Request* request, v1::Job* response,
+                                  Call call);
 
   JobManager& jobs_;
   ThreadPool& pool_;

@@ -30,7 +30,8 @@ absl::Status CheckAlias(const std::string& alias) {
   return CheckName("alias", alias);
 }
 
-absl::StatusOr<NamedTensors> CheckpointTensors(const TorchCheckpoint& checkpoint, const std::string& architecture_json, bool raw) {
+absl::StatusOr<NamedTensors> CheckpointTensors(const TorchCheckpoint& checkpoint, const std::string& architecture_json,
+                                               bool raw) {
   BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> network, CreateModel(architecture_json, /*seed=*/0));
   std::vector<std::string> names;
   for (const auto& [name, parameter] : network->Parameters()) names.push_back(name);
@@ -46,12 +47,15 @@ ModelImport::ModelImport(ModelStore& store, ImportOptions options, std::unique_p
       path_(absl::StrCat(folder_->path(), "/upload")),
       file_(path_, std::ios::binary) {}
 
-absl::StatusOr<std::unique_ptr<ModelImport>> ModelImport::Begin(ModelStore& store, ImportOptions options, int64_t max_bytes) {
+absl::StatusOr<std::unique_ptr<ModelImport>> ModelImport::Begin(ModelStore& store, ImportOptions options,
+                                                                int64_t max_bytes) {
   BOSS_RETURN_IF_ERROR(CheckName("model", options.name));
   BOSS_RETURN_IF_ERROR(CheckAlias(options.alias));
-  if (options.total_bytes < 1) return FieldError("start.total_bytes", absl::StrCat("must be at least 1, got ", options.total_bytes));
+  if (options.total_bytes < 1)
+    return FieldError("start.total_bytes", absl::StrCat("must be at least 1, got ", options.total_bytes));
   if (options.total_bytes > max_bytes) {
-    return WithField(absl::ResourceExhaustedError(absl::StrCat("start.total_bytes: got ", options.total_bytes, ", at most ", max_bytes, " are taken")),
+    return WithField(absl::ResourceExhaustedError(absl::StrCat("start.total_bytes: got ", options.total_bytes,
+                                                               ", at most ", max_bytes, " are taken")),
                      "start.total_bytes");
   }
   BOSS_ASSIGN_OR_RETURN(std::unique_ptr<StagingFolder> folder, store.NewStagingFolder());
@@ -60,15 +64,18 @@ absl::StatusOr<std::unique_ptr<ModelImport>> ModelImport::Begin(ModelStore& stor
 
 absl::Status ModelImport::Append(int64_t offset, std::string_view data, std::optional<uint32_t> crc32) {
   if (offset != received_bytes_) {
-    return FieldError("chunk.offset", absl::StrCat("got ", offset, ", expected ", received_bytes_, ": chunks are in order without gaps"));
+    return FieldError("chunk.offset", absl::StrCat("got ", offset, ", expected ", received_bytes_,
+                                                   ": chunks are in order without gaps"));
   }
   if (static_cast<int64_t>(data.size()) > options_.total_bytes - received_bytes_) {
     return FieldError("chunk.data", absl::StrCat("goes beyond total_bytes, ", options_.total_bytes));
   }
   if (crc32) {
-    const auto actual = static_cast<uint32_t>(::crc32(0, reinterpret_cast<const Bytef*>(data.data()), static_cast<uInt>(data.size())));
+    const auto actual =
+        static_cast<uint32_t>(::crc32(0, reinterpret_cast<const Bytef*>(data.data()), static_cast<uInt>(data.size())));
     if (actual != *crc32) {
-      return absl::DataLossError(absl::StrCat("chunk at offset ", offset, ": got CRC-32 ", absl::Hex(actual), ", expected ", absl::Hex(*crc32)));
+      return absl::DataLossError(absl::StrCat("chunk at offset ", offset, ": got CRC-32 ", absl::Hex(actual),
+                                              ", expected ", absl::Hex(*crc32)));
     }
   }
   if (!file_.write(data.data(), static_cast<std::streamsize>(data.size()))) {
@@ -82,14 +89,17 @@ absl::StatusOr<std::string> ModelImport::Architecture(const std::string& from_fi
   if (!options_.architecture_json.empty()) return options_.architecture_json;
   if (!from_file.empty()) return from_file;
   const absl::StatusOr<VersionKey> newest = store_.Resolve(options_.name);
-  if (!newest.ok()) return FieldError("start.architecture_json", "is required: neither the file nor an older version describes the network");
+  if (!newest.ok())
+    return FieldError("start.architecture_json",
+                      "is required: neither the file nor an older version describes the network");
   BOSS_ASSIGN_OR_RETURN(const VersionInfo info, store_.GetVersion(*newest));
   return info.manifest.architecture_json;
 }
 
 absl::StatusOr<VersionKey> ModelImport::Publish() {
   if (received_bytes_ != options_.total_bytes) {
-    return absl::DataLossError(absl::StrCat("the upload is truncated: got ", received_bytes_, " bytes, expected ", options_.total_bytes));
+    return absl::DataLossError(
+        absl::StrCat("the upload is truncated: got ", received_bytes_, " bytes, expected ", options_.total_bytes));
   }
   file_.close();
   if (!file_) return absl::ResourceExhaustedError("cannot write the upload");

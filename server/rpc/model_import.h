@@ -32,14 +32,17 @@ struct ImportOptions {
 // Not thread-safe. What is not published leaves nothing behind.
 class ModelImport {
  public:
-  // `store` outlives the import. \error INVALID_ARGUMENT with the field; RESOURCE_EXHAUSTED if total_bytes is above `max_bytes`.
-  static absl::StatusOr<std::unique_ptr<ModelImport>> Begin(ModelStore& store, ImportOptions options, int64_t max_bytes);
+  // `store` outlives the import. \error INVALID_ARGUMENT with the field; RESOURCE_EXHAUSTED if total_bytes is above
+  // `max_bytes`.
+  static absl::StatusOr<std::unique_ptr<ModelImport>> Begin(ModelStore& store, ImportOptions options,
+                                                            int64_t max_bytes);
 
-  // The file's next bytes. `crc32` is zlib's. \error INVALID_ARGUMENT for a gap, DATA_LOSS for a wrong checksum, RESOURCE_EXHAUSTED for a full disk.
+  // The file's next bytes. `crc32` is zlib's. \error INVALID_ARGUMENT for a gap, DATA_LOSS for a wrong checksum,
+  // RESOURCE_EXHAUSTED for a full disk.
   absl::Status Append(int64_t offset, std::string_view data, std::optional<uint32_t> crc32);
 
-  // Checks the whole file and publishes it. \error DATA_LOSS if it is short, its digest is another or it is corrupt; INVALID_ARGUMENT if its
-  // weights do not fit the architecture.
+  // Checks the whole file and publishes it. \error DATA_LOSS if it is short, its digest is another or it is corrupt;
+  // INVALID_ARGUMENT if its weights do not fit the architecture.
   absl::StatusOr<VersionKey> Publish();
 
   int64_t received_bytes() const { return received_bytes_; }

@@ -44,8 +44,9 @@ absl::StatusOr<bool> Matches(const v1::Model& model, const std::vector<FilterTer
 
 absl::StatusOr<VersionKey> ExactVersion(const ModelStore& store, const std::string& reference) {
   const size_t at = reference.find('@');
-  const bool is_exact = at != std::string::npos && at + 1 < reference.size() &&
-                        std::all_of(reference.begin() + static_cast<std::ptrdiff_t>(at) + 1, reference.end(), absl::ascii_isdigit);
+  const bool is_exact =
+      at != std::string::npos && at + 1 < reference.size() &&
+      std::all_of(reference.begin() + static_cast<std::ptrdiff_t>(at) + 1, reference.end(), absl::ascii_isdigit);
   if (!is_exact) return FieldError("model", absl::StrCat("must be NAME@VERSION, got \"", reference, "\""));
   return store.Resolve(reference);
 }
@@ -84,7 +85,8 @@ absl::Status ModelsService::CheckNoJobReads(const VersionKey& key) const {
     BOSS_ASSIGN_OR_RETURN(const JobPage page, jobs_.List(request));
     for (const Job& job : page.jobs) {
       if (std::find(job.input_versions.begin(), job.input_versions.end(), key.ToString()) != job.input_versions.end()) {
-        return absl::FailedPreconditionError(absl::StrCat(key.ToString(), " is an input of ", JobName(job.id), ", which has not finished"));
+        return absl::FailedPreconditionError(
+            absl::StrCat(key.ToString(), " is an input of ", JobName(job.id), ", which has not finished"));
       }
     }
     request.page_token = page.next_page_token;
@@ -113,28 +115,34 @@ absl::Status ModelsService::Schedule(const v1::GetScheduleRequest& request, v1::
   BOSS_ASSIGN_OR_RETURN(const auto sets, store_.ListScheduleSets(key));
   std::shared_ptr<const StoredScheduleSet> found;
   for (const auto& stored : sets) {
-    const bool wanted = request.name().empty() ? stored->set.solver == solver &&
-                                                     FormatGuidance(stored->set.guidance_scale) == FormatGuidance(guidance_scale)
-                                               : stored->Name() == request.name();
+    const bool wanted = request.name().empty()
+                            ? stored->set.solver == solver &&
+                                  FormatGuidance(stored->set.guidance_scale) == FormatGuidance(guidance_scale)
+                            : stored->Name() == request.name();
     // Of the sets for one guidance scale, the one of the largest k_max.
     if (wanted && (!found || stored->set.k_max > found->set.k_max)) found = stored;
   }
   if (!found && !request.name().empty()) {
-    return WithField(absl::NotFoundError(absl::StrCat(key.ToString(), " has no schedule set ", request.name())), "name");
+    return WithField(absl::NotFoundError(absl::StrCat(key.ToString(), " has no schedule set ", request.name())),
+                     "name");
   }
   if (!found) {
-    return WithReason(absl::FailedPreconditionError(absl::StrCat(key.ToString(), " has no schedules for guidance scale ", guidance_scale,
-                                                                 ": Jobs.OptimizeStepsizesJob makes them")),
-                      "SCHEDULE_MISSING");
+    return WithReason(
+        absl::FailedPreconditionError(absl::StrCat(key.ToString(), " has no schedules for guidance scale ",
+                                                   guidance_scale, ": Jobs.OptimizeStepsizesJob makes them")),
+        "SCHEDULE_MISSING");
   }
   if (request.steps() < 0 || request.steps() > found->set.k_max) {
-    return FieldError("steps", absl::StrCat("must be in [1, ", found->set.k_max, "] (k_max), or 0 for all, got ", request.steps()));
+    return FieldError(
+        "steps", absl::StrCat("must be in [1, ", found->set.k_max, "] (k_max), or 0 for all, got ", request.steps()));
   }
-  response = ToProto(key, *found, {.schedules = true, .steps = request.steps(), .cost_matrix = request.include_cost_matrix()});
+  response =
+      ToProto(key, *found, {.schedules = true, .steps = request.steps(), .cost_matrix = request.include_cost_matrix()});
   return absl::OkStatus();
 }
 
-absl::Status ModelsService::Schedules(const v1::ListSchedulesRequest& request, v1::ListSchedulesResponse& response) const {
+absl::Status ModelsService::Schedules(const v1::ListSchedulesRequest& request,
+                                      v1::ListSchedulesResponse& response) const {
   const std::string query = absl::StrCat(request.model(), "|", request.include_schedules());
   BOSS_ASSIGN_OR_RETURN(const int page_size, PageSize(request.page_size()));
   BOSS_ASSIGN_OR_RETURN(const std::string after, ParsePageToken(request.page_token(), query));
@@ -146,7 +154,8 @@ absl::Status ModelsService::Schedules(const v1::ListSchedulesRequest& request, v
     BOSS_ASSIGN_OR_RETURN(const ModelInfo info, store_.GetModel(request.model()));
     keys = info.versions;
   } else {
-    for (const ModelInfo& info : store_.ListModels()) keys.insert(keys.end(), info.versions.begin(), info.versions.end());
+    for (const ModelInfo& info : store_.ListModels())
+      keys.insert(keys.end(), info.versions.begin(), info.versions.end());
   }
   std::string last;
   for (const VersionKey& key : keys) {
@@ -156,7 +165,8 @@ absl::Status ModelsService::Schedules(const v1::ListSchedulesRequest& request, v
     std::sort(by_name.begin(), by_name.end(), [](const auto& a, const auto& b) { return a->Name() < b->Name(); });
     for (const auto& stored : by_name) {
       // Versions are padded, so that the keys are in the order of the list.
-      const std::string place = absl::StrCat(key.name, "@", absl::Dec(key.version, absl::kZeroPad20), "/", stored->Name());
+      const std::string place =
+          absl::StrCat(key.name, "@", absl::Dec(key.version, absl::kZeroPad20), "/", stored->Name());
       if (place <= after) continue;
       if (response.schedule_sets_size() == page_size) {
         response.set_next_page_token(MakePageToken(query, last));
@@ -169,13 +179,14 @@ absl::Status ModelsService::Schedules(const v1::ListSchedulesRequest& request, v
   return absl::OkStatus();
 }
 
-grpc::ServerUnaryReactor* ModelsService::ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
+grpc::ServerUnaryReactor* ModelsService::ListModels(grpc::CallbackServerContext* context,
+                                                    const v1::ListModelsRequest* request,
                                                     v1::ListModelsResponse* response) {
   return RunUnaryCall(context, pool_, [this, request, response] { return List(*request, *response); });
 }
 
-grpc::ServerUnaryReactor* ModelsService::GetModel(grpc::CallbackServerContext* context, const v1::GetModelRequest* request,
-                                                  v1::Model* response) {
+grpc::ServerUnaryReactor* ModelsService::GetModel(grpc::CallbackServerContext* context,
+                                                  const v1::GetModelRequest* request, v1::Model* response) {
   return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
     BOSS_ASSIGN_OR_RETURN(const ModelView view, catalog_.Model(request->model()));
     *response = ToProto(view, options_.default_steps);
@@ -183,8 +194,8 @@ grpc::ServerUnaryReactor* ModelsService::GetModel(grpc::CallbackServerContext* c
   });
 }
 
-grpc::ServerUnaryReactor* ModelsService::LoadModel(grpc::CallbackServerContext* context, const v1::LoadModelRequest* request,
-                                                   v1::ModelVersion* response) {
+grpc::ServerUnaryReactor* ModelsService::LoadModel(grpc::CallbackServerContext* context,
+                                                   const v1::LoadModelRequest* request, v1::ModelVersion* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   const std::string device = registry_.device().str();
   if (!request->device().empty() && request->device() != device) {
@@ -196,14 +207,16 @@ grpc::ServerUnaryReactor* ModelsService::LoadModel(grpc::CallbackServerContext* 
     reactor->Finish(ToGrpcStatus(key.status()));
     return reactor;
   }
-  registry_.Acquire(*key, [this, reactor, response, key = *key](const absl::StatusOr<std::shared_ptr<const LoadedModel>>& model) {
-    if (model.ok()) *response = ToProto(catalog_.Version(key));
-    reactor->Finish(ToGrpcStatus(model.status()));
-  });
+  registry_.Acquire(
+      *key, [this, reactor, response, key = *key](const absl::StatusOr<std::shared_ptr<const LoadedModel>>& model) {
+        if (model.ok()) *response = ToProto(catalog_.Version(key));
+        reactor->Finish(ToGrpcStatus(model.status()));
+      });
   return reactor;
 }
 
-grpc::ServerUnaryReactor* ModelsService::UnloadModel(grpc::CallbackServerContext* context, const v1::UnloadModelRequest* request,
+grpc::ServerUnaryReactor* ModelsService::UnloadModel(grpc::CallbackServerContext* context,
+                                                     const v1::UnloadModelRequest* request,
                                                      v1::ModelVersion* response) {
   return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
     BOSS_ASSIGN_OR_RETURN(const VersionKey key, ResolveField(store_, request->model()));
@@ -223,8 +236,8 @@ grpc::ServerWriteReactor<v1::ExportModelResponse>* ModelsService::ExportModel(gr
   return new ExportReactor(*request, store_, pool_);
 }
 
-grpc::ServerUnaryReactor* ModelsService::SetAlias(grpc::CallbackServerContext* context, const v1::SetAliasRequest* request,
-                                                  v1::Model* response) {
+grpc::ServerUnaryReactor* ModelsService::SetAlias(grpc::CallbackServerContext* context,
+                                                  const v1::SetAliasRequest* request, v1::Model* response) {
   return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
     if (request->alias().empty()) return FieldError("alias", "is required");
     BOSS_ASSIGN_OR_RETURN(const ModelInfo info, store_.GetModel(request->model()));
@@ -243,22 +256,25 @@ grpc::ServerUnaryReactor* ModelsService::SetAlias(grpc::CallbackServerContext* c
   });
 }
 
-grpc::ServerUnaryReactor* ModelsService::DeleteVersion(grpc::CallbackServerContext* context, const v1::DeleteVersionRequest* request,
+grpc::ServerUnaryReactor* ModelsService::DeleteVersion(grpc::CallbackServerContext* context,
+                                                       const v1::DeleteVersionRequest* request,
                                                        google::protobuf::Empty* response) {
   return RunUnaryCall(context, pool_, [this, request] { return Delete(*request); });
 }
 
-grpc::ServerUnaryReactor* ModelsService::GetSchedule(grpc::CallbackServerContext* context, const v1::GetScheduleRequest* request,
-                                                     v1::ScheduleSet* response) {
+grpc::ServerUnaryReactor* ModelsService::GetSchedule(grpc::CallbackServerContext* context,
+                                                     const v1::GetScheduleRequest* request, v1::ScheduleSet* response) {
   return RunUnaryCall(context, pool_, [this, request, response] { return Schedule(*request, *response); });
 }
 
-grpc::ServerUnaryReactor* ModelsService::ListSchedules(grpc::CallbackServerContext* context, const v1::ListSchedulesRequest* request,
+grpc::ServerUnaryReactor* ModelsService::ListSchedules(grpc::CallbackServerContext* context,
+                                                       const v1::ListSchedulesRequest* request,
                                                        v1::ListSchedulesResponse* response) {
   return RunUnaryCall(context, pool_, [this, request, response] { return Schedules(*request, *response); });
 }
 
-grpc::ServerUnaryReactor* ModelsService::GetCapabilities(grpc::CallbackServerContext* context, const v1::GetCapabilitiesRequest* request,
+grpc::ServerUnaryReactor* ModelsService::GetCapabilities(grpc::CallbackServerContext* context,
+                                                         const v1::GetCapabilitiesRequest* request,
                                                          v1::Capabilities* response) {
   *response = ToProto(options_.description);
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();

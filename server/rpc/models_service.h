@@ -21,7 +21,12 @@ class ModelsService final : public v1::Models::CallbackService {
     ServerDescription description;
   };
   ModelsService(Options options, ModelStore& store, ModelRegistry& registry, const JobManager& jobs, ThreadPool& pool)
-      : options_(std::move(options)), store_(store), registry_(registry), jobs_(jobs), pool_(pool), catalog_(store, registry) {}
+      : options_(std::move(options)),
+        store_(store),
+        registry_(registry),
+        jobs_(jobs),
+        pool_(pool),
+        catalog_(store, registry) {}
 
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
                                        v1::ListModelsResponse* response) override;
@@ -43,7 +48,8 @@ class ModelsService final : public v1::Models::CallbackService {
                                         v1::ScheduleSet* response) override;
   grpc::ServerUnaryReactor* ListSchedules(grpc::CallbackServerContext* context, const v1::ListSchedulesRequest* request,
                                           v1::ListSchedulesResponse* response) override;
-  grpc::ServerUnaryReactor* GetCapabilities(grpc::CallbackServerContext* context, const v1::GetCapabilitiesRequest* request,
+  grpc::ServerUnaryReactor* GetCapabilities(grpc::CallbackServerContext* context,
+                                            const v1::GetCapabilitiesRequest* request,
                                             v1::Capabilities* response) override;
 
  private:

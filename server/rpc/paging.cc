@@ -12,7 +12,9 @@ constexpr int kDefaultPageSize = 50;
 constexpr int kMaxPageSize = 1000;
 constexpr size_t kFingerprint = 16;
 
-std::string Fingerprint(absl::string_view query) { return Sha256Hex({query.data(), query.size()}).substr(0, kFingerprint); }
+std::string Fingerprint(absl::string_view query) {
+  return Sha256Hex({query.data(), query.size()}).substr(0, kFingerprint);
+}
 
 }  // namespace
 

@@ -15,8 +15,8 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* SamplerService::Generate(grpc::C
   }
   const std::chrono::system_clock::time_point deadline = context->deadline();
   const bool has_deadline = deadline != std::chrono::system_clock::time_point::max();
-  return GenerateReactor::Start(engine_, clock_, *request, has_deadline ? absl::FromChrono(deadline) : absl::InfiniteFuture(),
-                                chosen_seed);
+  return GenerateReactor::Start(engine_, clock_, *request,
+                                has_deadline ? absl::FromChrono(deadline) : absl::InfiniteFuture(), chosen_seed);
 }
 
 }  // namespace boss::server

@@ -14,7 +14,8 @@ namespace boss::server {
 class SamplerService final : public v1::Sampler::CallbackService {
  public:
   // `seeds` chooses the seeds of requests that have none.
-  SamplerService(SamplerEngine& engine, const Clock& clock, absl::BitGen seeds) : engine_(engine), clock_(clock), seeds_(std::move(seeds)) {}
+  SamplerService(SamplerEngine& engine, const Clock& clock, absl::BitGen seeds)
+      : engine_(engine), clock_(clock), seeds_(std::move(seeds)) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
                                                            const v1::GenerateRequest* request) override;

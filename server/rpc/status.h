@@ -8,8 +8,9 @@
 
 namespace boss::server {
 
-// Code, message and details (core/base/error_details.h) as boss.v1.Status. Every error has an ErrorInfo; its reason is the code's name where
-// the error names none. An INVALID_ARGUMENT whose message begins with a field's path ("spec.steps: ...") has that field in BadRequest.
+// Code, message and details (core/base/error_details.h) as boss.v1.Status. Every error has an ErrorInfo; its reason is
+// the code's name where the error names none. An INVALID_ARGUMENT whose message begins with a field's path
+// ("spec.steps: ...") has that field in BadRequest.
 v1::Status ToProto(const absl::Status& status);
 
 // The same, with the details in "grpc-status-details-bin".

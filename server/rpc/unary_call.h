@@ -17,8 +17,8 @@ namespace boss::server {
 // Calls that may wait for a thread of the pool.
 inline constexpr size_t kMaxWaitingCalls = 256;
 
-// Runs `call`, an absl::Status(), on the pool and finishes the RPC with what it returns; RESOURCE_EXHAUSTED if too many calls wait. Request and response,
-// which gRPC keeps until then, may be captured by pointer.
+// Runs `call`, an absl::Status(), on the pool and finishes the RPC with what it returns; RESOURCE_EXHAUSTED if too many
+// calls wait. Request and response, which gRPC keeps until then, may be captured by pointer.
 template <typename Call>
 grpc::ServerUnaryReactor* RunUnaryCall(grpc::CallbackServerContext* context, ThreadPool& pool, Call call) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();

@@ -40,7 +40,8 @@ void WatchList::EndAll(const absl::Status& status) {
   for (const std::shared_ptr<WatchReactor>& watch : watches) watch->End(status);
 }
 
-WatchReactor* WatchReactor::Start(JobManager& jobs, ThreadPool& pool, WatchList& list, const v1::WatchJobRequest& request) {
+WatchReactor* WatchReactor::Start(JobManager& jobs, ThreadPool& pool, WatchList& list,
+                                  const v1::WatchJobRequest& request) {
   const std::shared_ptr<WatchReactor> reactor(new WatchReactor(jobs, pool, list));
   reactor->self_ = reactor;
   reactor->strand_.Post([reactor, request] { reactor->Open(request); });

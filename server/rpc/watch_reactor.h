@@ -34,8 +34,10 @@ class WatchList {
   std::set<std::shared_ptr<WatchReactor>> watches_ ABSL_GUARDED_BY(mutex_);
 };
 
-// The journal is read on the pool, a bounded number of events at a time, and not before the client has taken the last ones.
-class WatchReactor final : public grpc::ServerWriteReactor<v1::JobEvent>, public std::enable_shared_from_this<WatchReactor> {
+// The journal is read on the pool, a bounded number of events at a time, and not before the client has taken the last
+// ones.
+class WatchReactor final : public grpc::ServerWriteReactor<v1::JobEvent>,
+                           public std::enable_shared_from_this<WatchReactor> {
  public:
   // Returns the reactor of a new call, which keeps itself alive. What is passed outlives it.
   static WatchReactor* Start(JobManager& jobs, ThreadPool& pool, WatchList& list, const v1::WatchJobRequest& request);
@@ -70,7 +72,8 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::JobEvent>, public
   v1::JobEvent current_;  // being written
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
-  std::optional<absl::Status> end_when_drained_ ABSL_GUARDED_BY(mutex_);  // the status for when there is no further event
+  std::optional<absl::Status> end_when_drained_
+      ABSL_GUARDED_BY(mutex_);  // the status for when there is no further event
   std::optional<absl::Status> final_status_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -61,7 +61,8 @@ class BossdTest : public ::testing::Test {
   }
 
   void Start(std::vector<std::string> arguments = {}) {
-    for (const std::string& argument : {"--data=" + (folder_ / "data"), "--seed-models=" + (folder_ / "seeds"), std::string("--threads=1")}) {
+    for (const std::string& argument :
+         {"--data=" + (folder_ / "data"), "--seed-models=" + (folder_ / "seeds"), std::string("--threads=1")}) {
       arguments.push_back(argument);
     }
     auto server = ServerProcess::Start(BOSSD_BINARY, folder_.path(), arguments);

@@ -167,7 +167,8 @@ TEST_F(GenerateTest, ACorruptWeightFileIsDataLossAndTheServerRunsOn) {
 
 TEST_F(GenerateTest, HealthReflectionAndMetricsTellWhatRuns) {
   EXPECT_EQ(Health(""), Health::SERVING);
-  for (const char* service : {"boss.v1.Sampler", "boss.v1.Jobs", "boss.v1.Models"}) EXPECT_EQ(Health(service), Health::SERVING) << service;
+  for (const char* service : {"boss.v1.Sampler", "boss.v1.Jobs", "boss.v1.Models"})
+    EXPECT_EQ(Health(service), Health::SERVING) << service;
 
   // ServerReflectionRequest{list_services: ""}, by hand: Debian ships no headers for it.
   grpc::GenericStub stub(grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials()));
@@ -178,7 +179,8 @@ TEST_F(GenerateTest, HealthReflectionAndMetricsTellWhatRuns) {
     bool ok = false;
     return queue.Next(&tag, &ok) && ok;
   };
-  const auto call = stub.PrepareCall(&context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
+  const auto call =
+      stub.PrepareCall(&context, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue);
   call->StartCall(nullptr);
   ASSERT_TRUE(wait());
   const grpc::Slice request("\x3a\x00", 2);
@@ -190,7 +192,8 @@ TEST_F(GenerateTest, HealthReflectionAndMetricsTellWhatRuns) {
   grpc::Slice bytes;
   ASSERT_TRUE(response.DumpToSingleSlice(&bytes).ok());
   const std::string services(reinterpret_cast<const char*>(bytes.begin()), bytes.size());
-  for (const char* service : {"boss.v1.Sampler", "boss.v1.Jobs", "boss.v1.Models", "grpc.health.v1.Health"}) EXPECT_THAT(services, HasSubstr(service));
+  for (const char* service : {"boss.v1.Sampler", "boss.v1.Jobs", "boss.v1.Models", "grpc.health.v1.Health"})
+    EXPECT_THAT(services, HasSubstr(service));
   context.TryCancel();
 
   Generate(Request("vectors", 3, 4));
@@ -272,7 +275,8 @@ TEST_F(BossdTest, AJobIsWatchedAndItsScheduleIsUsed) {
   v1::ScheduleSet set;
   ASSERT_TRUE(models_->GetSchedule(&context, get, &set).ok());
   ASSERT_EQ(set.schedules_size(), 1);
-  EXPECT_TRUE(std::equal(set.schedules(0).time_grid().begin(), set.schedules(0).time_grid().end(), generated.accepted.time_grid().begin()));
+  EXPECT_TRUE(std::equal(set.schedules(0).time_grid().begin(), set.schedules(0).time_grid().end(),
+                         generated.accepted.time_grid().begin()));
   request.set_steps(11);
   const Generated beyond = Generate(request);
   EXPECT_EQ(beyond.status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);

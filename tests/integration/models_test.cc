@@ -33,8 +33,9 @@ class ModelsTest : public BossdTest {
   }
 
   // In chunks of `chunk` bytes; `spoil` may change each before it is sent.
-  grpc::Status Import(const v1::ImportStart& start, const std::string& bytes, v1::ImportModelResponse& response,
-                      const std::function<void(v1::ImportChunk&)>& spoil = [](v1::ImportChunk&) {}) {
+  grpc::Status Import(
+      const v1::ImportStart& start, const std::string& bytes, v1::ImportModelResponse& response,
+      const std::function<void(v1::ImportChunk&)>& spoil = [](v1::ImportChunk&) {}) {
     constexpr size_t kChunk = 700;
     grpc::ClientContext context;
     const auto stream = models_->ImportModel(&context, &response);
@@ -45,7 +46,8 @@ class ModelsTest : public BossdTest {
       v1::ImportChunk& chunk = *request.mutable_chunk();
       chunk.set_offset(static_cast<int64_t>(offset));
       chunk.set_data(bytes.substr(offset, kChunk));
-      chunk.set_crc32(static_cast<uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(chunk.data().data()), static_cast<uInt>(chunk.data().size()))));
+      chunk.set_crc32(static_cast<uint32_t>(
+          crc32(0, reinterpret_cast<const Bytef*>(chunk.data().data()), static_cast<uInt>(chunk.data().size()))));
       spoil(chunk);
       if (!stream->Write(request)) break;
     }
@@ -57,7 +59,8 @@ class ModelsTest : public BossdTest {
     return Import(start, bytes, response);
   }
 
-  grpc::Status Export(const v1::ExportModelRequest& request, v1::ExportModelResponse::Header& header, std::string& bytes) {
+  grpc::Status Export(const v1::ExportModelRequest& request, v1::ExportModelResponse::Header& header,
+                      std::string& bytes) {
     grpc::ClientContext context;
     const auto stream = models_->ExportModel(&context, request);
     v1::ExportModelResponse response;
@@ -143,7 +146,8 @@ TEST_F(ModelsTest, UploadsThatAreNotWholeOrNotRightPublishNothing) {
   start = Upload();
   start.clear_sha256();
   EXPECT_EQ(Import(start, std::string(weights_.size(), 'x')).error_code(), grpc::StatusCode::DATA_LOSS);
-  const grpc::Status gap = Import(Upload(), weights_, response, [](v1::ImportChunk& chunk) { chunk.set_offset(chunk.offset() + 1); });
+  const grpc::Status gap =
+      Import(Upload(), weights_, response, [](v1::ImportChunk& chunk) { chunk.set_offset(chunk.offset() + 1); });
   EXPECT_EQ(gap.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(FieldOfError(gap), "chunk.offset");
   start = Upload();

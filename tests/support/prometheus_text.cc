@@ -50,7 +50,8 @@ absl::StatusOr<PrometheusText> ParsePrometheusText(absl::string_view text) {
     } else if (std::regex_match(line, match, kSample)) {
       const std::string family = FamilyOf(match[1], parsed.types);
       double value = 0;
-      if (!helped.contains(family) || !parsed.types.contains(family)) return absl::InvalidArgumentError("without HELP or TYPE: " + line);
+      if (!helped.contains(family) || !parsed.types.contains(family))
+        return absl::InvalidArgumentError("without HELP or TYPE: " + line);
       if (!absl::SimpleAtod(match[3].str(), &value)) return absl::InvalidArgumentError("no number: " + line);
       if (!parsed.samples.emplace(absl::StrCat(match[1].str(), match[2].str()), value).second) {
         return absl::InvalidArgumentError("twice: " + line);

@@ -11,7 +11,7 @@ namespace boss::testing {
 
 struct PrometheusText {
   std::map<std::string, std::string> types;  // by family: "counter", "gauge", "histogram"
-  std::map<std::string, double> samples;     // by name and labels as written, e.g. boss_jobs{kind="TRAIN",state="QUEUED"}
+  std::map<std::string, double> samples;  // by name and labels as written, e.g. boss_jobs{kind="TRAIN",state="QUEUED"}
 
   // The sum over all label values; 0 if there is no such series.
   double Sum(const std::string& name) const;

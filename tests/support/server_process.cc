@@ -44,7 +44,8 @@ void WaitForFile(const std::string& path, int folder_watch, int process_fd) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Start(const std::string& binary, const std::string& folder,
+absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Start(const std::string& binary,
+                                                                    const std::string& folder,
                                                                     std::vector<std::string> arguments) {
   const std::string port_file = folder + "/ports.json";
   std::filesystem::remove(port_file);
@@ -61,7 +62,8 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Start(const std::s
   const absl::Cleanup close_process = [&] { close(process_fd); };
   WaitForFile(port_file, folder_watch, process_fd);
   std::ifstream file(port_file);
-  if (!file) return absl::InternalError(absl::StrCat(binary, " ended with ", process->WaitForExit(), " before it was ready"));
+  if (!file)
+    return absl::InternalError(absl::StrCat(binary, " ended with ", process->WaitForExit(), " before it was ready"));
   const nlohmann::json ports = nlohmann::json::parse(file);
   process->grpc_port_ = ports.at("grpc");
   process->metrics_port_ = ports.at("metrics");

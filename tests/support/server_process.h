@@ -14,8 +14,8 @@ namespace boss::testing {
 // Killed, if it still runs, when this goes away. Not thread-safe.
 class ServerProcess {
  public:
-  // Starts `binary` with `arguments`, --listen and --metrics-listen on free loopback ports, and --port-file in `folder`, and waits until it is
-  // ready. \error INTERNAL if it ends instead.
+  // Starts `binary` with `arguments`, --listen and --metrics-listen on free loopback ports, and --port-file in
+  // `folder`, and waits until it is ready. \error INTERNAL if it ends instead.
   static absl::StatusOr<std::unique_ptr<ServerProcess>> Start(const std::string& binary, const std::string& folder,
                                                               std::vector<std::string> arguments);
   ~ServerProcess();

@@ -24,9 +24,12 @@ void Check(const absl::Status& status) {
 }  // namespace
 
 const char kTinyImageArchitecture[] = R"({
-  "model": {"architecture": "ncsnpp", "image_size": 8, "channels": 1, "nf": 16, "ch_mult": [1], "num_res_blocks": 1, "attn_resolutions": [],
-            "resblock_type": "biggan", "embedding_type": "positional", "fir": false, "progressive": "none", "progressive_input": "none",
-            "progressive_combine": "sum", "skip_rescale": true, "resamp_with_conv": true, "scale_by_sigma": false, "centered": true,
+  "model": {"architecture": "ncsnpp", "image_size": 8, "channels": 1, "nf": 16, "ch_mult": [1],
+            "num_res_blocks": 1, "attn_resolutions": [],
+            "resblock_type": "biggan", "embedding_type": "positional", "fir": false,
+            "progressive": "none", "progressive_input": "none",
+            "progressive_combine": "sum", "skip_rescale": true, "resamp_with_conv": true,
+            "scale_by_sigma": false, "centered": true,
             "nonlinearity": "swish", "conditional": true, "attention_type": "ddpm", "dropout": 0.0, "num_classes": 3},
   "time": {"eps": 0.001, "scale": 999}})";
 
@@ -41,7 +44,8 @@ std::unique_ptr<VelocityModel> TinyModel(const std::string& architecture_json, u
   return *std::move(model);
 }
 
-server::VersionKey PublishTinyModel(server::ModelStore& store, const std::string& name, const std::string& architecture_json, uint64_t seed) {
+server::VersionKey PublishTinyModel(server::ModelStore& store, const std::string& name,
+                                    const std::string& architecture_json, uint64_t seed) {
   server::Manifest manifest;
   manifest.architecture_json = architecture_json;
   const auto key = store.Publish(name, std::move(manifest), TinyModel(architecture_json, seed)->State());
@@ -49,7 +53,8 @@ server::VersionKey PublishTinyModel(server::ModelStore& store, const std::string
   return *key;
 }
 
-void WriteSeedModel(const std::string& parent, const std::string& name, const std::string& architecture_json, uint64_t seed) {
+void WriteSeedModel(const std::string& parent, const std::string& name, const std::string& architecture_json,
+                    uint64_t seed) {
   const std::string folder = parent + "/" + name;
   std::filesystem::create_directories(folder);
   server::Manifest manifest;

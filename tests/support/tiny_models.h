@@ -20,10 +20,12 @@ extern const char kTinyImageArchitecture[];
 std::unique_ptr<VelocityModel> TinyModel(const std::string& architecture_json, uint64_t seed);
 
 // Publishes it as the next version of `name`. Fails the process if that fails.
-server::VersionKey PublishTinyModel(server::ModelStore& store, const std::string& name, const std::string& architecture_json, uint64_t seed = 1);
+server::VersionKey PublishTinyModel(server::ModelStore& store, const std::string& name,
+                                    const std::string& architecture_json, uint64_t seed = 1);
 
 // The folder <parent>/<name> of a model as bossd's --seed-models takes it. Fails the process if that fails.
-void WriteSeedModel(const std::string& parent, const std::string& name, const std::string& architecture_json, uint64_t seed = 1);
+void WriteSeedModel(const std::string& parent, const std::string& name, const std::string& architecture_json,
+                    uint64_t seed = 1);
 
 // Every schedule up to k_max: of k steps, k - 1 short ones and a long one to the end.
 server::StoredScheduleSet TinyScheduleSet(int k_max, double guidance_scale = 1.0);

@@ -41,7 +41,8 @@ TEST(ConfigTest, NoRequestMayBeLargerThanTheQueue) {
 TEST(ConfigTest, HelpEndsWithSuccessAndNonsenseWithout) {
   EXPECT_EQ(std::get<int>(Parse({"--help"})), 0);
   EXPECT_EQ(std::get<int>(Parse({"--version"})), 0);
-  for (const char* wrong : {"--no-such-flag", "--max-batch=0", "--max-batch=many", "--log-format=xml", "--features=nameless", "--training-share=2"}) {
+  for (const char* wrong : {"--no-such-flag", "--max-batch=0", "--max-batch=many", "--log-format=xml",
+                            "--features=nameless", "--training-share=2"}) {
     const auto parsed = Parse({wrong});
     ASSERT_TRUE(std::holds_alternative<int>(parsed)) << wrong;
     EXPECT_NE(std::get<int>(parsed), 0) << wrong;

@@ -25,7 +25,7 @@ TEST(EncodeSampleTest, PngHoldsThePixels) {
   ASSERT_TRUE(image.ok()) << image.status();
   EXPECT_EQ(image->width, 4);
   EXPECT_EQ(image->height, 2);
-  EXPECT_EQ(image->pixels, (std::vector<uint8_t>{0, 0, 255, 85, 0, 255, 170, 0, 255, 255, 0, 255,  //
+  EXPECT_EQ(image->pixels, (std::vector<uint8_t>{0, 0,   255, 85, 0,   255, 170, 0,   255, 255, 0,   255,  //
                                                  0, 255, 255, 85, 255, 255, 170, 255, 255, 255, 255, 255}));
 }
 

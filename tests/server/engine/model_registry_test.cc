@@ -28,12 +28,14 @@ class ModelRegistryTest : public testing::EngineTest {
 TEST(ModelStateTest, FollowsTheTableAndNothingElse) {
   using enum ModelState;
   using Row = std::tuple<ModelState, ModelEvent, ModelState>;
-  const std::vector<Row> allowed = {{kUnloaded, ModelEvent::kLoad, kLoading},   {kLoading, ModelEvent::kLoaded, kReady},
-                                    {kLoading, ModelEvent::kFailed, kFailed},   {kFailed, ModelEvent::kLoad, kLoading},
-                                    {kFailed, ModelEvent::kUnload, kUnloaded},  {kReady, ModelEvent::kUnload, kUnloading},
-                                    {kUnloading, ModelEvent::kReleased, kUnloaded}};
+  const std::vector<Row> allowed = {
+      {kUnloaded, ModelEvent::kLoad, kLoading},      {kLoading, ModelEvent::kLoaded, kReady},
+      {kLoading, ModelEvent::kFailed, kFailed},      {kFailed, ModelEvent::kLoad, kLoading},
+      {kFailed, ModelEvent::kUnload, kUnloaded},     {kReady, ModelEvent::kUnload, kUnloading},
+      {kUnloading, ModelEvent::kReleased, kUnloaded}};
   for (const ModelState state : {kUnloaded, kLoading, kReady, kUnloading, kFailed}) {
-    for (const ModelEvent event : {ModelEvent::kLoad, ModelEvent::kLoaded, ModelEvent::kFailed, ModelEvent::kUnload, ModelEvent::kReleased}) {
+    for (const ModelEvent event :
+         {ModelEvent::kLoad, ModelEvent::kLoaded, ModelEvent::kFailed, ModelEvent::kUnload, ModelEvent::kReleased}) {
       std::optional<ModelState> expected;
       for (const auto& [from, with, to] : allowed) {
         if (from == state && with == event) expected = to;
@@ -68,7 +70,8 @@ TEST_F(ModelRegistryTest, AnUnloadedVersionLivesUntilItsLastUserIsDone) {
 }
 
 TEST_F(ModelRegistryTest, ACorruptVersionFailsAlone) {
-  const VersionKey corrupt = boss::testing::PublishTinyModel(*store_, "corrupt", boss::testing::kTinyVectorArchitecture);
+  const VersionKey corrupt =
+      boss::testing::PublishTinyModel(*store_, "corrupt", boss::testing::kTinyVectorArchitecture);
   const std::string path = folder_ / "models/corrupt/1/model.safetensors";
   const auto whole = std::filesystem::file_size(path);
   std::filesystem::copy_file(path, folder_ / "kept");
@@ -94,7 +97,8 @@ TEST_F(ModelRegistryTest, TellsTheShapeWithoutLoading) {
   ASSERT_TRUE(shape.ok()) << shape.status();
   EXPECT_EQ(shape->sample_shape, std::vector<int64_t>{2});
   EXPECT_EQ(shape->num_classes, 3);
-  EXPECT_EQ(shape->parameter_count, ParameterCount(*boss::testing::TinyModel(boss::testing::kTinyVectorArchitecture, 1)));
+  EXPECT_EQ(shape->parameter_count,
+            ParameterCount(*boss::testing::TinyModel(boss::testing::kTinyVectorArchitecture, 1)));
   EXPECT_EQ(State(vectors_), ModelState::kUnloaded);
 }
 

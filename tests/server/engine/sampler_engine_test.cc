@@ -47,7 +47,8 @@ TEST_F(SamplerEngineTest, SamplesAreWhatTheSolverMakesOfTheSeedsNoise) {
   ASSERT_TRUE(network.ok());
   InlineExecutor executor;
   Condition condition = {.class_labels = at::tensor(std::vector<int64_t>{0, 2, 3}), .guidance_scale = 2.0};
-  const auto expected = Solve(**network, SampleNoise(7, 0, 3, {2}), condition, {.time_grid = TimeGrid::Uniform(4)}, 64, executor);
+  const auto expected =
+      Solve(**network, SampleNoise(7, 0, 3, {2}), condition, {.time_grid = TimeGrid::Uniform(4)}, 64, executor);
   ASSERT_TRUE(expected.ok()) << expected.status();
   EXPECT_TRUE(at::allclose(sink->Values(), expected->detach(), 1e-5, 1e-6));
   EXPECT_EQ(sink->accepted.nfe, 8);

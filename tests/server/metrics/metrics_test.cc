@@ -49,7 +49,8 @@ TEST(MetricsTest, CollectorsAreAskedAtEveryScrape) {
   int scrapes = 0;
   metrics.AddCollector([&] {
     ++scrapes;
-    return std::vector<CollectedFamily>{{.name = "boss_jobs", .help = "Jobs", .series = {{{{"state", "QUEUED"}}, 2.0 + scrapes}}}};
+    return std::vector<CollectedFamily>{
+        {.name = "boss_jobs", .help = "Jobs", .series = {{{{"state", "QUEUED"}}, 2.0 + scrapes}}}};
   });
   EXPECT_THAT(metrics.Text(), HasSubstr("# TYPE boss_jobs gauge\nboss_jobs{state=\"QUEUED\"} 3\n"));
   EXPECT_THAT(metrics.Text(), HasSubstr("boss_jobs{state=\"QUEUED\"} 4\n"));

@@ -40,9 +40,12 @@ TEST(ConvertSamplingTest, UnsetFieldsTakeTheirDefaults) {
 }
 
 TEST(ConvertSamplingTest, FieldsArrive) {
-  const auto request = Sampling(R"(model: "m@2" steps: 4 num_samples: 2 seed: 5 schedule: SCHEDULE_KIND_EXPLICIT time_grid: [0, 0.5, 1]
-      solver: SOLVER_HEUN class_labels: [1, -1] guidance_scale: 2.5 output_format: OUTPUT_FORMAT_UINT8 preview_interval: 3 priority: -4
-      initial_noise { dtype: DATA_TYPE_FLOAT32 shape: [2, 1] data: "\000\000\200\077\000\000\000\300" } validate_only: true)");
+  const auto request =
+      Sampling(R"(model: "m@2" steps: 4 num_samples: 2 seed: 5 schedule: SCHEDULE_KIND_EXPLICIT time_grid: [0, 0.5, 1]
+      solver: SOLVER_HEUN class_labels: [1, -1] guidance_scale: 2.5
+      output_format: OUTPUT_FORMAT_UINT8 preview_interval: 3 priority: -4
+      initial_noise { dtype: DATA_TYPE_FLOAT32 shape: [2, 1] data: "\000\000\200\077\000\000\000\300" }
+      validate_only: true)");
   ASSERT_TRUE(request.ok()) << request.status();
   EXPECT_EQ(request->model, "m@2");
   EXPECT_EQ(request->steps, 4);
@@ -120,40 +123,53 @@ TEST(ConvertJobSpecTest, DefaultsAreFilledIn) {
 }
 
 TEST(ConvertJobSpecTest, EveryFieldGoesThereAndBack) {
-  const std::string training = R"(training { train_steps: 9 batch_size: 8 learning_rate: 0.5 warmup_steps: 3 decay_steps: 7 gradient_clip: 0
-      ema_rate: 0.25 accumulation_steps: 2 checkpoint_interval: 4 metrics_interval: 5 preview_interval: 6 preview_samples: 12 })";
-  const std::string evaluation = R"(model: "a" baseline: "b" steps: 3 schedules: SCHEDULE_KIND_BELLMAN solver: SOLVER_HEUN num_samples: 10
-      batch_size: 5 seed: 4 guidance_scale: 2 k_max: 30 reference_dataset: "" feature_network: "f" unconditional: true include_fine: true
+  const std::string training =
+      R"(training { train_steps: 9 batch_size: 8 learning_rate: 0.5 warmup_steps: 3 decay_steps: 7 gradient_clip: 0
+      ema_rate: 0.25 accumulation_steps: 2 checkpoint_interval: 4 metrics_interval: 5
+      preview_interval: 6 preview_samples: 12 })";
+  const std::string evaluation =
+      R"(model: "a" baseline: "b" steps: 3 schedules: SCHEDULE_KIND_BELLMAN solver: SOLVER_HEUN num_samples: 10
+      batch_size: 5 seed: 4 guidance_scale: 2 k_max: 30 reference_dataset: "" feature_network: "f" unconditional: true
+      include_fine: true
       measure_straightness: true other_models: "c")";
-  const auto train = Parse<v1::TrainSpec>(R"(dataset: "d" architecture_json: "{}" init_model: "i" output_model: "o" output_alias: "al" )" +
-                                          training + R"(label_dropout: 0 flip: true description: "x" label_names: "l" seed: 3 default_steps: 6)");
+  const auto train = Parse<v1::TrainSpec>(
+      R"(dataset: "d" architecture_json: "{}" init_model: "i" output_model: "o" output_alias: "al" )" + training +
+      R"(label_dropout: 0 flip: true description: "x" label_names: "l" seed: 3 default_steps: 6)");
   EXPECT_EQ(RoundTrip<v1::TrainSpec>(train.DebugString()).train().DebugString(), train.DebugString());
   const auto optimize = Parse<v1::OptimizeStepsizesSpec>(
-      R"(model: "m" k_max: 20 num_samples: 30 guidance_scale: 1.5 seed: 9 batch_size: 3 unconditional: true solver: SOLVER_EULER)");
-  EXPECT_EQ(RoundTrip<v1::OptimizeStepsizesSpec>(optimize.DebugString()).optimize_stepsizes().DebugString(), optimize.DebugString());
+      R"(model: "m" k_max: 20 num_samples: 30 guidance_scale: 1.5 seed: 9 batch_size: 3 unconditional: true
+        solver: SOLVER_EULER)");
+  EXPECT_EQ(RoundTrip<v1::OptimizeStepsizesSpec>(optimize.DebugString()).optimize_stepsizes().DebugString(),
+            optimize.DebugString());
   const auto evaluate = Parse<v1::EvaluateSpec>(evaluation);
   EXPECT_EQ(RoundTrip<v1::EvaluateSpec>(evaluate.DebugString()).evaluate().DebugString(), evaluate.DebugString());
   const auto distill = Parse<v1::DistillSpec>(
-      R"(model: "m" method: REFLOW steps: 6 tuning: LORA lora { rank: 8 alpha: 3 } k_max: 40 num_samples: 7 fresh_schedule: true num_noises: 50
-         held_out_share: 0 )" + training + " guidance_scale: 2 evaluation { " + evaluation +
+      R"(model: "m" method: REFLOW steps: 6 tuning: LORA lora { rank: 8 alpha: 3 } k_max: 40 num_samples: 7 fresh_schedule: true
+         num_noises: 50
+         held_out_share: 0 )" +
+      training + " guidance_scale: 2 evaluation { " + evaluation +
       R"( } output_model: "o" output_alias: "al" seed: 5 batch_size: 6 unconditional: true description: "x")");
   EXPECT_EQ(RoundTrip<v1::DistillSpec>(distill.DebugString()).distill().DebugString(), distill.DebugString());
 }
 
 TEST(ConvertJobSpecTest, FieldsThatAreNotServedAreNamed) {
   EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::OptimizeStepsizesSpec>("solver: SOLVER_HEUN")).status()), "spec.solver");
-  EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::OptimizeStepsizesSpec>("fine_time_grid: 0.5")).status()), "spec.fine_time_grid");
-  EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::DistillSpec>("regenerate_pairs: true")).status()), "spec.regenerate_pairs");
-  EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::DistillSpec>("evaluation { time_grids {} }")).status()), "spec.evaluation.time_grids");
+  EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::OptimizeStepsizesSpec>("fine_time_grid: 0.5")).status()),
+            "spec.fine_time_grid");
+  EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::DistillSpec>("regenerate_pairs: true")).status()),
+            "spec.regenerate_pairs");
+  EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::DistillSpec>("evaluation { time_grids {} }")).status()),
+            "spec.evaluation.time_grids");
   EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::DistillSpec>("lora { rank: 2 }")).status()), "spec.lora");
-  EXPECT_EQ(FieldOf(SubmitOptionsFromProto(Parse<v1::JobOptions>("max_crashes: 1"), "", false).status()), "options.max_crashes");
+  EXPECT_EQ(FieldOf(SubmitOptionsFromProto(Parse<v1::JobOptions>("max_crashes: 1"), "", false).status()),
+            "options.max_crashes");
 }
 
 TEST(ConvertJobTest, NamesFiltersAndOrders) {
   EXPECT_EQ(*JobIdFromName("jobs/abc"), "abc");
   EXPECT_EQ(FieldOf(JobIdFromName("abc").status()), "name");
-  const auto page = JobPageRequestFromProto(
-      Parse<v1::ListJobsRequest>(R"(filter: "state = RUNNING AND kind = DISTILL AND model = m AND labels.a = b" order_by: "create_time")"));
+  const auto page = JobPageRequestFromProto(Parse<v1::ListJobsRequest>(
+      R"(filter: "state = RUNNING AND kind = DISTILL AND model = m AND labels.a = b" order_by: "create_time")"));
   ASSERT_TRUE(page.ok()) << page.status();
   EXPECT_EQ(page->filter.states, std::vector<JobState>{JobState::kRunning});
   EXPECT_EQ(page->filter.kinds, std::vector<JobKind>{JobKind::kDistill});
@@ -169,7 +185,8 @@ TEST(ConvertJobTest, NamesFiltersAndOrders) {
 
 TEST(ConvertJobTest, EventsCarryTheirPayload) {
   const absl::Time time = absl::FromUnixMillis(1500);
-  const v1::JobEvent change = ToProto(JobEvent{3, time, StateChange{JobState::kRunning, JobState::kFailed, "why", absl::DataLossError("bad")}});
+  const v1::JobEvent change =
+      ToProto(JobEvent{3, time, StateChange{JobState::kRunning, JobState::kFailed, "why", absl::DataLossError("bad")}});
   EXPECT_EQ(change.sequence(), 3);
   EXPECT_EQ(change.time().seconds(), 1);
   EXPECT_EQ(change.time().nanos(), 500'000'000);

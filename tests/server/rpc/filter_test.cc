@@ -29,8 +29,8 @@ TEST(FilterTest, TermsAreJoinedByAnd) {
 }
 
 TEST(FilterTest, AnythingElseIsRefused) {
-  for (const char* text : {"state", "state =", "= RUNNING", "state = A B", "state = A OR kind = B", "state = \"open", "state = A AND",
-                           "state : A", "state = A kind = B"}) {
+  for (const char* text : {"state", "state =", "= RUNNING", "state = A B", "state = A OR kind = B", "state = \"open",
+                           "state = A AND", "state : A", "state = A kind = B"}) {
     const auto terms = ParseFilter(text);
     EXPECT_TRUE(absl::IsInvalidArgument(terms.status())) << text;
     EXPECT_EQ(FieldOf(terms.status()), "filter");

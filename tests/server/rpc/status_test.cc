@@ -41,15 +41,16 @@ TEST(StatusTest, AMessageThatBeginsWithAPathNamesTheField) {
     const auto bad_request = DetailOf<v1::BadRequest>(ToGrpcStatus(status), "BadRequest");
     return bad_request.field_violations_size() == 0 ? "" : bad_request.field_violations(0).field();
   };
-  EXPECT_EQ(field_of(absl::InvalidArgumentError("spec.training.batch_size: must be positive")), "spec.training.batch_size");
+  EXPECT_EQ(field_of(absl::InvalidArgumentError("spec.training.batch_size: must be positive")),
+            "spec.training.batch_size");
   EXPECT_EQ(field_of(absl::InvalidArgumentError("what went wrong: everything")), "");
   EXPECT_EQ(field_of(absl::InvalidArgumentError("no colon")), "");
   EXPECT_EQ(field_of(absl::NotFoundError("spec.model: nothing")), "");
 }
 
 TEST(StatusTest, RetryDelaysAndReasonsTravel) {
-  const grpc::Status status =
-      ToGrpcStatus(WithReason(WithRetryDelay(absl::ResourceExhaustedError("full"), absl::Milliseconds(2500)), "QUEUE_FULL"));
+  const grpc::Status status = ToGrpcStatus(
+      WithReason(WithRetryDelay(absl::ResourceExhaustedError("full"), absl::Milliseconds(2500)), "QUEUE_FULL"));
   const auto retry = DetailOf<v1::RetryInfo>(status, "RetryInfo");
   EXPECT_EQ(retry.retry_delay().seconds(), 2);
   EXPECT_EQ(retry.retry_delay().nanos(), 500'000'000);
