@@ -13,9 +13,7 @@
 #include <thread>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "core/base/status_macros.h"
 #include "core/io/image_dataset.h"
 #include "server/app/data_lock.h"
@@ -102,29 +100,19 @@ class Server::Parts {
   int port() const { return port_; }
   int metrics_port() const { return metrics_server_ ? metrics_server_->port() : 0; }
 
-  void Hurry() ABSL_LOCKS_EXCLUDED(mutex_) {
-    {
-      absl::MutexLock lock(&mutex_);
-      hurry_ = true;
-    }
-    if (engine_) engine_->CancelAll(absl::UnavailableError("the server is shutting down"));
+  void Hurry() {
+    if (sampler_service_) sampler_service_->open_calls().StopWaiting();
   }
 
-  void Shutdown() ABSL_LOCKS_EXCLUDED(mutex_) {
+  void Shutdown() {
     if (!grpc_server_ || std::exchange(stopped_, true)) return;
     const absl::Time deadline = clock_.Now() + config_.grace;
     spdlog::info("shutting down grace_seconds={}", absl::ToDoubleSeconds(config_.grace));
     grpc_server_->GetHealthCheckService()->SetServingStatus(false);
     engine_->StopAccepting();
     std::thread save_job([this] { jobs_->Shutdown(); });
-    bool hurried = false;
-    {
-      absl::MutexLock lock(&mutex_);
-      hurried = hurry_;
-    }
-    if (hurried || !engine_->WaitIdle(deadline)) {
-      engine_->CancelAll(absl::UnavailableError("the server is shutting down"));
-    }
+    sampler_service_->open_calls().WaitForNone(deadline);
+    engine_->CancelAll(absl::UnavailableError("the server is shutting down"));
     save_job.join();
     jobs_service_->EndWatches();
     grpc_server_->Shutdown(absl::ToChronoTime(clock_.Now() + kFlushTime));
@@ -225,8 +213,6 @@ class Server::Parts {
   std::unique_ptr<MetricsServer> metrics_server_;
   int port_ = 0;
   bool stopped_ = false;
-  absl::Mutex mutex_;
-  bool hurry_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}

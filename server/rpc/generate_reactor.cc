@@ -17,12 +17,34 @@ int64_t DataBytes(const v1::GenerateResponse& response) {
 
 }  // namespace
 
-GenerateReactor::GenerateReactor(const v1::GenerateRequest& request, const Clock& clock)
-    : requested_format_(request.output_format()), request_id_(request.request_id()), clock_(clock) {}
+void OpenCalls::Add() {
+  absl::MutexLock lock(&mutex_);
+  ++count_;
+}
 
-GenerateReactor* GenerateReactor::Start(SamplerEngine& engine, const Clock& clock, const v1::GenerateRequest& request,
-                                        absl::Time deadline, uint64_t chosen_seed) {
-  const std::shared_ptr<GenerateReactor> reactor(new GenerateReactor(request, clock));
+void OpenCalls::Remove() {
+  absl::MutexLock lock(&mutex_);
+  --count_;
+}
+
+void OpenCalls::WaitForNone(absl::Time deadline) const {
+  absl::MutexLock lock(&mutex_);
+  mutex_.AwaitWithDeadline(absl::Condition(this, &OpenCalls::IsOver), deadline);
+}
+
+void OpenCalls::StopWaiting() {
+  absl::MutexLock lock(&mutex_);
+  stopped_ = true;
+}
+
+GenerateReactor::GenerateReactor(const v1::GenerateRequest& request, OpenCalls& open, const Clock& clock)
+    : requested_format_(request.output_format()), request_id_(request.request_id()), open_(open), clock_(clock) {
+  open_.Add();
+}
+
+GenerateReactor* GenerateReactor::Start(SamplerEngine& engine, OpenCalls& open, const Clock& clock,
+                                        const v1::GenerateRequest& request, absl::Time deadline, uint64_t chosen_seed) {
+  const std::shared_ptr<GenerateReactor> reactor(new GenerateReactor(request, open, clock));
   reactor->self_ = reactor;
   reactor->Begin(engine, request, deadline, chosen_seed);
   return reactor.get();
@@ -146,8 +168,12 @@ void GenerateReactor::OnCancel() {
 }
 
 void GenerateReactor::OnDone() {
+  open_.Remove();
   // The engine may still hold the sink; the last of both deletes it.
   const std::shared_ptr<GenerateReactor> self = std::move(self_);
+  std::shared_ptr<SampleHandle> handle;
+  absl::MutexLock lock(&mutex_);
+  handle.swap(handle_);
 }
 
 }  // namespace boss::server

@@ -2,8 +2,6 @@
 
 #include <chrono>
 
-#include "server/rpc/generate_reactor.h"
-
 namespace boss::server {
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* SamplerService::Generate(grpc::CallbackServerContext* context,
@@ -15,7 +13,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* SamplerService::Generate(grpc::C
   }
   const std::chrono::system_clock::time_point deadline = context->deadline();
   const bool has_deadline = deadline != std::chrono::system_clock::time_point::max();
-  return GenerateReactor::Start(engine_, clock_, *request,
+  return GenerateReactor::Start(engine_, open_calls_, clock_, *request,
                                 has_deadline ? absl::FromChrono(deadline) : absl::InfiniteFuture(), chosen_seed);
 }
 

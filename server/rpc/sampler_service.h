@@ -7,6 +7,7 @@
 #include "boss/v1/sampling.grpc.pb.h"
 #include "core/base/clock.h"
 #include "server/engine/sampler_engine.h"
+#include "server/rpc/generate_reactor.h"
 
 namespace boss::server {
 
@@ -20,9 +21,13 @@ class SamplerService final : public v1::Sampler::CallbackService {
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
                                                            const v1::GenerateRequest* request) override;
 
+  // The calls whose clients have not been told all yet.
+  OpenCalls& open_calls() { return open_calls_; }
+
  private:
   SamplerEngine& engine_;
   const Clock& clock_;
+  OpenCalls open_calls_;
   absl::Mutex mutex_;
   absl::BitGen seeds_ ABSL_GUARDED_BY(mutex_);
 };

@@ -220,6 +220,21 @@ TEST_F(ModelsTest, LoadUnloadAliasAndDelete) {
   EXPECT_EQ(Generate(Request("vectors@1", 1, 2)).status.error_code(), grpc::StatusCode::NOT_FOUND);
 }
 
+TEST_F(ModelsTest, AModelThatHasSampledCanBeUnloaded) {
+  ASSERT_TRUE(Generate(Request("vectors", 2, 2)).status.ok());
+  grpc::ClientContext context;
+  v1::UnloadModelRequest unload;
+  unload.set_model("vectors");
+  v1::ModelVersion version;
+  ASSERT_TRUE(models_->UnloadModel(&context, unload, &version).ok());
+  // The call's own hold on the model ends shortly after the client has heard of its end.
+  v1::Model model;
+  for (int i = 0; i < 10'000 && (i == 0 || model.versions(0).state() == v1::ModelVersion::UNLOADING); ++i) {
+    ASSERT_TRUE(GetModel("vectors@1", model).ok());
+  }
+  EXPECT_EQ(model.versions(0).state(), v1::ModelVersion::AVAILABLE);
+}
+
 TEST_F(ModelsTest, TellsWhatTheServerCanDo) {
   grpc::ClientContext context;
   v1::Capabilities capabilities;

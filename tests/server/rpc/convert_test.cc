@@ -144,7 +144,8 @@ TEST(ConvertJobSpecTest, EveryFieldGoesThereAndBack) {
   const auto evaluate = Parse<v1::EvaluateSpec>(evaluation);
   EXPECT_EQ(RoundTrip<v1::EvaluateSpec>(evaluate.DebugString()).evaluate().DebugString(), evaluate.DebugString());
   const auto distill = Parse<v1::DistillSpec>(
-      R"(model: "m" method: REFLOW steps: 6 tuning: LORA lora { rank: 8 alpha: 3 } k_max: 40 num_samples: 7 fresh_schedule: true
+      R"(model: "m" method: REFLOW steps: 6 tuning: LORA lora { rank: 8 alpha: 3 } k_max: 40
+         num_samples: 7 fresh_schedule: true
          num_noises: 50
          held_out_share: 0 )" +
       training + " guidance_scale: 2 evaluation { " + evaluation +
