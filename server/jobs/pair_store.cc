@@ -87,9 +87,8 @@ absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const VelocityModel&
         const int64_t count = std::min(batch_size, end - begin);
         const NoiseBatch batch = noises.Draw(begin, count);
         CountingExecutor counting(context, static_cast<double>(count) / k_max, count * noises.evaluations_per_step());
-        BOSS_ASSIGN_OR_RETURN(
-            batches.emplace_back(),
-            DrawSegmentPairs(teacher, batch.noise, batch.condition, k_max, knots, batch_size, counting));
+        BOSS_ASSIGN_OR_RETURN(batches.emplace_back(), DrawSegmentPairs(teacher, batch.noise, batch.condition, k_max,
+                                                                       knots, batch_size, counting));
       }
       piece = Join(batches);
       BOSS_RETURN_IF_ERROR(piece.status());
