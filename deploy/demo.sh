@@ -11,7 +11,7 @@ seed=2024
 steps=4
 
 bash docker/install-deps.sh
-cmake --preset release -DBOSS_BUILD_TESTS=OFF >/dev/null
+cmake --preset release >/dev/null
 cmake --build --preset release --parallel "$(nproc)" --target bossd bossctl
 started=$SECONDS
 
