@@ -160,7 +160,11 @@ void ModelRegistry::Load(const VersionKey& key) {
       entry.error = result.status();
     }
   }
-  for (const Callback& done : waiting) done(result);
+  // The last one gets this function's own reference: once all have let go, nothing here keeps the model alive.
+  for (size_t i = 0; i < waiting.size(); ++i) {
+    const bool is_last = i + 1 == waiting.size();
+    waiting[i](is_last ? std::move(result) : result);
+  }
 }
 
 absl::Status ModelRegistry::Unload(const VersionKey& key) {
