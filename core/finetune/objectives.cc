@@ -59,37 +59,39 @@ SegmentPairs SegmentPairs::Slice(int64_t begin, int64_t end) const {
 
 absl::StatusOr<SegmentPairs> DrawSegmentPairs(const VelocityModel& model, const at::Tensor& noise, const Condition& condition, int k_max,
                                               absl::Span<const int> knots, int64_t batch_size, StepExecutor& executor) {
-  const int64_t segments = static_cast<int64_t>(knots.size()) - 1;
-  std::vector<SegmentPairs> batches;
-  for (int64_t begin = 0; begin < noise.size(0); begin += batch_size) {
-    const int64_t end = std::min(begin + batch_size, noise.size(0)), count = end - begin;
-    const Condition batch_condition = condition.Slice(begin, end);
-    BOSS_ASSIGN_OR_RETURN(const Trajectory trajectory,
-                          RecordTrajectory(model, noise.slice(0, begin, end), batch_condition, k_max, executor));
-    const at::Tensor knot_indices = at::tensor(std::vector<int64_t>(knots.begin(), knots.end()));
-    // [B, K + 1, ...]: one noise after the other.
-    const at::Tensor visited = trajectory.states.index_select(0, knot_indices).transpose(0, 1);
-    std::vector<float> times;
-    for (int knot : knots) times.push_back(static_cast<float>(trajectory.time_grid[knot]));
-    const at::Tensor t = at::tensor(times);
-    SegmentPairs pairs;
-    pairs.x_start = visited.slice(1, 0, segments).flatten(0, 1).contiguous();
-    pairs.x_end = visited.slice(1, 1, segments + 1).flatten(0, 1).contiguous();
-    pairs.t_start = t.slice(0, 0, segments).repeat({count});
-    pairs.t_end = t.slice(0, 1, segments + 1).repeat({count});
-    pairs.segment = at::arange(segments, at::kLong).repeat({count});
-    if (condition.class_labels.defined()) pairs.class_labels = batch_condition.class_labels.repeat_interleave(segments);
-    batches.push_back(std::move(pairs));
-  }
-  const auto join = [&](at::Tensor SegmentPairs::*field) {
-    std::vector<at::Tensor> parts;
-    for (const SegmentPairs& batch : batches) {
-      if ((batch.*field).defined()) parts.push_back(batch.*field);
+  return GuardTorch("drawing pairs", [&]() -> absl::StatusOr<SegmentPairs> {
+    const int64_t segments = static_cast<int64_t>(knots.size()) - 1;
+    std::vector<SegmentPairs> batches;
+    for (int64_t begin = 0; begin < noise.size(0); begin += batch_size) {
+      const int64_t end = std::min(begin + batch_size, noise.size(0)), count = end - begin;
+      const Condition batch_condition = condition.Slice(begin, end);
+      BOSS_ASSIGN_OR_RETURN(const Trajectory trajectory,
+                            RecordTrajectory(model, noise.slice(0, begin, end), batch_condition, k_max, executor));
+      const at::Tensor knot_indices = at::tensor(std::vector<int64_t>(knots.begin(), knots.end()));
+      // [B, K + 1, ...]: one noise after the other.
+      const at::Tensor visited = trajectory.states.index_select(0, knot_indices).transpose(0, 1);
+      std::vector<float> times;
+      for (int knot : knots) times.push_back(static_cast<float>(trajectory.time_grid[knot]));
+      const at::Tensor t = at::tensor(times);
+      SegmentPairs pairs;
+      pairs.x_start = visited.slice(1, 0, segments).flatten(0, 1).contiguous();
+      pairs.x_end = visited.slice(1, 1, segments + 1).flatten(0, 1).contiguous();
+      pairs.t_start = t.slice(0, 0, segments).repeat({count});
+      pairs.t_end = t.slice(0, 1, segments + 1).repeat({count});
+      pairs.segment = at::arange(segments, at::kLong).repeat({count});
+      if (condition.class_labels.defined()) pairs.class_labels = batch_condition.class_labels.repeat_interleave(segments);
+      batches.push_back(std::move(pairs));
     }
-    return parts.empty() ? at::Tensor() : at::cat(parts);
-  };
-  return SegmentPairs{join(&SegmentPairs::x_start), join(&SegmentPairs::x_end),   join(&SegmentPairs::t_start),
-                      join(&SegmentPairs::t_end),   join(&SegmentPairs::segment), join(&SegmentPairs::class_labels)};
+    const auto join = [&](at::Tensor SegmentPairs::*field) {
+      std::vector<at::Tensor> parts;
+      for (const SegmentPairs& batch : batches) {
+        if ((batch.*field).defined()) parts.push_back(batch.*field);
+      }
+      return parts.empty() ? at::Tensor() : at::cat(parts);
+    };
+    return SegmentPairs{join(&SegmentPairs::x_start), join(&SegmentPairs::x_end),   join(&SegmentPairs::t_start),
+                        join(&SegmentPairs::t_end),   join(&SegmentPairs::segment), join(&SegmentPairs::class_labels)};
+  });
 }
 
 at::Tensor StraighteningLoss(const VelocityModel& model, const SegmentPairs& pairs, double guidance_scale) {
@@ -126,21 +128,23 @@ at::Tensor ReflowObjective::Loss(const VelocityModel& model, at::Generator& gene
 
 absl::StatusOr<std::vector<double>> LossPerSegment(const VelocityModel& model, const SegmentPairs& pairs, int num_segments, double guidance_scale,
                                                    int64_t batch_size, StepExecutor& executor) {
-  at::Tensor sum = at::zeros({num_segments}, at::kDouble), count = at::zeros({num_segments}, at::kDouble);
-  for (int64_t begin = 0; begin < pairs.size(); begin += batch_size) {
-    const SegmentPairs batch = pairs.Slice(begin, std::min(begin + batch_size, pairs.size()));
-    BOSS_RETURN_IF_ERROR(executor.Run([&] {
-      return GuardTorch("held-out loss", [&]() -> absl::Status {
-        const c10::NoGradGuard no_grad;
-        const at::Tensor loss = StraighteningLoss(model, batch, guidance_scale).to(at::kCPU, at::kDouble);
-        sum.index_add_(0, batch.segment, loss);
-        count.index_add_(0, batch.segment, at::ones_like(loss));
-        return absl::OkStatus();
-      });
-    }));
-  }
-  const at::Tensor mean = sum / count;
-  return std::vector<double>(mean.const_data_ptr<double>(), mean.const_data_ptr<double>() + num_segments);
+  return GuardTorch("held-out loss", [&]() -> absl::StatusOr<std::vector<double>> {
+    at::Tensor sum = at::zeros({num_segments}, at::kDouble), count = at::zeros({num_segments}, at::kDouble);
+    for (int64_t begin = 0; begin < pairs.size(); begin += batch_size) {
+      const SegmentPairs batch = pairs.Slice(begin, std::min(begin + batch_size, pairs.size()));
+      BOSS_RETURN_IF_ERROR(executor.Run([&] {
+        return GuardTorch("held-out loss", [&]() -> absl::Status {
+          const c10::NoGradGuard no_grad;
+          const at::Tensor loss = StraighteningLoss(model, batch, guidance_scale).to(at::kCPU, at::kDouble);
+          sum.index_add_(0, batch.segment, loss);
+          count.index_add_(0, batch.segment, at::ones_like(loss));
+          return absl::OkStatus();
+        });
+      }));
+    }
+    const at::Tensor mean = sum / count;
+    return std::vector<double>(mean.const_data_ptr<double>(), mean.const_data_ptr<double>() + num_segments);
+  });
 }
 
 }  // namespace boss

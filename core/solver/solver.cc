@@ -122,17 +122,19 @@ absl::Status SolverRun::Rk45Step() {
 absl::StatusOr<at::Tensor> Solve(const VelocityModel& model, const at::Tensor& x_0, const Condition& condition, const SolverOptions& options,
                                  int64_t batch_size, StepExecutor& executor) {
   if (batch_size < 1) return absl::InvalidArgumentError(absl::StrFormat("batch_size: got %d, expected at least 1", batch_size));
-  std::vector<at::Tensor> results;
-  for (int64_t begin = 0; begin < x_0.size(0); begin += batch_size) {
-    const int64_t end = std::min(begin + batch_size, x_0.size(0));
-    SolverRun run(model, x_0.slice(0, begin, end).to(model.device()), condition.Slice(begin, end).To(model.device()), options);
-    while (!run.done()) BOSS_RETURN_IF_ERROR(executor.Run([&] {
-      const c10::NoGradGuard no_grad;
-      return run.Step();
-    }));
-    results.push_back(run.x().to(x_0.device()));
-  }
-  return results.size() == 1 ? results.front() : at::cat(results);
+  return GuardTorch("sampling", [&]() -> absl::StatusOr<at::Tensor> {
+    std::vector<at::Tensor> results;
+    for (int64_t begin = 0; begin < x_0.size(0); begin += batch_size) {
+      const int64_t end = std::min(begin + batch_size, x_0.size(0));
+      SolverRun run(model, x_0.slice(0, begin, end).to(model.device()), condition.Slice(begin, end).To(model.device()), options);
+      while (!run.done()) BOSS_RETURN_IF_ERROR(executor.Run([&] {
+        const c10::NoGradGuard no_grad;
+        return run.Step();
+      }));
+      results.push_back(run.x().to(x_0.device()));
+    }
+    return results.size() == 1 ? results.front() : at::cat(results);
+  });
 }
 
 }  // namespace boss

@@ -76,6 +76,14 @@ TEST(DrawSegmentPairsTest, CutsTrajectoriesAtTheKnots) {
   EXPECT_FLOAT_EQ(pairs->t_end[0].item<float>(), 0.3f);
 }
 
+TEST(DrawSegmentPairsTest, TorchErrorsBecomeStatus) {
+  InlineExecutor executor;
+  const testing::FunctionModel model = testing::ExponentialFlow(1.0);
+  // A knot beyond the fine grid.
+  const auto pairs = DrawSegmentPairs(model, at::randn({2, 2}), {}, 10, std::vector<int>{0, 11}, 2, executor);
+  EXPECT_EQ(pairs.status().code(), absl::StatusCode::kInternal) << pairs.status();
+}
+
 TEST(StraighteningLossTest, IsZeroForTheChordAndPerSegment) {
   InlineExecutor executor;
   // The chord velocity of one segment is constant; a model that gives it has no loss there, and a known one elsewhere.
