@@ -152,8 +152,8 @@ absl::StatusOr<Safetensors> ParseSafetensors(std::string_view bytes) {
   });
 }
 
-absl::StatusOr<Safetensors> ReadSafetensors(const std::string& path) {
-  BOSS_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
+absl::StatusOr<Safetensors> ReadSafetensors(const std::string& path, const FileSystem& files) {
+  BOSS_ASSIGN_OR_RETURN(const std::string bytes, files.ReadFile(path));
   absl::StatusOr<Safetensors> contents = ParseSafetensors(bytes);
   if (!contents.ok())
     return absl::Status(contents.status().code(), absl::StrCat(path, ": ", contents.status().message()));
@@ -210,9 +210,9 @@ absl::StatusOr<std::string> SerializeSafetensors(const Safetensors& contents) {
   });
 }
 
-absl::Status WriteSafetensors(const std::string& path, const Safetensors& contents) {
+absl::Status WriteSafetensors(const std::string& path, const Safetensors& contents, const FileSystem& files) {
   BOSS_ASSIGN_OR_RETURN(const std::string bytes, SerializeSafetensors(contents));
-  return WriteFileAtomically(path, bytes);
+  return WriteFileAtomically(path, bytes, files);
 }
 
 }  // namespace boss

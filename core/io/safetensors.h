@@ -11,26 +11,29 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/io/file_system.h"
 
 namespace boss {
 
 struct Safetensors {
-  std::vector<std::pair<std::string, at::Tensor>> tensors;  // sorted by name; contiguous, on the CPU, owning their memory
-  std::map<std::string, std::string> metadata;              // "__metadata__"
+  std::vector<std::pair<std::string, at::Tensor>>
+      tensors;                                  // sorted by name; contiguous, on the CPU, owning their memory
+  std::map<std::string, std::string> metadata;  // "__metadata__"
   // The tensor of that name; undefined if there is none.
   at::Tensor Find(std::string_view name) const;
 };
 
-// dtypes: F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL. Reads are checked: header length, offsets in order without gaps or overlap, sizes against
-// shape and dtype without overflow. Thread-safe.
-// \error DATA_LOSS saying what is wrong, got and expected, for a corrupt or truncated file; NOT_FOUND if there is none.
-absl::StatusOr<Safetensors> ReadSafetensors(const std::string& path);
+// dtypes: F64, F32, F16, BF16, I64, I32, I16, I8, U8, BOOL. Reads are checked: header length, offsets in order without
+// gaps or overlap, sizes against shape and dtype without overflow. Thread-safe. \error DATA_LOSS saying what is wrong,
+// got and expected, for a corrupt or truncated file; NOT_FOUND if there is none.
+absl::StatusOr<Safetensors> ReadSafetensors(const std::string& path, const FileSystem& files = PosixFileSystem());
 absl::StatusOr<Safetensors> ParseSafetensors(std::string_view bytes);
 
 // The file's bytes; keys sorted, the header padded with spaces to 8 bytes, so that equal contents give equal bytes.
 // \error INVALID_ARGUMENT for an unsupported dtype or a name that occurs twice.
 absl::StatusOr<std::string> SerializeSafetensors(const Safetensors& contents);
 // Atomically (see atomic_file.h).
-absl::Status WriteSafetensors(const std::string& path, const Safetensors& contents);
+absl::Status WriteSafetensors(const std::string& path, const Safetensors& contents,
+                              const FileSystem& files = PosixFileSystem());
 
 }  // namespace boss

@@ -84,7 +84,7 @@ CollectedFamily DeviceUnits(const DeviceTimes& times) {
 // In the order of construction; destroyed in the opposite order.
 class Server::Parts {
  public:
-  explicit Parts(const ServerConfig& config) : config_(config) {}
+  Parts(const ServerConfig& config, const ServerDisk& disk) : config_(config), disk_(disk) {}
   ~Parts() {
     Hurry();
     Shutdown();
@@ -123,8 +123,8 @@ class Server::Parts {
  private:
   absl::Status StartData() {
     BOSS_ASSIGN_OR_RETURN(data_lock_, DataLock::Acquire(config_.data_folder));
-    BOSS_ASSIGN_OR_RETURN(store_, ModelStore::Open(config_.data_folder, clock_));
-    BOSS_ASSIGN_OR_RETURN(journal_, SqliteJobJournal::Open(config_.data_folder + "/jobs.sqlite"));
+    BOSS_ASSIGN_OR_RETURN(store_, ModelStore::Open(config_.data_folder, clock_, disk_.files));
+    BOSS_ASSIGN_OR_RETURN(journal_, SqliteJobJournal::Open(config_.data_folder + "/bossd.db", disk_.sqlite_vfs));
     if (!config_.seed_models_folder.empty()) return ImportSeedModels(*store_, config_.seed_models_folder);
     return absl::OkStatus();
   }
@@ -143,6 +143,7 @@ class Server::Parts {
     options.dataset_folders = config_.dataset_folders;
     options.feature_networks = config_.feature_networks;
     options.device = worker_->device();
+    options.files = &disk_.files;
     BOSS_ASSIGN_OR_RETURN(
         jobs_, JobManager::Start(std::move(options), *store_, *journal_, worker_->training_executor(), clock_,
                                  [this](JobKind kind, std::optional<JobState> from, JobState to) {
@@ -195,6 +196,7 @@ class Server::Parts {
   }
 
   const ServerConfig config_;
+  const ServerDisk disk_;
   const RealClock clock_;
   Metrics metrics_{BOSS_VERSION, "cpu"};
   JobCounter job_counter_;
@@ -218,8 +220,8 @@ class Server::Parts {
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Server::~Server() = default;
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerConfig& config) {
-  auto parts = std::make_unique<Parts>(config);
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerConfig& config, const ServerDisk& disk) {
+  auto parts = std::make_unique<Parts>(config, disk);
   BOSS_RETURN_IF_ERROR(parts->Start());
   return std::unique_ptr<Server>(new Server(std::move(parts)));
 }

@@ -2,18 +2,26 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "core/io/file_system.h"
 #include "server/app/config.h"
 
 namespace boss::server {
+
+// What a server reaches the disk through. All of it outlives the server.
+struct ServerDisk {
+  const FileSystem& files = PosixFileSystem();
+  std::string sqlite_vfs;  // see SqliteJobJournal::Open
+};
 
 class Server {
  public:
   // Ready to serve when it returns. \error UNAVAILABLE if an address cannot be bound; FAILED_PRECONDITION if another
   // server uses the data folder; what the store and the journal report.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerConfig& config);
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerConfig& config, const ServerDisk& disk = {});
   // As Shutdown, without grace.
   ~Server();
 

@@ -37,6 +37,7 @@ class JobContext final : public StepExecutor {
   ModelStore& store() const { return manager_.store_; }
   const Clock& clock() const { return manager_.clock_; }
   const JobManagerOptions& options() const { return manager_.options_; }
+  const FileSystem& files() const { return *manager_.options_.files; }
   // Exists; outlives the run until the job is done.
   const std::string& folder() const { return folder_; }
 

@@ -14,7 +14,6 @@
 #include "server/jobs/submission.h"
 #include "server/store/json_reader.h"
 #include "server/store/sha256.h"
-#include "server/store/store_files.h"
 
 namespace boss::server {
 namespace {
@@ -94,7 +93,7 @@ void JobManager::Shutdown() {
 }
 
 absl::Status JobManager::Recover() {
-  BOSS_RETURN_IF_ERROR(CreateFolders(absl::StrCat(options_.data_folder, "/jobs")));
+  BOSS_RETURN_IF_ERROR(options_.files->CreateFolders(absl::StrCat(options_.data_folder, "/jobs")));
   BOSS_ASSIGN_OR_RETURN(const std::vector<JobRecord> records, journal_.LoadAll());
   absl::MutexLock lock(&mutex_);
   for (const JobRecord& record : records) {
@@ -113,9 +112,9 @@ absl::Status JobManager::Recover() {
   }
   // A deletion that was interrupted may have left a folder.
   BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> folders,
-                        ListFolder(absl::StrCat(options_.data_folder, "/jobs")));
+                        options_.files->ListFolder(absl::StrCat(options_.data_folder, "/jobs")));
   for (const std::string& folder : folders) {
-    if (!jobs_.contains(folder)) BOSS_RETURN_IF_ERROR(RemoveAll(JobFolder(folder)));
+    if (!jobs_.contains(folder)) BOSS_RETURN_IF_ERROR(options_.files->RemoveAll(JobFolder(folder)));
   }
   return absl::OkStatus();
 }
@@ -275,7 +274,7 @@ absl::Status JobManager::Delete(absl::string_view id) {
   const std::string key(id);
   jobs_.erase(key);
   Notify(key);
-  return RemoveAll(JobFolder(key));
+  return options_.files->RemoveAll(JobFolder(key));
 }
 
 }  // namespace boss::server

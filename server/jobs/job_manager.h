@@ -20,6 +20,7 @@
 #include "absl/synchronization/mutex.h"
 #include "core/base/clock.h"
 #include "core/base/step_executor.h"
+#include "core/io/file_system.h"
 #include "server/jobs/job.h"
 #include "server/store/job_journal.h"
 #include "server/store/model_store.h"
@@ -66,7 +67,8 @@ struct JobManagerOptions {
   std::vector<std::string> dataset_folders;
   // TorchScript feature networks that the operator offers: path by name.
   std::map<std::string, std::string> feature_networks;
-  c10::Device device = c10::Device(c10::kCPU);  // where models are trained and evaluated
+  c10::Device device = c10::Device(c10::kCPU);   // where models are trained and evaluated
+  const FileSystem* files = &PosixFileSystem();  // not null; outlives the manager
 };
 
 // Called after every change of state; `from` is absent for a new job, also for each job found at the start. From any

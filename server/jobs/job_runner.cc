@@ -7,7 +7,6 @@
 #include "server/jobs/job_context.h"
 #include "server/jobs/job_manager.h"
 #include "server/jobs/run_job.h"
-#include "server/store/store_files.h"
 
 namespace boss::server {
 namespace {
@@ -16,7 +15,7 @@ namespace {
 constexpr absl::Duration kIdleInterval = absl::Seconds(1);
 
 absl::Status RunJob(JobContext& context) {
-  BOSS_RETURN_IF_ERROR(CreateFolders(context.folder()));
+  BOSS_RETURN_IF_ERROR(context.files().CreateFolders(context.folder()));
   struct Runner {
     JobContext& context;
     absl::Status operator()(const TrainSpec& spec) const { return RunTrainJob(context, spec); }
@@ -123,7 +122,7 @@ absl::Status JobManager::Transition(Entry& entry, JobAction action, std::string 
   if (*to == JobState::kSucceeded || *to == JobState::kCancelled) {
     // Training states are of no more use; a failed job keeps its last good one. What cannot be removed now goes with
     // Delete.
-    RemoveAll(JobFolder(entry.job.id)).IgnoreError();
+    options_.files->RemoveAll(JobFolder(entry.job.id)).IgnoreError();
   }
   return absl::OkStatus();
 }

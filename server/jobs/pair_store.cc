@@ -26,18 +26,19 @@ constexpr Field kFields[] = {
     {"segment", &SegmentPairs::segment}, {"class_labels", &SegmentPairs::class_labels},
 };
 
-absl::Status WritePiece(const std::string& path, const SegmentPairs& pairs) {
+absl::Status WritePiece(const FileSystem& files, const std::string& path, const SegmentPairs& pairs) {
   Safetensors contents;
   for (const Field& field : kFields) {
     const at::Tensor& tensor = pairs.*field.member;
     if (tensor.defined()) contents.tensors.emplace_back(field.name, tensor.contiguous());
   }
-  return WriteSafetensors(path, contents);
+  return WriteSafetensors(path, contents, files);
 }
 
 // \error NOT_FOUND if the piece is not there; DATA_LOSS if it is not what it should be.
-absl::StatusOr<SegmentPairs> ReadPiece(const std::string& path, int64_t expected_pairs, bool labels) {
-  BOSS_ASSIGN_OR_RETURN(const Safetensors contents, ReadSafetensors(path));
+absl::StatusOr<SegmentPairs> ReadPiece(const FileSystem& files, const std::string& path, int64_t expected_pairs,
+                                       bool labels) {
+  BOSS_ASSIGN_OR_RETURN(const Safetensors contents, ReadSafetensors(path, files));
   SegmentPairs pairs;
   for (const Field& field : kFields) {
     const at::Tensor tensor = contents.Find(field.name);
@@ -77,7 +78,7 @@ absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const VelocityModel&
     const int64_t end = std::min(first + piece_size, num_noises);
     const bool labels = noises.Draw(first, 1).condition.class_labels.defined();
     const std::string path = absl::StrCat(context.folder(), "/pairs-", first, ".safetensors");
-    absl::StatusOr<SegmentPairs> piece = ReadPiece(path, (end - first) * segments, labels);
+    absl::StatusOr<SegmentPairs> piece = ReadPiece(context.files(), path, (end - first) * segments, labels);
     if (piece.ok()) {
       BOSS_RETURN_IF_ERROR(context.Advance(static_cast<double>(end - first), 0));
     } else {
@@ -92,7 +93,7 @@ absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const VelocityModel&
       }
       piece = Join(batches);
       BOSS_RETURN_IF_ERROR(piece.status());
-      BOSS_RETURN_IF_ERROR(WritePiece(path, *piece));
+      BOSS_RETURN_IF_ERROR(WritePiece(context.files(), path, *piece));
     }
     pieces.push_back(*std::move(piece));
   }

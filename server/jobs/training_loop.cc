@@ -15,7 +15,6 @@
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
 #include "core/io/safetensors.h"
-#include "server/store/store_files.h"
 
 namespace boss::server {
 namespace {
@@ -23,11 +22,11 @@ namespace {
 constexpr char kPrefix[] = "state-", kSuffix[] = ".safetensors";
 constexpr size_t kKeptStates = 2;
 
-// Train steps of the saved states in a folder, ascending.
-absl::StatusOr<std::vector<int64_t>> SavedSteps(const std::string& folder) {
-  BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> files, ListFolder(folder));
+// Train steps of the saved states in the job's folder, ascending.
+absl::StatusOr<std::vector<int64_t>> SavedSteps(const JobContext& context) {
+  BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> names, context.files().ListFolder(context.folder()));
   std::vector<int64_t> steps;
-  for (absl::string_view file : files) {
+  for (absl::string_view file : names) {
     int64_t step = 0;
     if (absl::ConsumePrefix(&file, kPrefix) && absl::ConsumeSuffix(&file, kSuffix) && absl::SimpleAtoi(file, &step))
       steps.push_back(step);
@@ -76,9 +75,9 @@ class TrainingRun {
 };
 
 absl::Status TrainingRun::Restore() {
-  BOSS_ASSIGN_OR_RETURN(std::vector<int64_t> steps, SavedSteps(context_.folder()));
+  BOSS_ASSIGN_OR_RETURN(std::vector<int64_t> steps, SavedSteps(context_));
   for (; !steps.empty(); steps.pop_back()) {
-    const absl::StatusOr<Safetensors> state = ReadSafetensors(StatePath(steps.back()));
+    const absl::StatusOr<Safetensors> state = ReadSafetensors(StatePath(steps.back()), context_.files());
     absl::Status status = state.status();
     if (state.ok()) status = context_.Run([&] { return trainer_.RestoreState(state->tensors); });
     if (status.ok())
@@ -100,9 +99,10 @@ absl::Status TrainingRun::Save() {
       return absl::OkStatus();
     });
   }));
-  BOSS_RETURN_IF_ERROR(WriteSafetensors(StatePath(trainer_.step()), state));
-  BOSS_ASSIGN_OR_RETURN(const std::vector<int64_t> steps, SavedSteps(context_.folder()));
-  for (size_t i = 0; i + kKeptStates < steps.size(); ++i) BOSS_RETURN_IF_ERROR(RemoveAll(StatePath(steps[i])));
+  BOSS_RETURN_IF_ERROR(WriteSafetensors(StatePath(trainer_.step()), state, context_.files()));
+  BOSS_ASSIGN_OR_RETURN(const std::vector<int64_t> steps, SavedSteps(context_));
+  for (size_t i = 0; i + kKeptStates < steps.size(); ++i)
+    BOSS_RETURN_IF_ERROR(context_.files().RemoveAll(StatePath(steps[i])));
   return absl::OkStatus();
 }
 

@@ -140,10 +140,12 @@ absl::Status UnknownJob(absl::string_view id) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<SqliteJobJournal>> SqliteJobJournal::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<SqliteJobJournal>> SqliteJobJournal::Open(const std::string& path,
+                                                                         const std::string& vfs) {
   sqlite3* database = nullptr;
-  const int code = sqlite3_open_v2(path.c_str(), &database,
-                                   SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX, nullptr);
+  const int code =
+      sqlite3_open_v2(path.c_str(), &database, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_FULLMUTEX,
+                      vfs.empty() ? nullptr : vfs.c_str());
   if (database == nullptr) return absl::ResourceExhaustedError("job journal: no memory for a database connection");
   std::unique_ptr<SqliteJobJournal> journal(new SqliteJobJournal(database));
   if (code != SQLITE_OK) return DatabaseError(database, absl::StrCat("open ", path));

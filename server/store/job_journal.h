@@ -69,7 +69,8 @@ class JobJournal {
 class SqliteJobJournal final : public JobJournal {
  public:
   // \error FAILED_PRECONDITION if a newer program wrote it; DATA_LOSS if it is no database.
-  static absl::StatusOr<std::unique_ptr<SqliteJobJournal>> Open(const std::string& path);
+  // `vfs`: the name of a registered SQLite VFS to reach the disk through; empty: SQLite's own.
+  static absl::StatusOr<std::unique_ptr<SqliteJobJournal>> Open(const std::string& path, const std::string& vfs = "");
   ~SqliteJobJournal() override;
 
   absl::StatusOr<InsertOutcome> Insert(const JobRecord& record, absl::Span<const EventRecord> events) override;

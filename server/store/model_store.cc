@@ -74,12 +74,13 @@ std::string ModelStore::ScheduleFolder(const VersionKey& key) const {
 
 // ---- Opening ----
 
-absl::StatusOr<std::unique_ptr<ModelStore>> ModelStore::Open(const std::string& data_folder, const Clock& clock) {
-  std::unique_ptr<ModelStore> store(new ModelStore(data_folder, clock));
-  BOSS_RETURN_IF_ERROR(RemoveAll(absl::StrCat(data_folder, "/staging")));
-  BOSS_RETURN_IF_ERROR(CreateFolders(absl::StrCat(data_folder, "/staging")));
-  BOSS_RETURN_IF_ERROR(CreateFolders(absl::StrCat(data_folder, "/models")));
-  BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> names, ListFolder(absl::StrCat(data_folder, "/models")));
+absl::StatusOr<std::unique_ptr<ModelStore>> ModelStore::Open(const std::string& data_folder, const Clock& clock,
+                                                             const FileSystem& files) {
+  std::unique_ptr<ModelStore> store(new ModelStore(data_folder, clock, files));
+  BOSS_RETURN_IF_ERROR(files.RemoveAll(absl::StrCat(data_folder, "/staging")));
+  BOSS_RETURN_IF_ERROR(files.CreateFolders(absl::StrCat(data_folder, "/staging")));
+  BOSS_RETURN_IF_ERROR(files.CreateFolders(absl::StrCat(data_folder, "/models")));
+  BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> names, files.ListFolder(absl::StrCat(data_folder, "/models")));
   absl::MutexLock lock(&store->mutex_);
   for (const std::string& name : names) {
     if (CheckName("model", name).ok()) BOSS_RETURN_IF_ERROR(store->ReadModel(name));
@@ -89,13 +90,13 @@ absl::StatusOr<std::unique_ptr<ModelStore>> ModelStore::Open(const std::string& 
 
 absl::Status ModelStore::ReadModel(const std::string& name) {
   Model& model = models_[name];
-  BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> entries, ListFolder(ModelFolder(name)));
+  BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> entries, files_.ListFolder(ModelFolder(name)));
   for (const std::string& entry : entries) {
     const std::optional<int64_t> number = ParseVersion(entry);
     if (!number) continue;
     const VersionKey key{name, *number};
     Version& version = model.versions[key.version];
-    const absl::StatusOr<std::string> text = ReadFile(absl::StrCat(VersionFolder(key), "/", kManifestFile));
+    const absl::StatusOr<std::string> text = files_.ReadFile(absl::StrCat(VersionFolder(key), "/", kManifestFile));
     version.manifest = text.ok() ? ManifestFromJson(*text) : absl::DataLossError(text.status().message());
     if (!version.manifest.ok()) {
       version.manifest = absl::Status(version.manifest.status().code(),
@@ -103,12 +104,12 @@ absl::Status ModelStore::ReadModel(const std::string& name) {
     } else {
       NameOwnRows(*version.manifest, key);
     }
-    version.size_bytes = FolderSize(VersionFolder(key));
-    const absl::StatusOr<std::vector<std::string>> sets = ListFolder(ScheduleFolder(key));
+    version.size_bytes = FolderSize(files_, VersionFolder(key));
+    const absl::StatusOr<std::vector<std::string>> sets = files_.ListFolder(ScheduleFolder(key));
     if (!sets.ok()) continue;  // there is none
     for (const std::string& file : *sets) {
       if (file.size() < 5 || file.substr(file.size() - 5) != ".json") continue;
-      const absl::StatusOr<std::string> set_text = ReadFile(absl::StrCat(ScheduleFolder(key), "/", file));
+      const absl::StatusOr<std::string> set_text = files_.ReadFile(absl::StrCat(ScheduleFolder(key), "/", file));
       absl::StatusOr<StoredScheduleSet> set = set_text.ok() ? ScheduleSetFromJson(*set_text) : set_text.status();
       version.schedule_sets[file] =
           set.ok() ? absl::StatusOr<std::shared_ptr<const StoredScheduleSet>>(
@@ -117,7 +118,7 @@ absl::Status ModelStore::ReadModel(const std::string& name) {
     }
   }
   if (!model.versions.empty()) model.next_version = model.versions.rbegin()->first + 1;
-  const absl::StatusOr<std::string> text = ReadFile(absl::StrCat(ModelFolder(name), "/", kAliasesFile));
+  const absl::StatusOr<std::string> text = files_.ReadFile(absl::StrCat(ModelFolder(name), "/", kAliasesFile));
   if (absl::IsNotFound(text.status())) return absl::OkStatus();
   BOSS_RETURN_IF_ERROR(text.status());
   const std::string what = absl::StrCat(name, "/", kAliasesFile);
@@ -134,7 +135,7 @@ absl::Status ModelStore::ReadModel(const std::string& name) {
 
 absl::Status ModelStore::WriteAliases(absl::string_view name, const Model& model) const {
   return WriteFileAtomically(absl::StrCat(ModelFolder(name), "/", kAliasesFile),
-                             DumpJson({{"aliases", model.aliases}, {"next_version", model.next_version}}));
+                             DumpJson({{"aliases", model.aliases}, {"next_version", model.next_version}}), files_);
 }
 
 // ---- Reading ----
@@ -228,7 +229,7 @@ absl::StatusOr<std::string> ModelStore::ReadVersionFile(const VersionKey& key, c
   if (expected == manifest.sha256.end()) {
     return absl::DataLossError(absl::StrCat(key.ToString(), ": the manifest has no checksum of ", file_name));
   }
-  absl::StatusOr<std::string> bytes = ReadFile(absl::StrCat(VersionFolder(key), "/", file_name));
+  absl::StatusOr<std::string> bytes = files_.ReadFile(absl::StrCat(VersionFolder(key), "/", file_name));
   if (absl::IsNotFound(bytes.status()))
     return absl::DataLossError(absl::StrCat(key.ToString(), ": ", bytes.status().message()));
   BOSS_RETURN_IF_ERROR(bytes.status());
@@ -244,7 +245,7 @@ absl::StatusOr<std::vector<ExportFile>> ModelStore::OpenForExport(const VersionK
   BOSS_ASSIGN_OR_RETURN(const Manifest manifest, ManifestOf(key));
   const std::string folder = VersionFolder(key);
   std::vector<ExportFile> files;
-  BOSS_ASSIGN_OR_RETURN(const std::string text, ReadFile(absl::StrCat(folder, "/", kManifestFile)));
+  BOSS_ASSIGN_OR_RETURN(const std::string text, files_.ReadFile(absl::StrCat(folder, "/", kManifestFile)));
   files.push_back(
       {kManifestFile, absl::StrCat(folder, "/", kManifestFile), static_cast<int64_t>(text.size()), Sha256Hex(text)});
   for (const auto& [name, digest] : manifest.sha256) {
@@ -276,8 +277,8 @@ absl::Status ModelStore::AddScheduleSet(const VersionKey& key, const StoredSched
   // The lock is held while writing, so that the version cannot be deleted meanwhile.
   absl::MutexLock lock(&mutex_);
   BOSS_RETURN_IF_ERROR(Find(key).status());
-  BOSS_RETURN_IF_ERROR(CreateFolders(ScheduleFolder(key)));
-  BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(ScheduleFolder(key), "/", file), text));
+  BOSS_RETURN_IF_ERROR(files_.CreateFolders(ScheduleFolder(key)));
+  BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(ScheduleFolder(key), "/", file), text, files_));
   models_[key.name].versions[key.version].schedule_sets[file] =
       std::shared_ptr<const StoredScheduleSet>(std::move(stored));
   return absl::OkStatus();
@@ -390,11 +391,11 @@ absl::Status ModelStore::DeleteVersion(const VersionKey& key, bool force) {
   }
   // First what must not be forgotten: the numbers that are used up. Then the version is gone with one rename.
   BOSS_RETURN_IF_ERROR(WriteAliases(key.name, changed));
-  BOSS_RETURN_IF_ERROR(Rename(VersionFolder(key), absl::StrCat(trash->path(), "/version")));
+  BOSS_RETURN_IF_ERROR(files_.Rename(VersionFolder(key), absl::StrCat(trash->path(), "/version")));
   model.versions.erase(key.version);
   model.aliases = std::move(changed.aliases);
-  BOSS_RETURN_IF_ERROR(SyncFolder(ModelFolder(key.name)));
-  return RemoveAll(ScheduleFolder(key));
+  BOSS_RETURN_IF_ERROR(files_.SyncFolder(ModelFolder(key.name)));
+  return files_.RemoveAll(ScheduleFolder(key));
 }
 
 }  // namespace boss::server

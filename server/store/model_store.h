@@ -1,7 +1,7 @@
 // Published model versions on disk.
 //
-//   <data>/models/<name>/<version>/      immutable: manifest.json, model.safetensors or adapter.safetensors, other files
-//   <data>/models/<name>/aliases.json    {"aliases": {alias: version}, "next_version": n}, replaced atomically
+//   <data>/models/<name>/<version>/      immutable: manifest.json, model.safetensors or adapter.safetensors, other
+//   files <data>/models/<name>/aliases.json    {"aliases": {alias: version}, "next_version": n}, replaced atomically
 //   <data>/models/<name>/schedules/<version>/<set's name>.json
 //   <data>/staging/                      what is not yet published; emptied by Open
 //
@@ -25,6 +25,7 @@
 #include "core/base/clock.h"
 #include "core/flow/schedule.h"
 #include "core/flow/velocity_model.h"
+#include "core/io/file_system.h"
 #include "core/io/safetensors.h"
 #include "core/nets/factory.h"
 #include "server/store/manifest.h"
@@ -61,13 +62,14 @@ struct ExportFile {
 // A folder under <data>/staging for files on their way in; removed with all it holds when this goes away.
 class StagingFolder {
  public:
-  explicit StagingFolder(std::string path) : path_(std::move(path)) {}
+  StagingFolder(const FileSystem& files, std::string path) : files_(files), path_(std::move(path)) {}
   ~StagingFolder();
   StagingFolder(const StagingFolder&) = delete;
   StagingFolder& operator=(const StagingFolder&) = delete;
   const std::string& path() const { return path_; }
 
  private:
+  const FileSystem& files_;
   const std::string path_;
 };
 
@@ -78,7 +80,8 @@ class ModelStore {
  public:
   // Creates the folders, removes what is half-finished, reads all manifests. A corrupt manifest does not stop the
   // others: its version is listed, and asking for it is DATA_LOSS.
-  static absl::StatusOr<std::unique_ptr<ModelStore>> Open(const std::string& data_folder, const Clock& clock);
+  static absl::StatusOr<std::unique_ptr<ModelStore>> Open(const std::string& data_folder, const Clock& clock,
+                                                          const FileSystem& files = PosixFileSystem());
 
   // By name.
   std::vector<ModelInfo> ListModels() const;
@@ -153,7 +156,8 @@ class ModelStore {
     int64_t next_version = 1;
   };
 
-  ModelStore(std::string data_folder, const Clock& clock) : data_folder_(std::move(data_folder)), clock_(clock) {}
+  ModelStore(std::string data_folder, const Clock& clock, const FileSystem& files)
+      : data_folder_(std::move(data_folder)), clock_(clock), files_(files) {}
 
   absl::Status ReadModel(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status WriteAliases(absl::string_view name, const Model& model) const;
@@ -177,6 +181,7 @@ class ModelStore {
 
   const std::string data_folder_;
   const Clock& clock_;
+  const FileSystem& files_;
   mutable absl::Mutex mutex_;
   std::map<std::string, Model, std::less<>> models_ ABSL_GUARDED_BY(mutex_);
   int64_t next_staging_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -31,7 +31,7 @@ std::string WeightsFile(const Manifest& manifest) { return manifest.adapter ? kA
 
 }  // namespace
 
-StagingFolder::~StagingFolder() { RemoveAll(path_).IgnoreError(); }  // Open() removes what is left.
+StagingFolder::~StagingFolder() { files_.RemoveAll(path_).IgnoreError(); }  // Open() removes what is left.
 
 absl::StatusOr<std::unique_ptr<StagingFolder>> ModelStore::NewStagingFolder() {
   int64_t number = 0;
@@ -39,8 +39,8 @@ absl::StatusOr<std::unique_ptr<StagingFolder>> ModelStore::NewStagingFolder() {
     absl::MutexLock lock(&mutex_);
     number = next_staging_++;
   }
-  auto folder = std::make_unique<StagingFolder>(absl::StrCat(data_folder_, "/staging/", number));
-  BOSS_RETURN_IF_ERROR(CreateFolders(folder->path()));
+  auto folder = std::make_unique<StagingFolder>(files_, absl::StrCat(data_folder_, "/staging/", number));
+  BOSS_RETURN_IF_ERROR(files_.CreateFolders(folder->path()));
   return folder;
 }
 
@@ -80,7 +80,7 @@ absl::Status ModelStore::CarryOver(const std::string& parent, const StagingFolde
   for (const auto& [file, digest] : parent_manifest.sha256) {
     if (file == kWeightsFile || file == kAdapterFile || manifest.sha256.contains(file)) continue;
     BOSS_RETURN_IF_ERROR(
-        LinkOrCopy(absl::StrCat(VersionFolder(*key), "/", file), absl::StrCat(staged.path(), "/", file)));
+        LinkOrCopy(files_, absl::StrCat(VersionFolder(*key), "/", file), absl::StrCat(staged.path(), "/", file)));
     manifest.sha256[file] = digest;
   }
   return absl::OkStatus();
@@ -89,20 +89,20 @@ absl::Status ModelStore::CarryOver(const std::string& parent, const StagingFolde
 absl::StatusOr<VersionKey> ModelStore::PublishFolder(absl::string_view name, Manifest manifest,
                                                      const StagingFolder& staged) {
   manifest.create_time = clock_.Now();
-  BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged.path(), "/", kManifestFile), ManifestToJson(manifest)));
-  BOSS_RETURN_IF_ERROR(SyncFolder(staged.path()));
+  BOSS_RETURN_IF_ERROR(
+      WriteFileAtomically(absl::StrCat(staged.path(), "/", kManifestFile), ManifestToJson(manifest), files_));
+  BOSS_RETURN_IF_ERROR(files_.SyncFolder(staged.path()));
   absl::MutexLock lock(&mutex_);
-  BOSS_RETURN_IF_ERROR(CreateFolders(ModelFolder(name)));
-  BOSS_RETURN_IF_ERROR(SyncFolder(absl::StrCat(data_folder_, "/models")));
+  BOSS_RETURN_IF_ERROR(files_.CreateFolders(ModelFolder(name)));
   Model& model = models_[std::string(name)];
   const VersionKey key{std::string(name), model.next_version};
-  BOSS_RETURN_IF_ERROR(Rename(staged.path(), VersionFolder(key)));
+  BOSS_RETURN_IF_ERROR(files_.Rename(staged.path(), VersionFolder(key)));
   ++model.next_version;
   Version& version = model.versions[key.version];
   NameOwnRows(manifest, key);
   version.manifest = std::move(manifest);
-  version.size_bytes = FolderSize(VersionFolder(key));
-  BOSS_RETURN_IF_ERROR(SyncFolder(ModelFolder(name)));
+  version.size_bytes = FolderSize(files_, VersionFolder(key));
+  BOSS_RETURN_IF_ERROR(files_.SyncFolder(ModelFolder(name)));
   return key;
 }
 
@@ -130,22 +130,22 @@ absl::StatusOr<VersionKey> ModelStore::Publish(absl::string_view name, Manifest 
   BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<StagingFolder> staged, NewStagingFolder());
   const std::string file = WeightsFile(manifest);
   manifest.sha256 = {{file, Sha256Hex(bytes)}};
-  BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes));
+  BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes, files_));
   if (!manifest.parent.empty()) BOSS_RETURN_IF_ERROR(CarryOver(manifest.parent, *staged, manifest));
   return PublishFolder(name, std::move(manifest), *staged);
 }
 
 absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, absl::string_view name) {
   BOSS_RETURN_IF_ERROR(CheckName("model", name));
-  BOSS_ASSIGN_OR_RETURN(const std::string text, ReadFile(absl::StrCat(folder, "/", kManifestFile)));
+  BOSS_ASSIGN_OR_RETURN(const std::string text, files_.ReadFile(absl::StrCat(folder, "/", kManifestFile)));
   BOSS_ASSIGN_OR_RETURN(Manifest manifest, ManifestFromJson(text));
-  BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> entries, ListFolder(folder));
+  BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> entries, files_.ListFolder(folder));
   BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<StagingFolder> staged, NewStagingFolder());
   const std::string weights_file = WeightsFile(manifest);
   std::map<std::string, std::string> digests;
   for (const std::string& file : entries) {
     if (!absl::EndsWith(file, ".safetensors") || !CheckName("file", file).ok()) continue;
-    BOSS_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(absl::StrCat(folder, "/", file)));
+    BOSS_ASSIGN_OR_RETURN(const std::string bytes, files_.ReadFile(absl::StrCat(folder, "/", file)));
     digests[file] = Sha256Hex(bytes);
     const auto expected = manifest.sha256.find(file);
     if (expected != manifest.sha256.end() && expected->second != digests[file]) {
@@ -156,7 +156,7 @@ absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, a
       BOSS_ASSIGN_OR_RETURN(const Safetensors weights, ParseWeights(file, bytes));
       BOSS_RETURN_IF_ERROR(BuildModel(manifest, weights).status());
     }
-    BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes));
+    BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes, files_));
   }
   for (const auto& [file, digest] : manifest.sha256) {
     if (!digests.contains(file))
@@ -168,11 +168,11 @@ absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, a
 
   std::vector<StoredScheduleSet> sets;
   const std::string schedule_folder = absl::StrCat(folder, "/schedules");
-  const absl::StatusOr<std::vector<std::string>> schedule_files = ListFolder(schedule_folder);
+  const absl::StatusOr<std::vector<std::string>> schedule_files = files_.ListFolder(schedule_folder);
   if (schedule_files.ok()) {
     for (const std::string& file : *schedule_files) {
       if (!absl::EndsWith(file, ".json")) continue;
-      BOSS_ASSIGN_OR_RETURN(const std::string set_text, ReadFile(absl::StrCat(schedule_folder, "/", file)));
+      BOSS_ASSIGN_OR_RETURN(const std::string set_text, files_.ReadFile(absl::StrCat(schedule_folder, "/", file)));
       BOSS_ASSIGN_OR_RETURN(StoredScheduleSet set, ScheduleSetFromJson(set_text));
       sets.push_back(std::move(set));
     }

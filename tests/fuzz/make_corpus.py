@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""Writes the seeds that the fuzzers start from into corpus/<fuzzer>/.
+
+Needs nothing but Python. The other files in corpus/ are inputs that once failed; they are kept as they are.
+"""
+import collections
+import io
+import json
+import pathlib
+import pickle
+import struct
+import sys
+import types
+import zipfile
+
+CORPUS = pathlib.Path(__file__).resolve().parent / 'corpus'
+
+
+def save(fuzzer, name, data):
+    folder = CORPUS / fuzzer
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+
+
+# safetensors
+
+
+def safetensors(header, data=b''):
+    text = json.dumps(header, separators=(',', ':')).encode()
+    text += b' ' * (-len(text) % 8)
+    return struct.pack('<Q', len(text)) + text + data
+
+
+def entry(dtype, shape, begin, end):
+    return {'dtype': dtype, 'shape': shape, 'data_offsets': [begin, end]}
+
+
+def safetensors_seeds():
+    save('safetensors_fuzzer', 'empty', safetensors({}))
+    save('safetensors_fuzzer', 'metadata', safetensors({'__metadata__': {'architecture': '{"model":{}}', 'a': 'é\n'}}))
+    widths = {'F64': 8, 'F32': 4, 'F16': 2, 'BF16': 2, 'I64': 8, 'I32': 4, 'I16': 2, 'I8': 1, 'U8': 1, 'BOOL': 1}
+    header, data = {}, b''
+    for dtype, width in widths.items():
+        tensor = bytes([1, 0] * width)
+        header[dtype] = entry(dtype, [2], len(data), len(data) + len(tensor))
+        data += tensor
+    save('safetensors_fuzzer', 'every_dtype', safetensors(header, data))
+    save('safetensors_fuzzer', 'shapes', safetensors(
+        {'z.scalar': entry('F32', [], 0, 4), 'a.matrix': entry('F32', [2, 3], 4, 28), 'none': entry('F32', [0, 4], 28, 28),
+         '__metadata__': {}}, bytes(28)))
+
+
+# Pickles as torch.save writes them, without torch: stand-ins under the names that the pickles import.
+
+
+def torch_stand_ins():
+    torch, utils = types.ModuleType('torch'), types.ModuleType('torch._utils')
+    for dtype in ['Double', 'Float', 'Half', 'BFloat16', 'Long', 'Int', 'Short', 'Char', 'Byte', 'Bool']:
+        name = dtype + 'Storage'
+        setattr(torch, name, type(name, (), {'__module__': 'torch'}))
+    for name in ['_rebuild_tensor_v2', '_rebuild_parameter']:
+        function = types.FunctionType((lambda *arguments: None).__code__, {}, name)
+        function.__module__, function.__qualname__ = 'torch._utils', name
+        setattr(utils, name, function)
+    torch._utils = utils
+    sys.modules.update({'torch': torch, 'torch._utils': utils})
+    return torch
+
+
+TORCH = torch_stand_ins()
+
+
+class Storage:
+    def __init__(self, dtype, key, numel):
+        self.id = ('storage', getattr(TORCH, dtype + 'Storage'), key, 'cpu', numel)
+
+
+class Tensor:
+    def __init__(self, storage, size, stride, offset=0):
+        self.arguments = (storage, offset, size, stride, False, collections.OrderedDict())
+
+    def __reduce__(self):
+        return TORCH._utils._rebuild_tensor_v2, self.arguments
+
+
+class Parameter:
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __reduce__(self):
+        return TORCH._utils._rebuild_parameter, (self.tensor, True, collections.OrderedDict())
+
+
+class Pickler(pickle.Pickler):
+    def persistent_id(self, value):
+        return value.id if isinstance(value, Storage) else None
+
+
+def pickled(value, protocol=2):
+    stream = io.BytesIO()
+    Pickler(stream, protocol).dump(value)
+    return stream.getvalue()
+
+
+def checkpoint_value():
+    weights, averages = Storage('Float', '0', 6), Storage('Float', '1', 6)
+    model = collections.OrderedDict([
+        ('module.sigmas', Tensor(Storage('Double', '2', 1), (1,), (1,))),
+        ('module.weight', Parameter(Tensor(weights, (2, 2), (2, 1)))),
+        ('module.bias', Tensor(weights, (2,), (1,), 4)),
+        ('module.transposed', Tensor(weights, (3, 2), (1, 3))),
+    ])
+    shadow = [Tensor(averages, (1,), (1,)), Tensor(averages, (2, 2), (2, 1)), Tensor(averages, (2,), (1,), 4),
+              Tensor(averages, (3, 2), (1, 3))]
+    return {'optimizer': {'state': {}, 'param_groups': [{'lr': 1e-4, 'betas': (0.9, 0.999), 'amsgrad': False}]},
+            'model': model, 'ema': {'decay': 0.999, 'num_updates': 3, 'shadow_params': shadow}, 'step': 70000}
+
+
+def every_dtype_value():
+    names = ['Double', 'Float', 'Half', 'BFloat16', 'Long', 'Int', 'Short', 'Char', 'Byte', 'Bool']
+    return {'model': {name: Tensor(Storage(name, str(i), 1), (), ()) for i, name in enumerate(names)}, 'ema': None}
+
+
+def archive(value, records, compression=zipfile.ZIP_STORED):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, 'w', compression) as packed:
+        everything = {'data.pkl': pickled(value), 'byteorder': b'little', 'version': b'3\n'}
+        everything.update({f'data/{key}': data for key, data in records.items()})
+        for name, data in everything.items():
+            packed.writestr(zipfile.ZipInfo('archive/' + name), data, compression)
+    return stream.getvalue()
+
+
+def pickle_seeds():
+    scalars = [None, True, False, 0, 255, 65535, -1, -2**31, 2**40, -2**62, 1.5, 'text', 'x' * 300, (), (1,), (1, 2), (1, 2, 3),
+               (1, 2, 3, 4), [], [1], {}, {'a': 1}]
+    cycle = []
+    cycle.append(cycle)
+    for protocol in (2, 4):
+        save('unpickler_fuzzer', f'scalars_{protocol}', pickled(scalars, protocol))
+        save('unpickler_fuzzer', f'cycle_{protocol}', pickled(cycle, protocol))
+        save('unpickler_fuzzer', f'checkpoint_{protocol}', pickled(checkpoint_value(), protocol))
+    save('unpickler_fuzzer', 'every_dtype', pickled(every_dtype_value()))
+    save('unpickler_fuzzer', 'forbidden', pickled(print))
+
+
+def checkpoint_seeds():
+    six = struct.pack('<6f', *range(6))
+    records = {'0': six, '1': six, '2': struct.pack('<d', 1)}
+    save('torch_checkpoint_fuzzer', 'checkpoint', archive(checkpoint_value(), records))
+    save('torch_checkpoint_fuzzer', 'compressed', archive(checkpoint_value(), records, zipfile.ZIP_DEFLATED))
+    widths = [8, 4, 2, 2, 8, 4, 2, 1, 1, 1]
+    save('torch_checkpoint_fuzzer', 'every_dtype',
+         archive(every_dtype_value(), {str(i): bytes(width) for i, width in enumerate(widths)}))
+    save('torch_checkpoint_fuzzer', 'forbidden', archive({'model': print}, {}))
+
+
+# The store's own JSON files
+
+
+def manifest_seeds():
+    small = {'format': 1, 'architecture': {'model': {'architecture': 'mlp', 'dim': 2}}}
+    save('manifest_fuzzer', 'small', json.dumps(small))
+    save('manifest_fuzzer', 'architecture_as_text', json.dumps({'format': 1, 'architecture': 'no JSON'}))
+    row = {'label': 'bellman', 'version': 'toy@1', 'steps': 4, 'schedule': 'bellman', 'schedule_set': 'bellman-euler-g1-k4',
+           'solver': 'heun', 'guidance_scale': 1.5, 'nfe': 8, 'num_samples': 64, 'trajectory_error': None, 'straightness': 0.25,
+           'frechet_distance': 12.5, 'features': 'pixels', 'samples_per_second': 1e3, 'baseline': 'toy@1', 'baseline_steps': 50}
+    full = small | {
+        'label_names': ['shirt', 'shoe'], 'default_steps': 4, 'default_guidance_scale': 1.5, 'parent': 'toy@1', 'job_id': '12ab',
+        'description': 'a "toy"', 'sha256': {'model.safetensors': 'ab'}, 'create_time': 1700000000123456789,
+        'adapter': {'base_name': 'toy', 'base_version': 1, 'rank': 4, 'alpha': 8.0},
+        'schedules': [{'kind': 'bellman', 'guidance_scale': 1.5, 'k_max': 4, 'knots': [0, 1, 4], 'time_grid': [0, 0.25, 1],
+                       'total_cost': 0.5, 'solver': 'euler'},
+                      {'kind': 'uniform', 'guidance_scale': 1, 'time_grid': [0, 0.5, 1], 'solver': 'rk45'}],
+        'evaluation': [row]}
+    save('manifest_fuzzer', 'full', json.dumps(full))
+
+
+def schedule_set_seeds():
+    def schedule_set(k_max, schedules, **more):
+        return json.dumps({'format': 1, 'k_max': k_max, 'num_samples': 8, 'guidance_scale': 1.0, 'solver': 'euler',
+                           'cost_matrix': [0.5] * (k_max + 1)**2, 'schedules': schedules} | more)
+
+    one = {'knots': [0, 1], 'total_cost': 0.5}
+    save('schedule_set_fuzzer', 'one_step', schedule_set(1, [one]))
+    paths = [[0, 3], [0, 1, 3], [0, 1, 2, 3]]
+    save('schedule_set_fuzzer', 'three_steps',
+         schedule_set(3, [{'knots': path, 'total_cost': 1e-3} for path in paths], seed=2**64 - 1, job_id='12ab',
+                      create_time=1700000000123456789))
+
+
+if __name__ == '__main__':
+    safetensors_seeds()
+    pickle_seeds()
+    checkpoint_seeds()
+    manifest_seeds()
+    schedule_set_seeds()
