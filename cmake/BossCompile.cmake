@@ -20,6 +20,9 @@ target_compile_options(boss_options INTERFACE -Wall -Wextra -Wno-unused-paramete
 target_include_directories(boss_options INTERFACE "${PROJECT_SOURCE_DIR}")
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   target_compile_options(boss_options INTERFACE -fpch-preprocess)
+elseif(CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  # Without the time in it, a precompiled header that is made again is the same for ccache.
+  add_compile_options("SHELL:-Xclang -fno-pch-timestamp")
 endif()
 
 set(BOSS_SANITIZER "" CACHE STRING "address or thread; empty for none")
@@ -30,4 +33,12 @@ if(BOSS_SANITIZER)
     add_compile_options(-fsanitize=undefined -fno-sanitize-recover=undefined)
     add_link_options(-fsanitize=undefined)
   endif()
+endif()
+
+if(BOSS_BUILD_FUZZERS)
+  if(NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+    message(FATAL_ERROR "The fuzzers need Clang, got ${CMAKE_CXX_COMPILER_ID}: use the preset fuzz")
+  endif()
+  # Counters in all our code; only the fuzzers themselves get libFuzzer's main().
+  add_compile_options(-fsanitize=fuzzer-no-link)
 endif()

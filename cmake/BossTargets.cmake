@@ -4,6 +4,9 @@
 # boss_program(NAME SRCS ... [DEPS ...] [TORCH])
 # boss_test(NAME SRCS ... [DEPS ...] [TORCH] [TIMEOUT seconds] [LABELS ...])
 #   A GoogleTest program, one ctest entry. Tests without TORCH carry the label "std" and also run under the sanitizers.
+# boss_fuzzer(NAME SRCS ... [DEPS ...] [TORCH] [RUNS inputs] [MAX_LEN bytes])
+#   A libFuzzer program. Its ctest entry runs corpus/NAME and then inputs that it makes up from it, always the same RUNS ones. NAME.dict is its
+#   dictionary if there is one.
 
 if(BOSS_WITH_TORCH)
   file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/boss_pch.cc" CONTENT "// Carries the precompiled ATen header.\n")
@@ -13,7 +16,7 @@ if(BOSS_WITH_TORCH)
 endif()
 
 macro(boss_parse)
-  cmake_parse_arguments(ARG "TORCH" "TIMEOUT" "SRCS;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "TIMEOUT;RUNS;MAX_LEN" "SRCS;DEPS;LABELS" ${ARGN})
 endmacro()
 
 function(boss_use_torch target)
@@ -66,4 +69,27 @@ function(boss_test name)
   add_test(NAME ${name} COMMAND ${name})
   # One thread a test: ctest runs tests side by side, and waiting OpenMP threads spin.
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}" ENVIRONMENT OMP_NUM_THREADS=1)
+endfunction()
+
+function(boss_fuzzer name)
+  boss_parse(${ARGN})
+  if(ARG_TORCH AND NOT BOSS_WITH_TORCH)
+    return()
+  endif()
+  if(ARG_TORCH)
+    set(torch TORCH)
+  endif()
+  boss_program(${name} SRCS ${ARG_SRCS} DEPS ${ARG_DEPS} ${torch})
+  target_link_options(${name} PRIVATE -fsanitize=fuzzer)
+  set(options -max_len=${ARG_MAX_LEN} -rss_limit_mb=2048 -malloc_limit_mb=256 -timeout=10)
+  if(EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${name}.dict")
+    list(APPEND options "-dict=${CMAKE_CURRENT_SOURCE_DIR}/${name}.dict")
+  endif()
+  # libFuzzer keeps what it finds in the first folder, so that one is new each time and the committed corpus only read.
+  set(found "${CMAKE_CURRENT_BINARY_DIR}/${name}.found")
+  add_test(NAME ${name}.new_folder COMMAND sh -c "rm -rf '${found}' && mkdir '${found}'")
+  set_tests_properties(${name}.new_folder PROPERTIES FIXTURES_SETUP ${name}.found)
+  add_test(NAME ${name} COMMAND ${name} ${options} -seed=1 -runs=${ARG_RUNS} "-artifact_prefix=${CMAKE_CURRENT_BINARY_DIR}/${name}."
+                                "${found}" "${CMAKE_CURRENT_SOURCE_DIR}/corpus/${name}")
+  set_tests_properties(${name} PROPERTIES TIMEOUT 300 FIXTURES_REQUIRED ${name}.found ENVIRONMENT OMP_NUM_THREADS=1)
 endfunction()

@@ -19,6 +19,7 @@ packages=(
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
   prometheus-cpp-dev libsqlite3-dev libspdlog-dev libpng-dev zlib1g-dev nlohmann-json3-dev libcli11-dev
   libgtest-dev libgmock-dev dataset-fashion-mnist
+  clang-14 libclang-rt-14-dev
 )
 
 as_root() {

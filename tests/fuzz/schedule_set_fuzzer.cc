@@ -1,4 +1,5 @@
-// Any text as the JSON of a schedule set. What parses is complete, and is written and read back with every field as it was.
+// Any text as the JSON of a schedule set. What parses is complete, and is written and read back with every field as it
+// was.
 #include <cstdint>
 #include <string>
 

@@ -1,4 +1,5 @@
-// Any bytes as a checkpoint of torch.save. Tensors that come out can be read from end to end and need no more memory than the file has bytes.
+// Any bytes as a checkpoint of torch.save. Tensors that come out can be read from end to end and need no more memory
+// than the file has bytes.
 #include <ATen/ATen.h>
 #include <caffe2/serialize/inline_container.h>
 #include <unistd.h>
