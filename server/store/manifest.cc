@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "core/base/parse_json.h"
 #include "core/base/status_macros.h"
 #include "server/store/json_reader.h"
 #include "server/store/manifest_json.h"
@@ -61,10 +62,10 @@ absl::StatusOr<AdapterInfo> AdapterFromJson(const Json& json) {
 std::string VersionKey::ToString() const { return absl::StrCat(name, "@", version); }
 
 absl::StatusOr<Json> ParseJsonObject(absl::string_view what, absl::string_view text) {
-  Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded()) return absl::DataLossError(absl::StrCat(what, ": not JSON"));
-  if (!json.is_object())
-    return absl::DataLossError(absl::StrCat(what, ": got ", json.type_name(), ", expected an object"));
+  absl::StatusOr<Json> json = ParseJson(text);
+  if (!json.ok()) return absl::DataLossError(absl::StrCat(what, ": ", json.status().message()));
+  if (!json->is_object())
+    return absl::DataLossError(absl::StrCat(what, ": got ", json->type_name(), ", expected an object"));
   return json;
 }
 
@@ -157,14 +158,20 @@ std::string ManifestToJson(const Manifest& manifest) {
                {"job_id", manifest.job_id},
                {"description", manifest.description},
                {"sha256", manifest.sha256}};
-  Json architecture = Json::parse(manifest.architecture_json, nullptr, /*allow_exceptions=*/false);
-  json["architecture"] = architecture.is_discarded() ? Json(manifest.architecture_json) : std::move(architecture);
+  // Only an object becomes part of the document: any other text has to come back as it is. It is one level deeper
+  // there.
+  absl::StatusOr<Json> architecture = ParseJson(manifest.architecture_json, kMaxJsonDepth - 1);
+  json["architecture"] =
+      architecture.ok() && architecture->is_object() ? *std::move(architecture) : Json(manifest.architecture_json);
   if (manifest.adapter) {
     json["adapter"] = {{"base_name", manifest.adapter->base.name},
                        {"base_version", manifest.adapter->base.version},
                        {"rank", manifest.adapter->rank},
                        {"alpha", manifest.adapter->alpha}};
   }
+  if (!manifest.upload_id.empty()) json["upload_id"] = manifest.upload_id;
+  if (!manifest.upload_digest.empty()) json["upload_digest"] = manifest.upload_digest;
+  if (!manifest.labels.empty()) json["labels"] = manifest.labels;
   for (const NativeSchedule& schedule : manifest.schedules) json["schedules"].push_back(NativeScheduleToJson(schedule));
   for (const EvaluationRow& row : manifest.evaluation) json["evaluation"].push_back(EvaluationRowToJson(row));
   PutTime(json, "create_time", manifest.create_time);
@@ -184,12 +191,16 @@ absl::StatusOr<Manifest> ManifestFromJson(absl::string_view text) {
   }
   Json architecture;
   reader.Required("architecture", architecture);
+  if (!architecture.is_object() && !architecture.is_string()) reader.Fail("manifest.architecture: expected an object");
   manifest.architecture_json = architecture.is_string() ? architecture.get<std::string>() : architecture.dump();
   reader.Optional("label_names", manifest.label_names);
   reader.Optional("default_steps", manifest.default_steps);
   reader.Optional("default_guidance_scale", manifest.default_guidance_scale);
   reader.Optional("parent", manifest.parent);
   reader.Optional("job_id", manifest.job_id);
+  reader.Optional("upload_id", manifest.upload_id);
+  reader.Optional("upload_digest", manifest.upload_digest);
+  reader.Optional("labels", manifest.labels);
   reader.OptionalObject("adapter", manifest.adapter, AdapterFromJson);
   reader.Objects("schedules", manifest.schedules, NativeScheduleFromJson);
   reader.Objects("evaluation", manifest.evaluation, EvaluationRowFromJson);

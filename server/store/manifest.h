@@ -69,10 +69,13 @@ struct Manifest {
   double default_guidance_scale = 1.0;
   std::string parent;  // "name@version" that training began with; empty if it began with random weights
   std::string job_id;  // empty for an imported version
+  // Which upload published it, and the SHA-256 that the uploaded file had; empty if none did.
+  std::string upload_id, upload_digest;
   std::optional<AdapterInfo> adapter;
   std::vector<NativeSchedule> schedules;
   std::vector<EvaluationRow> evaluation;
-  std::string description;  // for people
+  std::string description;                    // for people
+  std::map<std::string, std::string> labels;  // set by clients
   absl::Time create_time = absl::UnixEpoch();
   std::map<std::string, std::string> sha256;  // by file name, lower-case hexadecimal; filled in by the store
 };

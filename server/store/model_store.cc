@@ -75,8 +75,9 @@ std::string ModelStore::ScheduleFolder(const VersionKey& key) const {
 // ---- Opening ----
 
 absl::StatusOr<std::unique_ptr<ModelStore>> ModelStore::Open(const std::string& data_folder, const Clock& clock,
-                                                             const FileSystem& files) {
-  std::unique_ptr<ModelStore> store(new ModelStore(data_folder, clock, files));
+                                                             const FileSystem& files,
+                                                             const ModelStoreOptions& options) {
+  std::unique_ptr<ModelStore> store(new ModelStore(data_folder, clock, files, options));
   BOSS_RETURN_IF_ERROR(files.RemoveAll(absl::StrCat(data_folder, "/staging")));
   BOSS_RETURN_IF_ERROR(files.CreateFolders(absl::StrCat(data_folder, "/staging")));
   BOSS_RETURN_IF_ERROR(files.CreateFolders(absl::StrCat(data_folder, "/models")));
@@ -221,6 +222,47 @@ absl::StatusOr<VersionKey> ModelStore::FindByJob(absl::string_view name, absl::s
     }
   }
   return absl::NotFoundError(absl::StrCat("job ", job_id, " has published no version of ", name));
+}
+
+absl::StatusOr<VersionKey> ModelStore::FindByUpload(absl::string_view name, absl::string_view upload_id) const {
+  absl::ReaderMutexLock lock(&mutex_);
+  const auto model = models_.find(name);
+  if (model != models_.end() && !upload_id.empty()) {
+    for (const auto& [number, version] : model->second.versions) {
+      if (version.manifest.ok() && version.manifest->upload_id == upload_id)
+        return VersionKey{std::string(name), number};
+    }
+  }
+  return absl::NotFoundError(absl::StrCat("upload ", upload_id, " has published no version of ", name));
+}
+
+absl::StatusOr<VersionUse> ModelStore::Use(const VersionKey& key, std::string by) const {
+  absl::ReaderMutexLock lock(&mutex_);
+  BOSS_ASSIGN_OR_RETURN(const Version* version, Find(key));
+  BOSS_RETURN_IF_ERROR(version->manifest.status());
+  return VersionUse(uses_, key, std::move(by));
+}
+
+absl::Status ModelStore::CheckRoom(int64_t bytes) const {
+  if (options_.max_bytes > 0) {
+    int64_t used = FolderSize(files_, absl::StrCat(data_folder_, "/staging")) +
+                   FolderSize(files_, absl::StrCat(data_folder_, "/", kUploadsFolder));
+    absl::ReaderMutexLock lock(&mutex_);
+    for (const auto& [name, model] : models_) {
+      for (const auto& [number, version] : model.versions) used += version.size_bytes;
+    }
+    if (bytes > options_.max_bytes - used) {
+      return absl::ResourceExhaustedError(absl::StrCat("model store: ", bytes, " more bytes do not fit: ", used,
+                                                       " are in use, the limit is ", options_.max_bytes));
+    }
+  }
+  BOSS_ASSIGN_OR_RETURN(const int64_t free, files_.FreeBytes(data_folder_));
+  if (bytes > free - options_.min_free_bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat("model store: ", bytes, " more bytes do not fit: the disk has ",
+                                                     free, " free, of which ", options_.min_free_bytes,
+                                                     " must stay free"));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> ModelStore::ReadVersionFile(const VersionKey& key, const Manifest& manifest,

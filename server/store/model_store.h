@@ -29,6 +29,7 @@
 #include "core/io/safetensors.h"
 #include "core/nets/factory.h"
 #include "server/store/manifest.h"
+#include "server/store/version_use.h"
 
 namespace boss::server {
 
@@ -59,6 +60,13 @@ struct ExportFile {
   std::string sha256;
 };
 
+struct ModelStoreOptions {
+  // Newest published versions of each model that are kept; older ones go unless something holds them. 0: all.
+  int keep_versions = 0;
+  int64_t max_bytes = 0;       // quota for the files of all versions, quarantined ones included; 0: none
+  int64_t min_free_bytes = 0;  // of the disk, which versions and uploads leave free
+};
+
 // A folder under <data>/staging for files on their way in; removed with all it holds when this goes away.
 class StagingFolder {
  public:
@@ -81,7 +89,8 @@ class ModelStore {
   // Creates the folders, removes what is half-finished, reads all manifests. A corrupt manifest does not stop the
   // others: its version is listed, and asking for it is DATA_LOSS.
   static absl::StatusOr<std::unique_ptr<ModelStore>> Open(const std::string& data_folder, const Clock& clock,
-                                                          const FileSystem& files = PosixFileSystem());
+                                                          const FileSystem& files = PosixFileSystem(),
+                                                          const ModelStoreOptions& options = {});
 
   // By name.
   std::vector<ModelInfo> ListModels() const;
@@ -114,6 +123,17 @@ class ModelStore {
   // The version of `name` that `job_id` published. NOT_FOUND if it has not: so a job that is run again does not publish
   // twice.
   absl::StatusOr<VersionKey> FindByJob(absl::string_view name, absl::string_view job_id) const;
+  // The version of `name` that the upload of this id published; its manifest has the upload's digest. NOT_FOUND if
+  // there is none, also for the empty id: so an upload that is repeated finds its version.
+  absl::StatusOr<VersionKey> FindByUpload(absl::string_view name, absl::string_view upload_id) const;
+
+  // Keeps the version from being deleted, unless that is forced, until the use goes away. `by` says who it is, e.g.
+  // "job 12ab" or "loaded". The use may outlive the store. \error DATA_LOSS if the version is quarantined.
+  absl::StatusOr<VersionUse> Use(const VersionKey& key, std::string by) const;
+
+  // Whether `bytes` more may be written: into the quota, beside what is stored, staged and uploaded, and onto the disk.
+  // \error RESOURCE_EXHAUSTED; what the file system reports.
+  absl::Status CheckRoom(int64_t bytes) const;
 
   // The files to copy for a version that ImportFolder takes elsewhere; an adapter is exported as it is. Paths stay
   // valid until the version is deleted.
@@ -156,8 +176,8 @@ class ModelStore {
     int64_t next_version = 1;
   };
 
-  ModelStore(std::string data_folder, const Clock& clock, const FileSystem& files)
-      : data_folder_(std::move(data_folder)), clock_(clock), files_(files) {}
+  ModelStore(std::string data_folder, const Clock& clock, const FileSystem& files, const ModelStoreOptions& options)
+      : data_folder_(std::move(data_folder)), clock_(clock), files_(files), options_(options) {}
 
   absl::Status ReadModel(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status WriteAliases(absl::string_view name, const Model& model) const;
@@ -182,6 +202,8 @@ class ModelStore {
   const std::string data_folder_;
   const Clock& clock_;
   const FileSystem& files_;
+  const ModelStoreOptions options_;
+  const std::shared_ptr<VersionUses> uses_ = std::make_shared<VersionUses>();
   mutable absl::Mutex mutex_;
   std::map<std::string, Model, std::less<>> models_ ABSL_GUARDED_BY(mutex_);
   int64_t next_staging_ ABSL_GUARDED_BY(mutex_) = 0;

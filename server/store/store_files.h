@@ -1,4 +1,4 @@
-// What the store does with folders, and the names of a version's files.
+// What the store does with folders, and the names of its files.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,8 @@ namespace boss::server {
 inline constexpr char kManifestFile[] = "manifest.json";
 inline constexpr char kWeightsFile[] = "model.safetensors";
 inline constexpr char kAdapterFile[] = "adapter.safetensors";
+// <data>/uploads: what clients are uploading. It counts for the quota; the store itself never touches it.
+inline constexpr char kUploadsFolder[] = "uploads";
 
 // Bytes of the regular files in a folder and those below it; what cannot be read counts nothing.
 int64_t FolderSize(const FileSystem& files, const std::string& path);
