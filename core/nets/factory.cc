@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/base/parse_json.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
 #include "core/nets/json_object.h"
@@ -35,9 +36,9 @@ absl::StatusOr<TimeMap> ReadTimeMap(const JsonObject& json) {
 at::Tensor TimeMap::Apply(const at::Tensor& t) const { return (t * (1 - eps) + eps) * scale; }
 
 absl::StatusOr<std::unique_ptr<VelocityModel>> CreateModel(std::string_view architecture_json, uint64_t seed) {
-  nlohmann::json parsed = nlohmann::json::parse(architecture_json, /*cb=*/nullptr, /*allow_exceptions=*/false);
-  if (parsed.is_discarded()) return absl::InvalidArgumentError("architecture: got text that is not JSON, expected an object");
-  BOSS_ASSIGN_OR_RETURN(const JsonObject root, JsonObject::Create(std::move(parsed), "architecture"));
+  absl::StatusOr<nlohmann::json> parsed = ParseJson({architecture_json.data(), architecture_json.size()});
+  if (!parsed.ok()) return absl::InvalidArgumentError(absl::StrCat("architecture: got ", parsed.status().message(), ", expected an object"));
+  BOSS_ASSIGN_OR_RETURN(const JsonObject root, JsonObject::Create(*std::move(parsed), "architecture"));
   BOSS_ASSIGN_OR_RETURN(const JsonObject model, root.Object("model"));
   BOSS_ASSIGN_OR_RETURN(const TimeMap time_map, ReadTimeMap(root));
   BOSS_RETURN_IF_ERROR(root.CheckAllRead());

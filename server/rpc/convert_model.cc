@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/base/error_details.h"
+#include "core/base/parse_json.h"
 #include "server/rpc/convert_common.h"
 #include "server/store/store_files.h"
 
@@ -33,13 +34,13 @@ v1::ModelVersion::State StateToProto(const VersionView& view) {
 // default.
 void DescribeArchitecture(const std::string& architecture_json, v1::Model& proto) {
   proto.set_architecture_json(architecture_json);
-  const nlohmann::json json = nlohmann::json::parse(architecture_json, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) return;
+  const absl::StatusOr<nlohmann::json> json = ParseJson(architecture_json);
+  if (!json.ok() || !json->is_object()) return;
   const nlohmann::json none = nlohmann::json::object();
-  const nlohmann::json model = json.value("model", none);
+  const nlohmann::json model = json->value("model", none);
   if (model.contains("architecture") && model["architecture"].is_string())
     proto.set_architecture(model["architecture"].get<std::string>());
-  const nlohmann::json time = json.value("time", none);
+  const nlohmann::json time = json->value("time", none);
   const auto number = [&](const char* key, double otherwise) {
     return time.contains(key) && time[key].is_number() ? time[key].get<double>() : otherwise;
   };

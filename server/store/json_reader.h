@@ -1,9 +1,12 @@
 // Reading our own JSON files: a missing or mistyped key is DATA_LOSS that names it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -36,6 +39,8 @@ class JsonReader {
     if (!status_.ok()) return;
     const auto found = object_.find(key);
     if (found == object_.end() || found->is_null()) return;
+    if (!IntegersFit(*found, value))
+      return Fail(absl::StrCat(what_, ".", key, ": expected an integer that is not too large"));
     try {
       found->get_to(value);
     } catch (const Json::exception& error) {
@@ -111,6 +116,31 @@ class JsonReader {
   const absl::Status& status() const { return status_; }
 
  private:
+  // nlohmann makes integers of other numbers and of booleans, and cuts them off to fit, or worse: a double that is too
+  // large has no defined value. What is no number at all is left to it.
+  template <typename T>
+  static bool IntegersFit(const Json& json, const T&) {
+    if constexpr (std::is_integral_v<T> && !std::is_same_v<T, bool>) {
+      if (json.is_number_unsigned()) return std::in_range<T>(json.get<uint64_t>());
+      if (json.is_number_integer()) return std::in_range<T>(json.get<int64_t>());
+      return !json.is_number() && !json.is_boolean();
+    }
+    return true;
+  }
+  template <typename T>
+  static bool IntegersFit(const Json& json, const std::vector<T>&) {
+    return AllFit<T>(json);
+  }
+  template <typename T, typename Less>
+  static bool IntegersFit(const Json& json, const std::map<std::string, T, Less>&) {
+    return AllFit<T>(json);
+  }
+  template <typename T>
+  static bool AllFit(const Json& json) {
+    return !json.is_structured() ||
+           std::all_of(json.begin(), json.end(), [](const Json& item) { return IntegersFit(item, T{}); });
+  }
+
   template <typename T>
   void Accept(absl::StatusOr<T> read, T& value) {
     if (read.ok()) {

@@ -4,6 +4,8 @@
 
 #include <string>
 
+#include "absl/strings/str_cat.h"
+#include "core/base/parse_json.h"
 #include "server/store/sha256.h"
 
 namespace boss::server {
@@ -68,6 +70,7 @@ TEST(Manifest, NamesWhatIsWrong) {
       {"[]", "expected an object"},
       {"{}", "manifest.format: missing"},
       {R"({"format":1})", "manifest.architecture: missing"},
+      {R"({"format":1,"architecture":[]})", "manifest.architecture: expected an object"},
       {R"({"format":1,"architecture":{},"default_steps":"four"})", "manifest.default_steps"},
       {R"({"format":1,"architecture":{},"schedules":[{"kind":"bellman","guidance_scale":1,"k_max":9,"solver":"euler","knots":[0,10],"time_grid":[0,1]}]})",
        "path from 0 to 9"},
@@ -80,6 +83,40 @@ TEST(Manifest, NamesWhatIsWrong) {
     EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << test.text;
     EXPECT_NE(std::string(status.message()).find(test.message), std::string::npos) << status << " for " << test.text;
   }
+}
+
+TEST(Manifest, IntegersMustFit) {
+  for (const char* number :
+       {"4.5", "1e2", "1e300", "-1e300", "2147483648", "-2147483649", "18446744073709551615", "true"}) {
+    const absl::Status status =
+        ManifestFromJson(absl::StrCat(R"({"format":1,"architecture":{},"default_steps":)", number, "}")).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << number;
+    EXPECT_EQ(ManifestFromJson(absl::StrCat(R"({"architecture":{},"format":)", number, "}")).status().code(),
+              absl::StatusCode::kDataLoss)
+        << number;
+  }
+  const auto largest = ManifestFromJson(R"({"format":1,"architecture":{},"default_steps":2147483647})");
+  ASSERT_TRUE(largest.ok()) << largest.status();
+  EXPECT_EQ(largest->default_steps, 2147483647);
+}
+
+TEST(Manifest, AnyTextAsArchitectureComesBackAsItIs) {
+  const std::string deep = std::string(kMaxJsonDepth - 1, '[') + std::string(kMaxJsonDepth - 1, ']');
+  for (const std::string& text :
+       {std::string("no JSON"), std::string("null"), std::string("\"quoted\""), std::string("[1]"),
+        "{\"a\":" + deep + "}", std::string(100'000, '['), std::string()}) {
+    Manifest manifest;
+    manifest.architecture_json = text;
+    const absl::StatusOr<Manifest> read = ManifestFromJson(ManifestToJson(manifest));
+    ASSERT_TRUE(read.ok()) << read.status() << " for " << text.substr(0, 100);
+    EXPECT_EQ(read->architecture_json, text);
+  }
+}
+
+TEST(Manifest, DeepNestingIsRefused) {
+  const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
+  EXPECT_EQ(ManifestFromJson(absl::StrCat(R"({"format":1,"architecture":{"a":)", deep, "}}")).status().code(),
+            absl::StatusCode::kDataLoss);
 }
 
 TEST(Manifest, RefusesANewerFormat) {
@@ -114,6 +151,25 @@ TEST(ScheduleSet, ReadsWhatItWrites) {
   EXPECT_EQ(read->set.schedules[1].total_cost, stored.set.schedules[1].total_cost);
   EXPECT_EQ(read->seed, stored.seed);
   EXPECT_EQ(read->job_id, "job");
+}
+
+TEST(ScheduleSet, IntegersMustFit) {
+  const std::string text = ScheduleSetToJson(SmallSet());
+  const std::pair<const char*, const char*> kCases[] = {
+      {"\"seed\":18446744073709551615", "\"seed\":18446744073709551616"},
+      {"\"seed\":18446744073709551615", "\"seed\":-1"},
+      {"\"k_max\":2", "\"k_max\":2.0"},
+      {"\"k_max\":2", "\"k_max\":1e300"},
+      {"\"knots\":[0,1,2]", "\"knots\":[0,1e300,2]"},
+      {"\"knots\":[0,1,2]", "\"knots\":[0,4294967297,2]"},
+  };
+  ASSERT_TRUE(ScheduleSetFromJson(text).ok());
+  for (const auto& [from, to] : kCases) {
+    std::string changed = text;
+    ASSERT_NE(changed.find(from), std::string::npos) << from;
+    changed.replace(changed.find(from), std::string(from).size(), to);
+    EXPECT_EQ(ScheduleSetFromJson(changed).status().code(), absl::StatusCode::kDataLoss) << to;
+  }
 }
 
 TEST(ScheduleSet, RefusesWhatIsNoPathThroughTheGrid) {
