@@ -27,18 +27,20 @@ CostMatrixAccumulator::CostMatrixAccumulator(int k_max)
 
 absl::Status CostMatrixAccumulator::Add(const Trajectory& trajectory) {
   if (trajectory.time_grid.steps() != k_max_) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("trajectory: got %d fine intervals, expected k_max = %d", trajectory.time_grid.steps(), k_max_));
+    return absl::InvalidArgumentError(absl::StrFormat("trajectory: got %d fine intervals, expected k_max = %d",
+                                                      trajectory.time_grid.steps(), k_max_));
   }
   const std::vector<double> times(trajectory.time_grid.times().begin(), trajectory.time_grid.times().end());
-  if (!times_.empty() && times != times_) return absl::InvalidArgumentError("trajectory: got another time grid than that of the first one");
+  if (!times_.empty() && times != times_)
+    return absl::InvalidArgumentError("trajectory: got another time grid than that of the first one");
   return GuardTorch("cost matrix", [&]() -> absl::Status {
     const c10::NoGradGuard no_grad;
     const at::Tensor states = trajectory.states.reshape({k_max_ + 1, -1});
     const at::Tensor velocities = trajectory.velocities.reshape({k_max_, -1});
     for (int64_t begin = 0; begin < states.size(1); begin += kChunk) {
       const int64_t end = std::min(begin + kChunk, states.size(1));
-      // Differences to the middle state leave every cost as it is and take away what all states have in common before it can cancel.
+      // Differences to the middle state leave every cost as it is and take away what all states have in common before
+      // it can cancel.
       at::Tensor x = states.slice(1, begin, end).to(at::kDouble);
       x = x - x[k_max_ / 2].clone();
       const at::Tensor v = velocities.slice(1, begin, end).to(at::kDouble);
@@ -70,7 +72,38 @@ absl::StatusOr<std::vector<double>> CostMatrixAccumulator::CostMatrix() const {
   return cost;
 }
 
-absl::StatusOr<ScheduleSet> OptimizeSchedules(std::vector<double> cost_matrix, int k_max, int num_samples, double guidance_scale) {
+CostMatrixAccumulator::State CostMatrixAccumulator::SaveState() const {
+  return {{"num_samples", at::tensor({num_samples_}, at::kLong)},
+          {"state_state", state_state_.clone()},
+          {"times", at::tensor(times_, at::kDouble)},
+          {"velocity_state", velocity_state_.clone()},
+          {"velocity_velocity", velocity_velocity_.clone()}};
+}
+
+absl::Status CostMatrixAccumulator::RestoreState(const State& state) {
+  const auto find = [&](const char* name, at::IntArrayRef shape, at::ScalarType type) -> absl::StatusOr<at::Tensor> {
+    const auto found = std::find_if(state.begin(), state.end(), [&](const auto& entry) { return entry.first == name; });
+    if (found == state.end() || found->second.sizes() != shape || found->second.scalar_type() != type)
+      return absl::InvalidArgumentError(
+          absl::StrFormat("cost matrix state: %s is missing or does not fit k_max = %d", name, k_max_));
+    return found->second.clone();
+  };
+  const int64_t intervals = k_max_, points = intervals + 1;
+  BOSS_ASSIGN_OR_RETURN(const at::Tensor num_samples, find("num_samples", {1}, at::kLong));
+  BOSS_ASSIGN_OR_RETURN(const at::Tensor times, find("times", {points}, at::kDouble));
+  BOSS_ASSIGN_OR_RETURN(at::Tensor state_state, find("state_state", {points, points}, at::kDouble));
+  BOSS_ASSIGN_OR_RETURN(at::Tensor velocity_state, find("velocity_state", {intervals, points}, at::kDouble));
+  BOSS_ASSIGN_OR_RETURN(at::Tensor velocity_velocity, find("velocity_velocity", {intervals}, at::kDouble));
+  num_samples_ = num_samples.item<int64_t>();
+  times_.assign(times.const_data_ptr<double>(), times.const_data_ptr<double>() + points);
+  state_state_ = std::move(state_state);
+  velocity_state_ = std::move(velocity_state);
+  velocity_velocity_ = std::move(velocity_velocity);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<ScheduleSet> OptimizeSchedules(std::vector<double> cost_matrix, int k_max, int num_samples,
+                                              double guidance_scale) {
   BOSS_ASSIGN_OR_RETURN(const BellmanTable table, BellmanTable::Solve(cost_matrix, k_max));
   ScheduleSet set;
   set.k_max = k_max;

@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+
 namespace boss::server {
 namespace {
 
@@ -18,11 +20,47 @@ std::string CheckFeatureNetwork(const std::string& text) {
   return is_pair ? "" : "must be NAME=PATH, got " + text;
 }
 
+// A duration in seconds; "inf" is one without end.
+CLI::Option* AddSeconds(CLI::App& app, const std::string& flag, absl::Duration& value, const std::string& description) {
+  return app
+      .add_option_function<double>(
+          flag, [&value](double seconds) { value = absl::Seconds(seconds); }, description)
+      ->check(CLI::NonNegativeNumber)
+      ->default_str(absl::StrCat(absl::ToDoubleSeconds(value)));
+}
+
+void AddJobFlags(CLI::App& app, ServerConfig& config) {
+  app.add_option("--max-queued-jobs", config.max_queued_jobs, "Jobs that have not finished; more is RESOURCE_EXHAUSTED")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str()
+      ->group("Jobs");
+  AddSeconds(app, "--job-retention-seconds", config.job_retention,
+             "How long a finished job is kept, unless it says so itself; inf: until it is deleted")
+      ->group("Jobs");
+  AddSeconds(app, "--job-data-retention-seconds", config.job_data_retention,
+             "How long the training states of a failed job are kept")
+      ->group("Jobs");
+  AddSeconds(app, "--checkpoint-seconds", config.checkpoint_period,
+             "Time between two saved training states, besides those that the job asks for")
+      ->group("Jobs");
+  AddSeconds(app, "--crash-backoff-seconds", config.crash_backoff,
+             "Wait before a job runs again after the server ended under it; doubled each time in a row")
+      ->group("Jobs");
+  app.add_option("--max-job-data-bytes", config.max_job_data_bytes, "Disk for the training pairs of one job")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group("Jobs");
+  app.add_option("--min-free-disk-bytes", config.min_free_disk_bytes,
+                 "Low-water mark: with less free disk, jobs wait and imports are refused")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group("Jobs");
+}
+
 }  // namespace
 
 std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
   ServerConfig config;
-  double grace_seconds = absl::ToDoubleSeconds(config.grace);
   std::vector<std::string> feature_networks;
 
   CLI::App app("bossd serves flow-matching models with few steps: sampling, training and distillation over gRPC.",
@@ -78,10 +116,6 @@ std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
       ->check(CLI::Range(1, 1 << 30))
       ->capture_default_str()
       ->group("Limits");
-  app.add_option("--max-queued-jobs", config.max_queued_jobs, "Jobs that have not finished; more is RESOURCE_EXHAUSTED")
-      ->check(CLI::Range(1, 1 << 20))
-      ->capture_default_str()
-      ->group("Limits");
   app.add_option("--max-message-bytes", config.max_message_bytes, "Bytes of one received message")
       ->check(CLI::Range(1 << 16, 1 << 30))
       ->capture_default_str()
@@ -91,10 +125,9 @@ std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
       ->capture_default_str()
       ->group("Limits");
 
-  app.add_option("--grace-seconds", grace_seconds,
-                 "Time for open streams after SIGTERM; a second SIGTERM cuts it short")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str()
+  AddJobFlags(app, config);
+  AddSeconds(app, "--grace-seconds", config.grace,
+             "Time for open streams after SIGTERM; a second SIGTERM cuts it short")
       ->group("Running");
   app.add_option("--log-format", config.log_format, "text or json")
       ->transform(CLI::CheckedTransformer(
@@ -111,7 +144,6 @@ std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
   } catch (const CLI::ParseError& error) {
     return app.exit(error);
   }
-  config.grace = absl::Seconds(grace_seconds);
   for (const std::string& text : feature_networks) config.feature_networks.insert(SplitFeatureNetwork(text));
   // A request that can never be accepted is better refused as too large than as one too many.
   config.max_samples_per_request = std::min(config.max_samples_per_request, config.max_queued_samples);

@@ -25,7 +25,13 @@ struct ServerConfig {
   int64_t max_batch = 64;                               // samples that go through the network together
   int64_t max_samples_per_request = 4096;
   int64_t max_queued_samples = 16384;
-  int max_queued_jobs = 64;  // jobs that have not finished
+  int max_queued_jobs = 64;                             // jobs that have not finished
+  absl::Duration job_retention = absl::Hours(24 * 30);  // how long finished jobs are kept; infinite: until DeleteJob
+  absl::Duration job_data_retention = absl::Hours(24 * 7);  // how long training states of failed jobs are kept
+  absl::Duration checkpoint_period = absl::Seconds(60);     // between training states
+  absl::Duration crash_backoff = absl::Seconds(1);          // before a job runs again after a crash
+  int64_t max_job_data_bytes = int64_t{16} << 30;           // of one job's pairs on the disk
+  int64_t min_free_disk_bytes = int64_t{1} << 30;           // below it no job is started and nothing imported
   int64_t max_message_bytes = 64 << 20;
   int64_t max_import_bytes = int64_t{4} << 30;
   double training_share = 0.1;               // of device time while sampling waits

@@ -27,6 +27,8 @@
 #include "server/rpc/jobs_service.h"
 #include "server/rpc/models_service.h"
 #include "server/rpc/sampler_service.h"
+#include "server/store/store_files.h"
+#include "server/store/upload_store.h"
 
 namespace boss::server {
 namespace {
@@ -124,6 +126,8 @@ class Server::Parts {
   absl::Status StartData() {
     BOSS_ASSIGN_OR_RETURN(data_lock_, DataLock::Acquire(config_.data_folder));
     BOSS_ASSIGN_OR_RETURN(store_, ModelStore::Open(config_.data_folder, clock_, disk_.files));
+    BOSS_ASSIGN_OR_RETURN(uploads_, UploadStore::Open(absl::StrCat(config_.data_folder, "/", kUploadsFolder),
+                                                      disk_.files, clock_));
     BOSS_ASSIGN_OR_RETURN(journal_, SqliteJobJournal::Open(config_.data_folder + "/bossd.db", disk_.sqlite_vfs));
     if (!config_.seed_models_folder.empty()) return ImportSeedModels(*store_, config_.seed_models_folder);
     return absl::OkStatus();
@@ -140,6 +144,12 @@ class Server::Parts {
     JobManagerOptions options;
     options.data_folder = config_.data_folder;
     options.max_unfinished = config_.max_queued_jobs;
+    options.retention = config_.job_retention;
+    options.data_retention = config_.job_data_retention;
+    options.checkpoint_period = config_.checkpoint_period;
+    options.crash_backoff = config_.crash_backoff;
+    options.max_data_bytes = config_.max_job_data_bytes;
+    options.min_free_bytes = config_.min_free_disk_bytes;
     options.dataset_folders = config_.dataset_folders;
     options.feature_networks = config_.feature_networks;
     options.device = worker_->device();
@@ -159,7 +169,7 @@ class Server::Parts {
     models_service_ =
         std::make_unique<ModelsService>(ModelsService::Options{.default_steps = limits.default_steps,
                                                                .description = Describe(config_, limits, clock_.Now())},
-                                        *store_, *registry_, *jobs_, rpc_pool_);
+                                        *store_, *uploads_, *registry_, *jobs_, rpc_pool_);
 
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -202,6 +212,7 @@ class Server::Parts {
   JobCounter job_counter_;
   std::unique_ptr<DataLock> data_lock_;
   std::unique_ptr<ModelStore> store_;
+  std::unique_ptr<UploadStore> uploads_;
   std::unique_ptr<JobJournal> journal_;
   std::unique_ptr<DeviceWorker> worker_;
   std::unique_ptr<ModelRegistry> registry_;

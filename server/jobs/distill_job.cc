@@ -1,6 +1,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +9,7 @@
 #include "core/base/torch_guard.h"
 #include "core/finetune/objectives.h"
 #include "server/jobs/job_models.h"
+#include "server/jobs/pair_blocks.h"
 #include "server/jobs/pair_store.h"
 #include "server/jobs/preview.h"
 #include "server/jobs/run_job.h"
@@ -46,6 +48,11 @@ class Distillation {
     Plan(/*search=*/!found.ok());
     BOSS_RETURN_IF_ERROR(context_.EnterStage(JobStage::kPreparing, 1));
     BOSS_ASSIGN_OR_RETURN(teacher_, LoadModelForJob(context_, teacher_key_));
+    if (!spec_.regenerate_pairs) {
+      // Hours of stage 1 are not to be spent for pairs that do not fit.
+      BOSS_RETURN_IF_ERROR(
+          CheckPairBytes(context_, teacher_->SampleShape(), spec_.num_noises * (reflow() ? 1 : spec_.steps)));
+    }
     if (!found.ok() && NeedsSchedules()) {
       BOSS_ASSIGN_OR_RETURN(schedules_, SearchSchedules(context_, *teacher_, teacher_key_, search_));
     }
@@ -85,9 +92,18 @@ class Distillation {
       plan.push_back({JobStage::kCostMatrix, 0});
       plan.push_back({JobStage::kSchedule, 0});
     }
-    plan.push_back({JobStage::kPairs,
-                    static_cast<double>(spec_.num_noises) * spec_.k_max * static_cast<double>(evaluations_per_step)});
-    plan.push_back({JobStage::kStraightening, TrainingWeight(spec_.training, evaluations_per_step)});
+    const double pair_evaluations = static_cast<double>(spec_.k_max) * static_cast<double>(evaluations_per_step);
+    double training_weight = TrainingWeight(spec_.training, evaluations_per_step);
+    if (spec_.regenerate_pairs) {
+      plan.push_back({JobStage::kPairs, static_cast<double>(held_out_noises()) * pair_evaluations});
+      // One noise for as many pairs as a train step uses of it.
+      const double pairs_per_noise = reflow() ? 1 : spec_.steps;
+      training_weight +=
+          static_cast<double>(spec_.training.train_steps * pairs_per_step()) / pairs_per_noise * pair_evaluations;
+    } else {
+      plan.push_back({JobStage::kPairs, static_cast<double>(spec_.num_noises) * pair_evaluations});
+    }
+    plan.push_back({JobStage::kStraightening, training_weight});
     if (spec_.evaluation) {
       double weight = RowWeight(evaluation_, evaluation_.k_max);
       for (int steps : evaluation_.steps) weight += 2 * RowWeight(evaluation_, steps);
@@ -130,21 +146,22 @@ class Distillation {
     return expanded;
   }
 
-  absl::StatusOr<std::unique_ptr<VelocityModel>> Train() {
-    BOSS_ASSIGN_OR_RETURN(const NoiseSource noises, NoiseSource::Create(*teacher_, NoiseUse::kPairs, spec_.seed,
-                                                                        spec_.guidance_scale, spec_.unconditional));
-    const std::vector<int> knots = reflow() ? std::vector<int>{0, spec_.k_max} : native_.schedule.knots;
-    BOSS_ASSIGN_OR_RETURN(SegmentPairs pairs,
-                          DrawPairs(context_, *teacher_, noises, spec_.k_max, knots, spec_.num_noises,
-                                    TrajectoryBatchSize(spec_.batch_size, teacher_->SampleShape(), spec_.k_max)));
-    // The last noises are held out, with all of their pairs.
-    const auto pairs_per_noise = static_cast<int64_t>(knots.size()) - 1;
-    const auto held_out_noises = std::min(
-        static_cast<int64_t>(static_cast<double>(spec_.num_noises) * spec_.held_out_share), spec_.num_noises - 1);
-    const int64_t split = (spec_.num_noises - held_out_noises) * pairs_per_noise;
-    SegmentPairs held_out = pairs.Slice(split, pairs.size());
-    SegmentPairs training = pairs.Slice(0, split);
+  // Noises whose pairs are not trained on.
+  int64_t held_out_noises() const {
+    const auto share = static_cast<int64_t>(static_cast<double>(spec_.num_noises) * spec_.held_out_share);
+    return std::min(share, spec_.num_noises - 1);
+  }
+  int64_t pairs_per_step() const { return spec_.training.batch_size * spec_.training.trainer.accumulation_steps; }
+  std::vector<int> knots() const { return reflow() ? std::vector<int>{0, spec_.k_max} : native_.schedule.knots; }
 
+  std::unique_ptr<PairObjective> NewObjective() const {
+    const int64_t batch_size = spec_.training.batch_size;
+    if (reflow())
+      return std::make_unique<ReflowObjective>(SegmentPairs{}, spec_.steps, batch_size, spec_.guidance_scale);
+    return std::make_unique<StraighteningObjective>(SegmentPairs{}, batch_size, spec_.guidance_scale);
+  }
+
+  absl::StatusOr<std::unique_ptr<VelocityModel>> NewStudent() {
     BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> model, CopyForTraining(context_, *teacher_));
     if (spec_.lora) {
       BOSS_RETURN_IF_ERROR(context_.Run([&] {
@@ -153,23 +170,46 @@ class Distillation {
         });
       }));
     }
+    return model;
+  }
+
+  // The pairs of stage 2: those to train on go to the objective or, if they are drawn while training, come from
+  // `blocks`; the held-out ones are returned.
+  absl::StatusOr<SegmentPairs> PreparePairs(const PairSource& source, PairObjective& objective,
+                                            std::optional<PairBlocks>& blocks) {
+    const int64_t held_out = held_out_noises();
+    if (spec_.regenerate_pairs) {
+      BOSS_RETURN_IF_ERROR(context_.EnterStage(JobStage::kPairs, held_out));
+      blocks.emplace(context_, source, /*first=*/held_out, spec_.num_noises, pairs_per_step());
+      if (held_out == 0) return SegmentPairs{};
+      return DrawPairs(context_, source, 0, held_out, /*units_per_noise=*/1);
+    }
+    BOSS_ASSIGN_OR_RETURN(const SegmentPairs pairs, StoredPairs(context_, source, spec_.num_noises));
+    const int64_t split = (spec_.num_noises - held_out) * source.pairs_per_noise();
+    objective.SetPairs(pairs.Slice(0, split));
+    return pairs.Slice(split, pairs.size());
+  }
+
+  absl::StatusOr<std::unique_ptr<VelocityModel>> Train() {
+    BOSS_ASSIGN_OR_RETURN(const NoiseSource noises, NoiseSource::Create(*teacher_, NoiseUse::kPairs, spec_.seed,
+                                                                        spec_.guidance_scale, spec_.unconditional));
+    const PairSource source{*teacher_, noises, spec_.k_max, knots(),
+                            TrajectoryBatchSize(spec_.batch_size, teacher_->SampleShape(), spec_.k_max)};
+    const std::unique_ptr<PairObjective> objective = NewObjective();
+    std::optional<PairBlocks> blocks;
+    BOSS_ASSIGN_OR_RETURN(SegmentPairs held_out, PreparePairs(source, *objective, blocks));
+    if (reflow() && held_out_noises() > 0) held_out = AlongChord(held_out);
+
+    BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> model, NewStudent());
     TrainerOptions options = spec_.training.trainer;
     options.seed = spec_.seed;
     Trainer trainer(std::move(model), options);
-    std::unique_ptr<TrainingObjective> objective;
-    if (reflow()) {
-      if (held_out_noises > 0) held_out = AlongChord(held_out);
-      objective =
-          std::make_unique<ReflowObjective>(training, spec_.steps, spec_.training.batch_size, spec_.guidance_scale);
-    } else {
-      objective = std::make_unique<StraighteningObjective>(training, spec_.training.batch_size, spec_.guidance_scale);
-    }
-
     BOSS_ASSIGN_OR_RETURN(
         const NoiseSource preview_noises,
         NoiseSource::Create(*teacher_, NoiseUse::kPreview, spec_.seed, spec_.guidance_scale, spec_.unconditional));
     TrainingHooks hooks;
-    if (held_out_noises > 0) {
+    if (blocks) hooks.prepare = [&](int64_t train_step) { return blocks->Prepare(train_step, *objective); };
+    if (held_out_noises() > 0) {
       hooks.held_out_losses = [&](const VelocityModel& ema) {
         return LossPerSegment(ema, held_out, spec_.steps, spec_.guidance_scale, kHeldOutBatch, context_);
       };
@@ -199,7 +239,6 @@ class Distillation {
         {student, "", reflow() ? "reflow" : "straightened", native_.kind, "", native_.schedule.time_grid});
     // One unit each for the baseline's samples and its row.
     BOSS_RETURN_IF_ERROR(context_.EnterStage(JobStage::kEvaluation, static_cast<int64_t>(samplers.size()) + 2));
-    BOSS_RETURN_IF_ERROR(context_.ClearRows());
     BOSS_ASSIGN_OR_RETURN(SamplerEvaluation evaluation,
                           SamplerEvaluation::Create(context_, evaluation_, *teacher_, teacher_key_, teacher_key_));
     std::vector<EvaluationRow> rows;

@@ -93,7 +93,6 @@ absl::Status RunEvaluateJob(JobContext& context, const EvaluateSpec& spec) {
   }
 
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kEvaluation, rows + 1));
-  BOSS_RETURN_IF_ERROR(context.ClearRows());
   BOSS_ASSIGN_OR_RETURN(SamplerEvaluation evaluation, SamplerEvaluation::Create(context, spec, *baseline.model,
                                                                                 baseline.key, candidates.front().key));
   for (const Candidate& candidate : candidates) {

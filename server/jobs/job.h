@@ -112,7 +112,13 @@ struct Job {
   absl::Time start_time = absl::InfinitePast();  // of the first start; infinite past: not yet
   absl::Time end_time = absl::InfinitePast();    // infinite past: not yet
   absl::Time update_time = absl::InfinitePast();
-  int starts = 0;  // resumptions included
+  int starts = 0;                                       // resumptions included
+  absl::Duration retention = absl::InfiniteDuration();  // from end_time to its deletion
+  int max_crashes = 3;                                  // in a row without progress; one more and the job fails
+  int crashes = 0;                                      // in a row without progress
+  double saved_fraction = 0;                     // of the whole, that has been on the disk; see JobContext::ReportSaved
+  absl::Time not_before = absl::InfinitePast();  // a queued job waits until then
+  std::string state_reason;                      // why it is in its state, where that is not plain
   JobProgress progress;
   JobMetrics metrics;
   absl::Status error;  // of a FAILED job
@@ -123,6 +129,10 @@ struct Job {
   int64_t last_sequence = 0;  // of its events
 
   JobKind kind() const { return KindOf(spec); }
+  // When it will be deleted: infinite future if it has not finished or is kept.
+  absl::Time expire_time() const {
+    return end_time == absl::InfinitePast() ? absl::InfiniteFuture() : end_time + retention;
+  }
 };
 
 // As the journal keeps them. \error of the readers: DATA_LOSS.

@@ -9,10 +9,10 @@
 namespace boss::server {
 namespace {
 
-constexpr absl::Duration kMinProgressInterval = absl::Milliseconds(200);
-constexpr absl::Duration kMaxProgressInterval = absl::Seconds(5);
+constexpr absl::Duration kMinEventInterval = absl::Milliseconds(200);
+constexpr absl::Duration kMaxEventInterval = absl::Seconds(5);
 // The interval grows with the run, so that a job of days does not leave millions of events.
-constexpr int kProgressEventsPerRunTime = 2000;
+constexpr int kEventsPerRunTime = 2000;
 
 constexpr double kUnitTolerance = 1e-6;
 
@@ -28,7 +28,8 @@ JobContext::JobContext(JobManager& manager, Job job)
       evaluations_(job_.result.velocity_evaluations),
       run_start_(manager.clock_.Now()),
       stage_start_(run_start_),
-      last_progress_(absl::InfinitePast()) {}
+      last_progress_(absl::InfinitePast()),
+      last_metrics_(absl::InfinitePast()) {}
 
 absl::Status JobContext::CheckStop() {
   stop_ = manager_.RequestedStop(job_.id);
@@ -68,8 +69,7 @@ absl::Status JobContext::EnterStage(JobStage stage, int64_t total_units, int64_t
   stage_start_ = manager_.clock_.Now();
   const JobProgress progress = Progress(stage_start_);
   if (!first_fraction_ && planned != plan_.end() && planned->weight > 0) first_fraction_ = progress.fraction;
-  return manager_.Record(
-      job_.id, [&](Job& job) { job.progress = progress; }, {change}, /*durable=*/true);
+  return manager_.Record(job_.id, [&](Job& job) { job.progress = progress; }, {change});
 }
 
 absl::Status JobContext::Advance(double units, int64_t evaluations) {
@@ -79,20 +79,21 @@ absl::Status JobContext::Advance(double units, int64_t evaluations) {
   evaluations_ += evaluations;
   stage_evaluations_ += evaluations;
   const absl::Time now = manager_.clock_.Now();
-  const absl::Duration interval =
-      std::clamp((now - run_start_) / kProgressEventsPerRunTime, kMinProgressInterval, kMaxProgressInterval);
   const bool ends = done_ >= total_ && !end_reported_;
-  if (!ends && now - last_progress_ < interval) return absl::OkStatus();
+  if (!ends && now - last_progress_ < EventInterval(now)) return absl::OkStatus();
   end_reported_ = end_reported_ || ends;
   last_progress_ = now;
   const JobProgress progress = Progress(now);
-  return manager_.Record(
-      job_.id,
-      [&](Job& job) {
-        job.progress = progress;
-        job.result.velocity_evaluations = evaluations_;
-      },
-      {progress}, /*durable=*/false);
+  return manager_.Record(job_.id,
+                         [&](Job& job) {
+                           job.progress = progress;
+                           job.result.velocity_evaluations = evaluations_;
+                         },
+                         {progress});
+}
+
+absl::Duration JobContext::EventInterval(absl::Time now) const {
+  return std::clamp((now - run_start_) / kEventsPerRunTime, kMinEventInterval, kMaxEventInterval);
 }
 
 JobProgress JobContext::Progress(absl::Time now) const {
@@ -121,69 +122,78 @@ JobProgress JobContext::Progress(absl::Time now) const {
   return progress;
 }
 
+absl::Status JobContext::ReportSaved() {
+  const JobProgress progress = Progress(manager_.clock_.Now());
+  return manager_.Record(job_.id,
+                         [&](Job& job) {
+                           job.progress = progress;
+                           job.result.velocity_evaluations = evaluations_;
+                           if (progress.fraction <= job.saved_fraction)
+                             return;  // what an earlier run had done is not progress
+                           job.saved_fraction = progress.fraction;
+                           job.crashes = 0;
+                         },
+                         {});
+}
+
+bool JobContext::MetricsAreDue() const {
+  const absl::Time now = manager_.clock_.Now();
+  return now - last_metrics_ >= EventInterval(now);
+}
+
 absl::Status JobContext::ReportMetrics(const JobMetrics& metrics) {
-  return manager_.Record(
-      job_.id,
-      [&](Job& job) {
-        const std::optional<double> held_out_loss = job.metrics.held_out_loss;
-        const std::vector<double> segments = job.metrics.segment_held_out_loss;
-        job.metrics = metrics;
-        // The job shows the latest that was measured.
-        if (!metrics.held_out_loss) {
-          job.metrics.held_out_loss = held_out_loss;
-          job.metrics.segment_held_out_loss = segments;
-        }
-      },
-      {metrics}, /*durable=*/false);
+  last_metrics_ = manager_.clock_.Now();
+  return manager_.Record(job_.id,
+                         [&](Job& job) {
+                           const std::optional<double> held_out_loss = job.metrics.held_out_loss;
+                           const std::vector<double> segments = job.metrics.segment_held_out_loss;
+                           job.metrics = metrics;
+                           // The job shows the latest that was measured.
+                           if (!metrics.held_out_loss) {
+                             job.metrics.held_out_loss = held_out_loss;
+                             job.metrics.segment_held_out_loss = segments;
+                           }
+                         },
+                         {metrics});
 }
 
 absl::Status JobContext::ReportMessage(Severity severity, std::string text) {
-  return manager_.Record(
-      job_.id, [](Job&) {}, {JobMessage{severity, std::move(text)}}, /*durable=*/false);
+  return manager_.Record(job_.id, [](Job&) {}, {JobMessage{severity, std::move(text)}});
 }
 
 absl::Status JobContext::ReportPreview(JobPreview preview) {
-  return manager_.Record(
-      job_.id, [](Job&) {}, {std::move(preview)}, /*durable=*/false);
-}
-
-absl::Status JobContext::ClearRows() {
-  return manager_.Record(
-      job_.id, [](Job& job) { job.result.evaluation.clear(); }, {}, /*durable=*/true);
+  return manager_.Record(job_.id, [](Job&) {}, {std::move(preview)});
 }
 
 absl::Status JobContext::ReportRow(const EvaluationRow& row) {
-  return manager_.Record(
-      job_.id,
-      [&](Job& job) {
-        job.result.evaluation.push_back(row);
-        job.result.velocity_evaluations = evaluations_;
-      },
-      {row}, /*durable=*/true);
+  return manager_.Record(job_.id,
+                         [&](Job& job) {
+                           job.result.evaluation.push_back(row);
+                           job.result.velocity_evaluations = evaluations_;
+                         },
+                         {row});
 }
 
 absl::Status JobContext::ReportSchedule(std::string set_name, const VersionKey& version,
                                         std::optional<Schedule> schedule) {
-  return manager_.Record(
-      job_.id,
-      [&](Job& job) {
-        job.result.schedule_set = std::move(set_name);
-        job.result.schedule_version = version.ToString();
-        job.result.schedule = std::move(schedule);
-      },
-      {}, /*durable=*/true);
+  return manager_.Record(job_.id,
+                         [&](Job& job) {
+                           job.result.schedule_set = std::move(set_name);
+                           job.result.schedule_version = version.ToString();
+                           job.result.schedule = std::move(schedule);
+                         },
+                         {});
 }
 
 absl::Status JobContext::ReportOutput(const VersionKey& version) {
-  return manager_.Record(
-      job_.id,
-      [&](Job& job) {
-        job.output_version = version.ToString();
-        for (EvaluationRow& row : job.result.evaluation) {
-          if (row.version.empty()) row.version = job.output_version;
-        }
-      },
-      {}, /*durable=*/true);
+  return manager_.Record(job_.id,
+                         [&](Job& job) {
+                           job.output_version = version.ToString();
+                           for (EvaluationRow& row : job.result.evaluation) {
+                             if (row.version.empty()) row.version = job.output_version;
+                           }
+                         },
+                         {});
 }
 
 absl::Status CountingExecutor::Run(absl::FunctionRef<absl::Status()> step) {

@@ -56,14 +56,16 @@ class JobContext final : public StepExecutor {
   // `done`: of total_units, what an earlier run has done already.
   absl::Status EnterStage(JobStage stage, int64_t total_units, int64_t done = 0);
   // Adds to the units done, and to the velocity evaluations of single samples. Leads to a progress event at most every
-  // 200 ms, less often the longer the run takes, and always at the end of a stage.
+  // 200 ms, less often the longer the run takes (5 s from 3 hours on), and always at the end of a stage.
   absl::Status Advance(double units, int64_t evaluations);
 
+  // What has been done so far is on the disk: a run after a crash goes on behind it. Crashes before it count no more.
+  absl::Status ReportSaved();
+  // Whether metrics may be reported again: as often as progress.
+  bool MetricsAreDue() const;
   absl::Status ReportMetrics(const JobMetrics& metrics);
   absl::Status ReportMessage(Severity severity, std::string text);
   absl::Status ReportPreview(JobPreview preview);
-  // Rows that an earlier run left are forgotten.
-  absl::Status ClearRows();
   absl::Status ReportRow(const EvaluationRow& row);
   // Which schedules the job made or uses.
   absl::Status ReportSchedule(std::string set_name, const VersionKey& version, std::optional<Schedule> schedule);
@@ -71,6 +73,8 @@ class JobContext final : public StepExecutor {
 
  private:
   JobProgress Progress(absl::Time now) const;
+  // Between events of one kind.
+  absl::Duration EventInterval(absl::Time now) const;
 
   JobManager& manager_;
   const Job job_;
@@ -85,7 +89,7 @@ class JobContext final : public StepExecutor {
   int64_t train_step_ = 0;
   int64_t evaluations_ = 0;        // of this job
   int64_t stage_evaluations_ = 0;  // of this run in this stage
-  absl::Time run_start_, stage_start_, last_progress_;
+  absl::Time run_start_, stage_start_, last_progress_, last_metrics_;
   std::optional<double> first_fraction_;  // of the whole, when this run's first stage with weight began
 };
 

@@ -226,11 +226,17 @@ std::string JobToJson(const Job& job) {
                {"labels", job.labels},
                {"priority", job.priority},
                {"starts", job.starts},
+               {"max_crashes", job.max_crashes},
+               {"crashes", job.crashes},
+               {"saved_fraction", job.saved_fraction},
+               {"state_reason", job.state_reason},
                {"progress", ProgressToJson(job.progress)},
                {"metrics", MetricsToJson(job.metrics)},
                {"input_versions", job.input_versions},
                {"output_version", job.output_version},
                {"result", ResultToJson(job.result)}};
+  if (job.retention != absl::InfiniteDuration()) json["retention"] = absl::ToDoubleSeconds(job.retention);
+  PutTime(json, "not_before", job.not_before);
   PutTime(json, "deadline", job.deadline);
   PutTime(json, "create_time", job.create_time);
   PutTime(json, "start_time", job.start_time);
@@ -254,6 +260,14 @@ absl::StatusOr<Job> JobFromJson(absl::string_view text) {
   reader.Optional("labels", job.labels);
   reader.Optional("priority", job.priority);
   reader.Optional("starts", job.starts);
+  reader.Optional("max_crashes", job.max_crashes);
+  reader.Optional("crashes", job.crashes);
+  reader.Optional("saved_fraction", job.saved_fraction);
+  reader.Optional("state_reason", job.state_reason);
+  std::optional<double> retention;
+  reader.Optional("retention", retention);
+  if (retention) job.retention = absl::Seconds(*retention);
+  reader.Time("not_before", job.not_before);
   reader.Object("progress", job.progress, ProgressFromJson);
   reader.Object("metrics", job.metrics, MetricsFromJson);
   reader.Optional("input_versions", job.input_versions);

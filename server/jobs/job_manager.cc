@@ -1,6 +1,7 @@
 #include "server/jobs/job_manager.h"
 
 #include <algorithm>
+#include <iterator>
 #include <random>
 #include <utility>
 
@@ -14,12 +15,19 @@
 #include "server/jobs/submission.h"
 #include "server/store/json_reader.h"
 #include "server/store/sha256.h"
+#include "server/store/store_files.h"
 
 namespace boss::server {
 namespace {
 
 constexpr int kMaxPageSize = 1000;
 constexpr absl::Duration kRetryDelay = absl::Seconds(10);
+
+// Keeps a version, "name@version", from being deleted while a job may read it.
+absl::StatusOr<VersionUse> UseVersion(ModelStore& store, const std::string& version, absl::string_view job_id) {
+  BOSS_ASSIGN_OR_RETURN(const VersionKey key, store.Resolve(version));
+  return store.Use(key, absl::StrCat("job ", job_id));
+}
 
 absl::Status UnknownJob(absl::string_view id) {
   return absl::NotFoundError(absl::StrCat("job ", id, " does not exist"));
@@ -93,30 +101,47 @@ void JobManager::Shutdown() {
 }
 
 absl::Status JobManager::Recover() {
-  BOSS_RETURN_IF_ERROR(options_.files->CreateFolders(absl::StrCat(options_.data_folder, "/jobs")));
+  const std::string folder = absl::StrCat(options_.data_folder, "/jobs");
+  BOSS_RETURN_IF_ERROR(options_.files->CreateFolders(folder));
   BOSS_ASSIGN_OR_RETURN(const std::vector<JobRecord> records, journal_.LoadAll());
   absl::MutexLock lock(&mutex_);
   for (const JobRecord& record : records) {
     absl::StatusOr<Job> job = JobFromJson(record.document);
     if (!job.ok())
       return absl::DataLossError(absl::StrCat("job ", record.id, " in the journal: ", job.status().message()));
-    BOSS_ASSIGN_OR_RETURN(job->last_sequence, journal_.LastSequence(record.id));
-    Entry& entry = jobs_[record.id];
-    entry.job = *std::move(job);
-    entry.request_hash = record.request_hash;
-    entry.order = next_order_++;
+    job->last_sequence = record.last_sequence;
+    Entry& entry = AddEntry(*std::move(job), record.request_hash);
     listener_(entry.job.kind(), std::nullopt, entry.job.state);
-    if (IsActive(entry.job.state)) {
-      BOSS_RETURN_IF_ERROR(Transition(entry, JobAction::kInterrupt, "the server had stopped", absl::OkStatus()));
+    if (IsActive(entry.job.state)) BOSS_RETURN_IF_ERROR(RecoverCrashed(entry));
+    if (IsFinal(entry.job.state)) continue;
+    for (const std::string& input : entry.job.input_versions) {
+      // The job of a version that was deleted by force fails when it runs.
+      absl::StatusOr<VersionUse> use = UseVersion(store_, input, entry.job.id);
+      if (use.ok()) entry.inputs.push_back(*std::move(use));
     }
   }
   // A deletion that was interrupted may have left a folder.
-  BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> folders,
-                        options_.files->ListFolder(absl::StrCat(options_.data_folder, "/jobs")));
-  for (const std::string& folder : folders) {
-    if (!jobs_.contains(folder)) BOSS_RETURN_IF_ERROR(options_.files->RemoveAll(JobFolder(folder)));
+  BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> names, options_.files->ListFolder(folder));
+  for (const std::string& name : names) {
+    if (!jobs_.contains(name)) BOSS_RETURN_IF_ERROR(options_.files->RemoveAll(JobFolder(name)));
   }
+  DeleteExpired(clock_.Now());
   return absl::OkStatus();
+}
+
+JobManager::Entry& JobManager::AddEntry(Job job, std::string request_hash) {
+  Entry& entry = jobs_[job.id];
+  entry.job = std::move(job);
+  entry.request_hash = std::move(request_hash);
+  entry.order = next_order_++;
+  by_order_[entry.order] = &entry;
+  if (!entry.job.request_id.empty()) by_request_[entry.job.request_id] = &entry;
+  if (IsFinal(entry.job.state)) {
+    ScheduleExpiry(entry.job);
+  } else {
+    unfinished_[entry.order] = &entry;
+  }
+  return entry;
 }
 
 std::string JobManager::JobFolder(absl::string_view id) const {
@@ -142,14 +167,18 @@ absl::StatusOr<JobManager::Entry*> JobManager::Find(absl::string_view id) {
 }
 
 absl::StatusOr<std::optional<Job>> JobManager::FindRequest(const std::string& request_id, const std::string& hash) {
-  if (request_id.empty()) return std::nullopt;
-  for (const auto& [id, entry] : jobs_) {
-    if (entry.job.request_id != request_id) continue;
-    if (entry.request_hash == hash) return entry.job;
-    return absl::AlreadyExistsError(absl::StrCat("request_id \"", request_id, "\" belongs to job ", id,
-                                                 ", which was submitted with another request"));
-  }
-  return std::nullopt;
+  const auto found = by_request_.find(request_id);
+  if (found == by_request_.end()) return std::nullopt;
+  const Entry& entry = *found->second;
+  if (entry.request_hash == hash) return Shown(entry);
+  return absl::AlreadyExistsError(absl::StrCat("request_id \"", request_id, "\" belongs to job ", entry.job.id,
+                                               ", which was submitted with another request"));
+}
+
+Job JobManager::Shown(const Entry& entry) const {
+  Job job = entry.job;
+  if (job.state == JobState::kQueued && !hold_reason_.empty()) job.state_reason = hold_reason_;
+  return job;
 }
 
 absl::StatusOr<Job> JobManager::Submit(JobSpec spec, const SubmitOptions& options) {
@@ -169,6 +198,8 @@ absl::StatusOr<Job> JobManager::Submit(JobSpec spec, const SubmitOptions& option
   job.labels = options.labels;
   job.priority = options.priority;
   job.deadline = options.deadline;
+  job.retention = options.retention.value_or(options_.retention);
+  job.max_crashes = options.max_crashes;
   job.create_time = job.update_time = clock_.Now();
   BOSS_RETURN_IF_ERROR(ResolveInputs(store_, options_, job));
   if (options.validate_only) return job;
@@ -178,8 +209,7 @@ absl::StatusOr<Job> JobManager::Submit(JobSpec spec, const SubmitOptions& option
   // The same request may have arrived twice at once; it must not be refused for a queue that it filled itself.
   BOSS_ASSIGN_OR_RETURN(std::optional<Job> earlier, FindRequest(options.request_id, hash));
   if (earlier) return *std::move(earlier);
-  const auto unfinished =
-      std::count_if(jobs_.begin(), jobs_.end(), [](const auto& item) { return !IsFinal(item.second.job.state); });
+  const auto unfinished = static_cast<int>(unfinished_.size());
   if (unfinished >= options_.max_unfinished) {
     return WithRetryDelay(absl::ResourceExhaustedError(absl::StrFormat("%d jobs are not finished, the limit is %d",
                                                                        unfinished, options_.max_unfinished)),
@@ -187,21 +217,33 @@ absl::StatusOr<Job> JobManager::Submit(JobSpec spec, const SubmitOptions& option
   }
   job.id = NewId();
   job.last_sequence = 1;
+  std::vector<VersionUse> inputs;
+  for (const std::string& input : job.input_versions) {
+    BOSS_ASSIGN_OR_RETURN(inputs.emplace_back(), UseVersion(store_, input, job.id));
+  }
   const JobEvent event{1, job.create_time, StateChange{std::nullopt, JobState::kQueued, "submitted", absl::OkStatus()}};
   const EventRecord record = EventToRecord(event);
   BOSS_RETURN_IF_ERROR(journal_.Insert({job.id, job.request_id, hash, JobToJson(job)}, {&record, 1}).status());
-  Entry& entry = jobs_[job.id];
-  entry = {job, hash, next_order_++};
-  listener_(job.kind(), std::nullopt, job.state);
+  Entry& entry = AddEntry(std::move(job), hash);
+  entry.inputs = std::move(inputs);
+  listener_(entry.job.kind(), std::nullopt, entry.job.state);
   wake_.SignalAll();
-  return job;
+  return Shown(entry);
 }
 
 absl::StatusOr<Job> JobManager::Get(absl::string_view id) const {
   absl::MutexLock lock(&mutex_);
   const auto found = jobs_.find(id);
   if (found == jobs_.end()) return UnknownJob(id);
-  return found->second.job;
+  return Shown(found->second);
+}
+
+int64_t JobManager::StoredBytes(absl::string_view id) const {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (jobs_.find(id) == jobs_.end()) return 0;
+  }
+  return FolderSize(*options_.files, JobFolder(id));
 }
 
 absl::StatusOr<JobPage> JobManager::List(const JobPageRequest& request) const {
@@ -220,18 +262,26 @@ absl::StatusOr<JobPage> JobManager::List(const JobPageRequest& request) const {
     after = order;
   }
   absl::MutexLock lock(&mutex_);
-  std::vector<const Entry*> entries;
-  for (const auto& [id, entry] : jobs_) {
-    const bool follows = !after || (request.oldest_first ? entry.order > *after : entry.order < *after);
-    if (follows && Matches(entry.job, request.filter)) entries.push_back(&entry);
-  }
-  std::sort(entries.begin(), entries.end(), [&](const Entry* a, const Entry* b) {
-    return request.oldest_first ? a->order < b->order : a->order > b->order;
-  });
   JobPage page;
-  const size_t count = std::min<size_t>(entries.size(), request.page_size);
-  for (size_t i = 0; i < count; ++i) page.jobs.push_back(entries[i]->job);
-  if (count < entries.size()) page.next_page_token = absl::StrCat(entries[count - 1]->order, ".", digest);
+  const Entry* last = nullptr;
+  // Returns whether the page has room for more.
+  const auto take = [&](const Entry& entry) {
+    if (!Matches(entry.job, request.filter)) return true;
+    if (static_cast<int>(page.jobs.size()) == request.page_size) {
+      page.next_page_token = absl::StrCat(last->order, ".", digest);
+      return false;
+    }
+    page.jobs.push_back(Shown(entry));
+    last = &entry;
+    return true;
+  };
+  if (request.oldest_first) {
+    auto it = after ? by_order_.upper_bound(*after) : by_order_.begin();
+    while (it != by_order_.end() && take(*it->second)) ++it;
+  } else {
+    auto it = std::make_reverse_iterator(after ? by_order_.lower_bound(*after) : by_order_.end());
+    while (it != by_order_.rend() && take(*it->second)) ++it;
+  }
   return page;
 }
 
@@ -241,7 +291,7 @@ absl::StatusOr<Job> JobManager::Cancel(absl::string_view id) {
   if (entry->job.state != JobState::kCancelling && entry->job.state != JobState::kCancelled) {
     BOSS_RETURN_IF_ERROR(Transition(*entry, JobAction::kCancel, "cancelled by a client", absl::OkStatus()));
   }
-  return entry->job;
+  return Shown(*entry);
 }
 
 absl::StatusOr<Job> JobManager::Pause(absl::string_view id) {
@@ -250,7 +300,7 @@ absl::StatusOr<Job> JobManager::Pause(absl::string_view id) {
   if (entry->job.state != JobState::kPausing && entry->job.state != JobState::kPaused) {
     BOSS_RETURN_IF_ERROR(Transition(*entry, JobAction::kPause, "paused by a client", absl::OkStatus()));
   }
-  return entry->job;
+  return Shown(*entry);
 }
 
 absl::StatusOr<Job> JobManager::Resume(absl::string_view id) {
@@ -260,7 +310,7 @@ absl::StatusOr<Job> JobManager::Resume(absl::string_view id) {
     BOSS_RETURN_IF_ERROR(Transition(*entry, JobAction::kResume, "resumed by a client", absl::OkStatus()));
     wake_.SignalAll();
   }
-  return entry->job;
+  return Shown(*entry);
 }
 
 absl::Status JobManager::Delete(absl::string_view id) {
@@ -270,11 +320,7 @@ absl::Status JobManager::Delete(absl::string_view id) {
     return absl::FailedPreconditionError(
         absl::StrCat("job ", id, " is ", JobStateName(entry->job.state), ": cancel it first"));
   }
-  BOSS_RETURN_IF_ERROR(journal_.Delete(id));
-  const std::string key(id);
-  jobs_.erase(key);
-  Notify(key);
-  return options_.files->RemoveAll(JobFolder(key));
+  return DeleteEntry(std::string(id));
 }
 
 }  // namespace boss::server

@@ -8,8 +8,10 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -37,6 +39,10 @@ struct SubmitOptions {
   std::string display_name;
   std::map<std::string, std::string> labels;  // at most 64; keys and values up to 63 bytes, keys not empty
   int priority = 0;                           // -100 .. 100
+  // How long the finished job is kept; absent: as JobManagerOptions says.
+  std::optional<absl::Duration> retention;
+  // How often the server may end while the job runs, in a row without progress of the job, before the job fails.
+  int max_crashes = 3;
 };
 
 struct JobFilter {
@@ -67,8 +73,14 @@ struct JobManagerOptions {
   std::vector<std::string> dataset_folders;
   // TorchScript feature networks that the operator offers: path by name.
   std::map<std::string, std::string> feature_networks;
-  c10::Device device = c10::Device(c10::kCPU);   // where models are trained and evaluated
-  const FileSystem* files = &PosixFileSystem();  // not null; outlives the manager
+  c10::Device device = c10::Device(c10::kCPU);               // where models are trained and evaluated
+  const FileSystem* files = &PosixFileSystem();              // not null; outlives the manager
+  absl::Duration retention = absl::InfiniteDuration();       // how long finished jobs are kept
+  absl::Duration data_retention = absl::InfiniteDuration();  // how long the training states of failed jobs are kept
+  absl::Duration checkpoint_period = absl::Seconds(60);  // between saved training states, beside checkpoint_interval
+  absl::Duration crash_backoff = absl::Seconds(1);  // before a job runs again after a crash; doubled with each in a row
+  int64_t max_data_bytes = int64_t{16} << 30;       // of one job's pairs on the disk
+  int64_t min_free_bytes = 0;                       // of the disk; below it no job is started
 };
 
 // Called after every change of state; `from` is absent for a new job, also for each job found at the start. From any
@@ -107,13 +119,20 @@ class JobWatch {
 
 // Thread-safe. One runner thread; every unit of device work goes through the executor.
 //
-// Durability: a job is in the journal before Submit returns; a change of state is in the journal before it is seen.
+// Durability: a job is on the disk before Submit returns; what becomes of it is on the disk before anybody sees it.
+//
+// Crashes: a job that ran when the server ended is queued again and goes on from what it had saved. It waits
+// crash_backoff, doubled with each crash in a row without progress in between, at most 5 minutes; after max_crashes of
+// them it fails.
+//
+// Versions that an unfinished job reads are in use (ModelStore::Use).
+//
 // Lifetime: `store`, `journal`, `executor` and `clock` outlive the manager; watches do not.
 //
 // Methods that take a job id: \error NOT_FOUND.
 class JobManager {
  public:
-  // Reads the journal: jobs that were running are queued again and go on from their training states. Starts the runner.
+  // Reads the journal; deletes what has outlived its retention. Starts the runner.
   static absl::StatusOr<std::unique_ptr<JobManager>> Start(JobManagerOptions options, ModelStore& store,
                                                            JobJournal& journal, StepExecutor& executor,
                                                            const Clock& clock, JobStateListener listener);
@@ -126,6 +145,8 @@ class JobManager {
   absl::StatusOr<Job> Submit(JobSpec spec, const SubmitOptions& options);
 
   absl::StatusOr<Job> Get(absl::string_view id) const;
+  // Bytes of the job's intermediate data on the disk; 0 for an unknown job.
+  int64_t StoredBytes(absl::string_view id) const;
   // \error INVALID_ARGUMENT for a page token of another request, or a page size out of range.
   absl::StatusOr<JobPage> List(const JobPageRequest& request) const;
 
@@ -158,7 +179,8 @@ class JobManager {
   struct Entry {
     Job job;
     std::string request_hash;
-    int64_t order = 0;  // of submission
+    int64_t order = 0;               // of submission
+    std::vector<VersionUse> inputs;  // of a job that has not finished
   };
   struct Observer {
     std::string job_id;
@@ -172,6 +194,10 @@ class JobManager {
   absl::Status Recover() ABSL_LOCKS_EXCLUDED(mutex_);
   std::string NewId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Entry*> Find(absl::string_view id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Adds a job to the maps.
+  Entry& AddEntry(Job job, std::string request_hash) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // The job as clients see it, with what holds for all waiting jobs.
+  Job Shown(const Entry& entry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The job of that request_id, if there is one. \error ALREADY_EXISTS if it was another request.
   absl::StatusOr<std::optional<Job>> FindRequest(const std::string& request_id, const std::string& hash)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -181,8 +207,23 @@ class JobManager {
   void RunnerLoop() ABSL_LOCKS_EXCLUDED(mutex_);
   // The queued job to run next, or nullptr.
   Entry* NextQueued() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // job_upkeep.cc
+  // A job that ran when the server ended.
+  absl::Status RecoverCrashed(Entry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // How long a job waits after so many crashes in a row, at least one.
+  absl::Duration CrashBackoff(int crashes) const;
+  // What time brings about. What the journal does not take is tried again by the next call.
+  void Upkeep() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Jobs that wait beyond their deadline fail.
-  void ExpireWaiting() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ExpireWaiting(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Jobs and data that have outlived their retention go.
+  void DeleteExpired(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether the disk has room for another job; tells those that wait if it has not.
+  bool HasRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status DeleteEntry(const std::string& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Enters a final job into the expiry lists.
+  void ScheduleExpiry(const Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FinishRun(const std::string& id, const absl::Status& status, StopReason stop) ABSL_LOCKS_EXCLUDED(mutex_);
   // What the running job is asked to do.
   StopReason RequestedStop(const std::string& id) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -192,11 +233,11 @@ class JobManager {
   // reports; then nothing has changed.
   absl::Status Transition(Entry& entry, JobAction action, std::string reason, absl::Status error)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Applies `change` to the job and adds events; `durable`: the journal has the changed job, too, when this returns.
-  // \error what the journal reports; then nothing has changed.
+  // Applies `change` to the job and adds events, in the journal first. \error what the journal reports; then nothing
+  // has changed.
   absl::Status Record(const std::string& id, absl::FunctionRef<void(Job&)> change,
-                      std::vector<JobEventPayload> payloads, bool durable) ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::Status RecordLocked(Entry& entry, Job changed, std::vector<JobEventPayload> payloads, bool durable)
+                      std::vector<JobEventPayload> payloads) ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status RecordLocked(Entry& entry, Job changed, std::vector<JobEventPayload> payloads)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Notify(const std::string& id) ABSL_LOCKS_EXCLUDED(observer_mutex_);
 
@@ -210,6 +251,14 @@ class JobManager {
   mutable absl::Mutex mutex_;
   absl::CondVar wake_;  // of the runner: a job was queued, or shutdown_
   std::map<std::string, Entry, std::less<>> jobs_ ABSL_GUARDED_BY(mutex_);
+  // Of jobs_: by order of submission; those that are not final; by request_id.
+  std::map<int64_t, Entry*> by_order_ ABSL_GUARDED_BY(mutex_);
+  std::map<int64_t, Entry*> unfinished_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, Entry*> by_request_ ABSL_GUARDED_BY(mutex_);
+  // When final jobs, and the data of failed ones, are due for deletion.
+  std::set<std::pair<absl::Time, std::string>> job_expiries_ ABSL_GUARDED_BY(mutex_);
+  std::set<std::pair<absl::Time, std::string>> data_expiries_ ABSL_GUARDED_BY(mutex_);
+  std::string hold_reason_ ABSL_GUARDED_BY(mutex_);  // why no job is started; empty: nothing holds them
   bool shutdown_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t next_order_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t id_state_ ABSL_GUARDED_BY(mutex_) = 0;

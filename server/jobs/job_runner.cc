@@ -11,7 +11,7 @@
 namespace boss::server {
 namespace {
 
-// How often deadlines of waiting jobs are looked at, and a journal that fails is tried again.
+// How often deadlines, retention and the disk are looked at while no job runs, and a journal that fails is tried again.
 constexpr absl::Duration kIdleInterval = absl::Seconds(1);
 
 absl::Status RunJob(JobContext& context) {
@@ -35,16 +35,18 @@ void JobManager::RunnerLoop() {
       absl::MutexLock lock(&mutex_);
       Entry* next = nullptr;
       while (!shutdown_) {
-        ExpireWaiting();
+        Upkeep();
         next = NextQueued();
-        if (next != nullptr) {
-          if (Transition(*next, JobAction::kStart, "", absl::OkStatus()).ok()) break;
+        if (next != nullptr && HasRoom()) {
+          if (Transition(*next, JobAction::kStart, "", absl::OkStatus()).ok()) {
+            context = std::make_unique<JobContext>(*this, next->job);
+            break;
+          }
           // The journal does not take it; the job stays queued.
         }
         wake_.WaitWithTimeout(&mutex_, kIdleInterval);
       }
-      if (shutdown_ && (next == nullptr || next->job.state != JobState::kRunning)) return;
-      context = std::make_unique<JobContext>(*this, next->job);
+      if (context == nullptr) return;
     }
     const absl::Status status = RunJob(*context);
     FinishRun(context->job().id, status, context->stop());
@@ -53,25 +55,12 @@ void JobManager::RunnerLoop() {
 
 JobManager::Entry* JobManager::NextQueued() {
   Entry* next = nullptr;
-  for (auto& [id, entry] : jobs_) {
-    if (entry.job.state != JobState::kQueued) continue;
-    if (next == nullptr || std::pair(-entry.job.priority, entry.order) < std::pair(-next->job.priority, next->order))
-      next = &entry;
+  const absl::Time now = clock_.Now();
+  for (const auto& [order, entry] : unfinished_) {
+    if (entry->job.state != JobState::kQueued || entry->job.not_before > now) continue;
+    if (next == nullptr || entry->job.priority > next->job.priority) next = entry;
   }
   return next;
-}
-
-void JobManager::ExpireWaiting() {
-  const absl::Time now = clock_.Now();
-  for (auto& [id, entry] : jobs_) {
-    const JobState state = entry.job.state;
-    if ((state == JobState::kQueued || state == JobState::kPaused) && entry.job.deadline <= now) {
-      // If the journal does not take it, the next round tries again.
-      Transition(entry, JobAction::kFail, "",
-                 absl::DeadlineExceededError("the deadline passed before the job was done"))
-          .IgnoreError();
-    }
-  }
 }
 
 StopReason JobManager::RequestedStop(const std::string& id) {
@@ -113,39 +102,49 @@ absl::Status JobManager::Transition(Entry& entry, JobAction action, std::string 
     ++changed.starts;
     if (changed.start_time == absl::InfinitePast()) changed.start_time = now;
   }
+  if (action == JobAction::kCrash) {
+    ++changed.crashes;
+    changed.not_before = now + CrashBackoff(changed.crashes);
+  } else {
+    changed.not_before = absl::InfinitePast();
+  }
   if (IsFinal(*to)) changed.end_time = now;
+  changed.state_reason = reason;
   changed.error = error;
   if (*to == JobState::kSucceeded) changed.progress.fraction = 1;
-  BOSS_RETURN_IF_ERROR(RecordLocked(entry, std::move(changed),
-                                    {StateChange{from, *to, std::move(reason), std::move(error)}}, /*durable=*/true));
+  BOSS_RETURN_IF_ERROR(
+      RecordLocked(entry, std::move(changed), {StateChange{from, *to, std::move(reason), std::move(error)}}));
   listener_(entry.job.kind(), from, *to);
-  if (*to == JobState::kSucceeded || *to == JobState::kCancelled) {
+  if (!IsFinal(*to)) return absl::OkStatus();
+  unfinished_.erase(entry.order);
+  entry.inputs.clear();
+  ScheduleExpiry(entry.job);
+  if (*to != JobState::kFailed) {
     // Training states are of no more use; a failed job keeps its last good one. What cannot be removed now goes with
-    // Delete.
+    // the job.
     options_.files->RemoveAll(JobFolder(entry.job.id)).IgnoreError();
   }
   return absl::OkStatus();
 }
 
 absl::Status JobManager::Record(const std::string& id, absl::FunctionRef<void(Job&)> change,
-                                std::vector<JobEventPayload> payloads, bool durable) {
+                                std::vector<JobEventPayload> payloads) {
   absl::MutexLock lock(&mutex_);
   Entry& entry = jobs_.find(id)->second;
   Job changed = entry.job;
   change(changed);
-  BOSS_RETURN_IF_ERROR(RecordLocked(entry, std::move(changed), std::move(payloads), durable));
-  ExpireWaiting();
+  BOSS_RETURN_IF_ERROR(RecordLocked(entry, std::move(changed), std::move(payloads)));
+  Upkeep();
   return absl::OkStatus();
 }
 
-absl::Status JobManager::RecordLocked(Entry& entry, Job changed, std::vector<JobEventPayload> payloads, bool durable) {
+absl::Status JobManager::RecordLocked(Entry& entry, Job changed, std::vector<JobEventPayload> payloads) {
   changed.update_time = clock_.Now();
   std::vector<EventRecord> records;
   for (JobEventPayload& payload : payloads) {
     records.push_back(EventToRecord({++changed.last_sequence, changed.update_time, std::move(payload)}));
   }
-  BOSS_RETURN_IF_ERROR(durable ? journal_.Update(changed.id, JobToJson(changed), records)
-                               : journal_.AppendEvents(changed.id, records));
+  BOSS_RETURN_IF_ERROR(journal_.Update(changed.id, JobToJson(changed), records));
   entry.job = std::move(changed);
   if (!records.empty()) Notify(entry.job.id);
   return absl::OkStatus();

@@ -118,6 +118,9 @@ struct DistillSpec {
   uint64_t seed = 0;
   int64_t batch_size = 0;  // trajectories at a time, as in OptimizeStepsizesSpec
   bool unconditional = false;
+  // Stores no pairs: trains on the pairs of num_noises noises at a time, and draws those of the next ones after as many
+  // train steps as use each pair once on average. Held-out pairs are of noises of their own.
+  bool regenerate_pairs = false;
   std::string description;  // goes into the manifest
 };
 

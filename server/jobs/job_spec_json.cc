@@ -187,6 +187,7 @@ Json ToJson(const DistillSpec& spec) {
                {"seed", spec.seed},
                {"batch_size", spec.batch_size},
                {"unconditional", spec.unconditional},
+               {"regenerate_pairs", spec.regenerate_pairs},
                {"description", spec.description}};
   if (spec.lora) json["lora"] = {{"rank", spec.lora->rank}, {"alpha", spec.lora->alpha}};
   if (spec.evaluation) json["evaluation"] = ToJson(*spec.evaluation);
@@ -213,6 +214,7 @@ absl::StatusOr<DistillSpec> DistillFromJson(const Json& json) {
   reader.Required("seed", spec.seed);
   reader.Required("batch_size", spec.batch_size);
   reader.Required("unconditional", spec.unconditional);
+  reader.Optional("regenerate_pairs", spec.regenerate_pairs);
   reader.Required("description", spec.description);
   BOSS_RETURN_IF_ERROR(reader.status());
   return spec;

@@ -38,6 +38,7 @@ std::optional<JobState> NextState(JobState state, JobAction action) {
       if (state == JobState::kCancelling) break;
       return active ? JobState::kCancelling : JobState::kCancelled;
     case JobAction::kInterrupt:
+    case JobAction::kCrash:
       if (state == JobState::kRunning) return JobState::kQueued;
       if (state == JobState::kPausing) return JobState::kPaused;
       if (state == JobState::kCancelling) return JobState::kCancelled;
@@ -85,6 +86,8 @@ std::string JobActionName(JobAction action) {
       return "cancel";
     case JobAction::kInterrupt:
       return "interrupt";
+    case JobAction::kCrash:
+      return "crash";
     case JobAction::kSucceed:
       return "succeed";
     case JobAction::kFail:

@@ -16,7 +16,8 @@ enum class JobAction {
   kPause,      // a client asks to pause it
   kResume,     // a client asks to go on with it
   kCancel,     // a client asks to end it
-  kInterrupt,  // its run ended before its work was done: as a client asked, or because the server stops or had stopped
+  kInterrupt,  // its run ended before its work was done: as a client asked, or because the server stops
+  kCrash,      // the server ended while it ran
   kSucceed,
   kFail,  // an error of its own, or its deadline
 };
@@ -24,6 +25,7 @@ enum class JobAction {
 // The state after `action`, or nullopt where it is not allowed:
 //
 //               start     pause     resume    cancel       interrupt   succeed     fail
+//                                                          or crash
 //   QUEUED      RUNNING   PAUSED              CANCELLED                            FAILED (deadline)
 //   RUNNING               PAUSING             CANCELLING   QUEUED      SUCCEEDED   FAILED
 //   PAUSING                         RUNNING   CANCELLING   PAUSED      SUCCEEDED   FAILED

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
 #include "core/io/safetensors.h"
@@ -67,33 +68,49 @@ absl::StatusOr<SegmentPairs> Join(const std::vector<SegmentPairs>& parts) {
 
 }  // namespace
 
-absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const VelocityModel& teacher, const NoiseSource& noises,
-                                       int k_max, const std::vector<int>& knots, int64_t num_noises,
-                                       int64_t batch_size) {
+absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const PairSource& source, int64_t first, int64_t count,
+                                       double units_per_noise) {
+  std::vector<SegmentPairs> batches;
+  for (int64_t begin = first; begin < first + count; begin += source.batch_size) {
+    const int64_t size = std::min(source.batch_size, first + count - begin);
+    const NoiseBatch batch = source.noises.Draw(begin, size);
+    CountingExecutor counting(context, units_per_noise * static_cast<double>(size) / source.k_max,
+                              size * source.noises.evaluations_per_step());
+    BOSS_ASSIGN_OR_RETURN(batches.emplace_back(),
+                          DrawSegmentPairs(source.teacher, batch.noise, batch.condition, source.k_max, source.knots,
+                                           source.batch_size, counting));
+  }
+  return Join(batches);
+}
+
+absl::Status CheckPairBytes(const JobContext& context, const std::vector<int64_t>& sample_shape, int64_t num_pairs) {
+  double bytes = 2.0 * sizeof(float) * static_cast<double>(num_pairs);
+  for (const int64_t size : sample_shape) bytes *= static_cast<double>(size);
+  const int64_t limit = context.options().max_data_bytes;
+  if (bytes <= static_cast<double>(limit)) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrFormat("%d pairs take %.0f MiB of disk, the limit for one job is %d MiB: take fewer noises, or set "
+                      "regenerate_pairs, which stores none",
+                      num_pairs, bytes / (1 << 20), limit >> 20));
+}
+
+absl::StatusOr<SegmentPairs> StoredPairs(JobContext& context, const PairSource& source, int64_t num_noises) {
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kPairs, num_noises));
-  const auto segments = static_cast<int64_t>(knots.size()) - 1;
-  const int64_t piece_size = batch_size * kBatchesPerPiece;
+  const bool labels = source.noises.Draw(0, 1).condition.class_labels.defined();
+  const int64_t piece_size = source.batch_size * kBatchesPerPiece;
   std::vector<SegmentPairs> pieces;
   for (int64_t first = 0; first < num_noises; first += piece_size) {
-    const int64_t end = std::min(first + piece_size, num_noises);
-    const bool labels = noises.Draw(first, 1).condition.class_labels.defined();
+    const int64_t count = std::min(piece_size, num_noises - first);
     const std::string path = absl::StrCat(context.folder(), "/pairs-", first, ".safetensors");
-    absl::StatusOr<SegmentPairs> piece = ReadPiece(context.files(), path, (end - first) * segments, labels);
+    absl::StatusOr<SegmentPairs> piece = ReadPiece(context.files(), path, count * source.pairs_per_noise(), labels);
     if (piece.ok()) {
-      BOSS_RETURN_IF_ERROR(context.Advance(static_cast<double>(end - first), 0));
+      BOSS_RETURN_IF_ERROR(context.Advance(static_cast<double>(count), 0));
     } else {
       // Missing or damaged: the same noises give the same pairs.
-      std::vector<SegmentPairs> batches;
-      for (int64_t begin = first; begin < end; begin += batch_size) {
-        const int64_t count = std::min(batch_size, end - begin);
-        const NoiseBatch batch = noises.Draw(begin, count);
-        CountingExecutor counting(context, static_cast<double>(count) / k_max, count * noises.evaluations_per_step());
-        BOSS_ASSIGN_OR_RETURN(batches.emplace_back(), DrawSegmentPairs(teacher, batch.noise, batch.condition, k_max,
-                                                                       knots, batch_size, counting));
-      }
-      piece = Join(batches);
+      piece = DrawPairs(context, source, first, count, /*units_per_noise=*/1);
       BOSS_RETURN_IF_ERROR(piece.status());
       BOSS_RETURN_IF_ERROR(WritePiece(context.files(), path, *piece));
+      BOSS_RETURN_IF_ERROR(context.ReportSaved());
     }
     pieces.push_back(*std::move(piece));
   }

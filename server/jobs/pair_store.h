@@ -1,4 +1,4 @@
-// The segment pairs of a distill job, on disk, so that a job that goes on need not draw them again.
+// The segment pairs of a distill job.
 #pragma once
 
 #include <vector>
@@ -10,10 +10,27 @@
 
 namespace boss::server {
 
-// Enters kPairs and draws the pairs of `num_noises` noises, cut at `knots`, in pieces pairs-<first noise>.safetensors
-// in the job's folder; pieces that are there already are read. The pairs of one noise lie next to each other.
-absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const VelocityModel& teacher, const NoiseSource& noises,
-                                       int k_max, const std::vector<int>& knots, int64_t num_noises,
-                                       int64_t batch_size);
+// Where pairs come from: each noise's fine Euler trajectory of the teacher, cut at the knots.
+struct PairSource {
+  const VelocityModel& teacher;
+  const NoiseSource& noises;
+  int k_max = 0;
+  std::vector<int> knots;
+  int64_t batch_size = 0;  // trajectories at a time
+
+  int64_t pairs_per_noise() const { return static_cast<int64_t>(knots.size()) - 1; }
+};
+
+// The pairs of noises first .. first + count - 1, those of one noise next to each other. Each noise counts as
+// `units_per_noise` of the stage's progress.
+absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const PairSource& source, int64_t first, int64_t count,
+                                       double units_per_noise);
+
+// Enters kPairs and draws the pairs of `num_noises` noises in pieces pairs-<first noise>.safetensors in the job's
+// folder, so that a run that goes on need not draw them again; pieces that are there already are read.
+absl::StatusOr<SegmentPairs> StoredPairs(JobContext& context, const PairSource& source, int64_t num_noises);
+
+// \error RESOURCE_EXHAUSTED if storing so many pairs takes more than JobManagerOptions::max_data_bytes.
+absl::Status CheckPairBytes(const JobContext& context, const std::vector<int64_t>& sample_shape, int64_t num_pairs);
 
 }  // namespace boss::server

@@ -30,10 +30,11 @@ struct Sampler {
 // Weight of a row of `steps` solver steps in a plan.
 double RowWeight(const EvaluateSpec& spec, int steps);
 
-// Used between EnterStage(kEvaluation, rows + 1) and the next stage: Create is the first unit, each row another one.
+// Used between EnterStage(kEvaluation, rows + 1) and the next stage: the baseline's samples are one unit, each row
+// another one. A row that an earlier run of the job reported is not judged again.
 class SamplerEvaluation {
  public:
-  // Draws the fine samples of the baseline, and the features of the reference data set if there is one.
+  // Reads the reference data set, if there is one.
   // `features_version`: the version whose classifier is used where the spec names no feature network. Keeps references
   // to all but the strings. \error FAILED_PRECONDITION if a reference data set is named and there are no features, or
   // it has another shape than the samples.
@@ -60,6 +61,10 @@ class SamplerEvaluation {
         baseline_version_(std::move(baseline_version)),
         noises_(std::move(noises)) {}
 
+  // The row that an earlier run reported for this sampler.
+  std::optional<EvaluationRow> Reported(const Sampler& sampler, SolverKind solver) const;
+  // Draws the baseline's fine samples and computes the reference's features, unless it has.
+  absl::Status Prepare();
   absl::Status LoadReference(const VersionKey& features_version);
   absl::StatusOr<Drawn> Draw(const VelocityModel& model, const TimeGrid& time_grid, SolverKind solver,
                              bool counts_as_unit);
@@ -72,8 +77,9 @@ class SamplerEvaluation {
   std::string baseline_version_;
   NoiseSource noises_;
   std::unique_ptr<FeatureNetwork> features_;  // null: no Frechet distance
+  at::Tensor reference_images_;
   std::optional<FeatureStatistics> reference_;
-  Drawn fine_;
+  Drawn fine_;  // undefined samples: not drawn yet
 };
 
 }  // namespace boss::server

@@ -1,15 +1,36 @@
 #include "server/jobs/stepsize_search.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
+#include "core/io/safetensors.h"
 #include "core/solver/record_trajectory.h"
 #include "core/stepsize/cost_matrix.h"
 #include "server/jobs/noise_source.h"
 
 namespace boss::server {
+namespace {
+
+constexpr char kStateFile[] = "search.safetensors";
+
+// Samples that the accumulator has from an earlier run of the job.
+absl::StatusOr<int64_t> RestoreSearch(JobContext& context, const std::string& path,
+                                      CostMatrixAccumulator& accumulator) {
+  const absl::StatusOr<Safetensors> state = ReadSafetensors(path, context.files());
+  if (absl::IsNotFound(state.status())) return 0;
+  absl::Status status = state.status();
+  if (status.ok()) status = accumulator.RestoreState(state->tensors);
+  if (status.ok()) return accumulator.num_samples();
+  if (!absl::IsDataLoss(status) && !absl::IsInvalidArgument(status)) return status;
+  BOSS_RETURN_IF_ERROR(context.ReportMessage(
+      Severity::kWarning, absl::StrCat("the saved trajectories cannot be used: ", status.message())));
+  return 0;
+}
+
+}  // namespace
 
 double SearchWeight(const OptimizeStepsizesSpec& spec) { return static_cast<double>(spec.num_samples) * spec.k_max; }
 
@@ -21,15 +42,20 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobCont
                                                                       spec.guidance_scale, spec.unconditional));
   const int64_t batch_size = TrajectoryBatchSize(spec.batch_size, model.SampleShape(), spec.k_max);
   const int64_t batches = (spec.num_samples + batch_size - 1) / batch_size;
-  BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kTrajectories, batches * spec.k_max));
+  const std::string state_path = absl::StrCat(context.folder(), "/", kStateFile);
   CostMatrixAccumulator accumulator(spec.k_max);
-  for (int64_t first = 0; first < spec.num_samples; first += batch_size) {
+  BOSS_ASSIGN_OR_RETURN(const int64_t restored, RestoreSearch(context, state_path, accumulator));
+  BOSS_RETURN_IF_ERROR(
+      context.EnterStage(JobStage::kTrajectories, batches * spec.k_max, restored / batch_size * spec.k_max));
+  for (int64_t first = restored; first < spec.num_samples; first += batch_size) {
     const int64_t count = std::min(batch_size, spec.num_samples - first);
     const NoiseBatch batch = noises.Draw(first, count);
     CountingExecutor counting(context, 1, count * noises.evaluations_per_step());
     BOSS_ASSIGN_OR_RETURN(const Trajectory trajectory,
                           RecordTrajectory(model, batch.noise, batch.condition, spec.k_max, counting));
     BOSS_RETURN_IF_ERROR(context.Run([&] { return accumulator.Add(trajectory); }));
+    BOSS_RETURN_IF_ERROR(WriteSafetensors(state_path, {accumulator.SaveState(), {}}, context.files()));
+    BOSS_RETURN_IF_ERROR(context.ReportSaved());
   }
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kCostMatrix, 1));
   BOSS_ASSIGN_OR_RETURN(std::vector<double> cost_matrix, accumulator.CostMatrix());

@@ -22,6 +22,7 @@ namespace {
 constexpr size_t kMaxText = 63;
 constexpr size_t kMaxLabels = 64;
 constexpr int kMaxPriority = 100;
+constexpr int kMaxCrashes = 1'000'000;
 
 // Whether `path`, symbolic links resolved, is one of `folders` or lies in one.
 bool LiesIn(const std::string& path, const std::vector<std::string>& folders) {
@@ -147,17 +148,22 @@ absl::Status ValidateSubmitOptions(const SubmitOptions& options, absl::Time now)
     return FieldError("options.priority",
                       absl::StrFormat("expected %d to %d, got %d", -kMaxPriority, kMaxPriority, options.priority));
   }
+  if (options.retention && *options.retention < absl::ZeroDuration())
+    return FieldError("options.retention", "expected a duration that is not negative");
+  if (options.max_crashes < 0 || options.max_crashes > kMaxCrashes) {
+    return FieldError("options.max_crashes",
+                      absl::StrFormat("expected 0 to %d, got %d", kMaxCrashes, options.max_crashes));
+  }
   if (options.deadline <= now) return FieldError("options.deadline", "expected a time in the future");
   return absl::OkStatus();
 }
 
 std::string RequestHash(const JobSpec& spec, const SubmitOptions& options) {
-  Json json = {{"kind", JobKindName(KindOf(spec))},
-               {"spec", JobSpecToJson(spec)},
-               {"display_name", options.display_name},
-               {"labels", options.labels},
-               {"priority", options.priority}};
+  Json json = {{"kind", JobKindName(KindOf(spec))},    {"spec", JobSpecToJson(spec)},
+               {"display_name", options.display_name}, {"labels", options.labels},
+               {"priority", options.priority},         {"max_crashes", options.max_crashes}};
   PutTime(json, "deadline", options.deadline);
+  if (options.retention) json["retention"] = absl::ToDoubleSeconds(*options.retention);
   return Sha256Hex(DumpJson(json));
 }
 

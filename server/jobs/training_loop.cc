@@ -72,6 +72,7 @@ class TrainingRun {
   TrainStepMetrics sums_;
   int64_t summed_steps_ = 0;
   absl::Time metrics_start_;
+  absl::Time last_save_;
 };
 
 absl::Status TrainingRun::Restore() {
@@ -103,6 +104,7 @@ absl::Status TrainingRun::Save() {
   BOSS_ASSIGN_OR_RETURN(const std::vector<int64_t> steps, SavedSteps(context_));
   for (size_t i = 0; i + kKeptStates < steps.size(); ++i)
     BOSS_RETURN_IF_ERROR(context_.files().RemoveAll(StatePath(steps[i])));
+  last_save_ = context_.clock().Now();
   return absl::OkStatus();
 }
 
@@ -153,7 +155,8 @@ absl::Status TrainingRun::AfterStep() {
   const bool last = step >= spec_.train_steps, checkpoint = last || step % spec_.checkpoint_interval == 0;
   const bool preview = hooks_.preview != nullptr && spec_.preview_interval > 0 && step % spec_.preview_interval == 0;
   const bool held_out = hooks_.held_out_losses != nullptr && checkpoint;
-  if (checkpoint) BOSS_RETURN_IF_ERROR(Save());
+  const bool save = checkpoint || context_.clock().Now() - last_save_ >= context_.options().checkpoint_period;
+  if (save) BOSS_RETURN_IF_ERROR(Save());
   std::optional<std::vector<double>> held_out_losses;
   if (held_out || preview) {
     BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> ema, EmaModel());
@@ -165,16 +168,19 @@ absl::Status TrainingRun::AfterStep() {
       BOSS_RETURN_IF_ERROR(context_.ReportPreview(std::move(picture)));
     }
   }
-  if (checkpoint || step % spec_.metrics_interval == 0) BOSS_RETURN_IF_ERROR(ReportMetrics(std::move(held_out_losses)));
-  return absl::OkStatus();
+  // Sums go on where metrics would come too often.
+  if (checkpoint || (step % spec_.metrics_interval == 0 && context_.MetricsAreDue()))
+    BOSS_RETURN_IF_ERROR(ReportMetrics(std::move(held_out_losses)));
+  BOSS_RETURN_IF_ERROR(context_.Advance(1, evaluations_));
+  return save ? context_.ReportSaved() : absl::OkStatus();
 }
 
 absl::Status TrainingRun::TrainToEnd() {
-  metrics_start_ = context_.clock().Now();
+  metrics_start_ = last_save_ = context_.clock().Now();
   while (trainer_.step() < spec_.train_steps) {
+    if (hooks_.prepare != nullptr) BOSS_RETURN_IF_ERROR(hooks_.prepare(trainer_.step()));
     BOSS_RETURN_IF_ERROR(TrainOneStep());
     BOSS_RETURN_IF_ERROR(AfterStep());
-    BOSS_RETURN_IF_ERROR(context_.Advance(1, evaluations_));
   }
   return absl::OkStatus();
 }

@@ -1,12 +1,21 @@
 #include "server/rpc/convert_common.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <cstdlib>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/error_details.h"
 
 namespace boss::server {
+namespace {
+
+// As google.protobuf.Duration states.
+constexpr int64_t kMaxDurationSeconds = 315'576'000'000;
+constexpr int kMaxNanos = 999'999'999;
+
+}  // namespace
 
 absl::StatusOr<SolverKind> SolverFromProto(v1::Solver solver, absl::string_view field) {
   switch (solver) {
@@ -45,7 +54,7 @@ google::protobuf::Timestamp ToProto(absl::Time time) {
 }
 
 google::protobuf::Duration ToProto(absl::Duration duration) {
-  const absl::Duration limit = absl::Seconds(315'576'000'000);  // as the type states
+  const absl::Duration limit = absl::Seconds(kMaxDurationSeconds);
   duration = std::clamp(duration, -limit, limit);
   google::protobuf::Duration proto;
   absl::Duration rest;
@@ -55,10 +64,20 @@ google::protobuf::Duration ToProto(absl::Duration duration) {
 }
 
 absl::StatusOr<absl::Time> TimeFromProto(const google::protobuf::Timestamp& time, absl::string_view field) {
-  if (time.nanos() < 0 || time.nanos() > 999'999'999) {
+  if (time.nanos() < 0 || time.nanos() > kMaxNanos) {
     return FieldError(field, absl::StrCat("nanos must be in [0, 999999999], got ", time.nanos()));
   }
   return absl::FromUnixSeconds(time.seconds()) + absl::Nanoseconds(time.nanos());
+}
+
+absl::StatusOr<absl::Duration> DurationFromProto(const google::protobuf::Duration& duration, absl::string_view field) {
+  const bool one_sign =
+      (duration.seconds() >= 0 && duration.nanos() >= 0) || (duration.seconds() <= 0 && duration.nanos() <= 0);
+  if (!one_sign || std::abs(duration.nanos()) > kMaxNanos || duration.seconds() > kMaxDurationSeconds ||
+      duration.seconds() < -kMaxDurationSeconds) {
+    return FieldError(field, absl::StrCat("is no duration: ", duration.seconds(), " s and ", duration.nanos(), " ns"));
+  }
+  return absl::Seconds(duration.seconds()) + absl::Nanoseconds(duration.nanos());
 }
 
 v1::Schedule ToProto(const Schedule& schedule) {

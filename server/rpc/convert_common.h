@@ -27,6 +27,9 @@ google::protobuf::Duration ToProto(absl::Duration duration);
 // \error INVALID_ARGUMENT naming `field` for nanoseconds out of range.
 absl::StatusOr<absl::Time> TimeFromProto(const google::protobuf::Timestamp& time, absl::string_view field);
 
+// \error INVALID_ARGUMENT naming `field` for values outside of the type's range.
+absl::StatusOr<absl::Duration> DurationFromProto(const google::protobuf::Duration& duration, absl::string_view field);
+
 v1::Schedule ToProto(const Schedule& schedule);
 // "uniform", "bellman", "explicit"; anything else is SCHEDULE_KIND_UNSPECIFIED.
 v1::ScheduleKind ScheduleKindToProto(std::string_view name);

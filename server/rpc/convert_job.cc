@@ -193,6 +193,10 @@ v1::Job ToProto(const Job& job) {
   unless_unset(job.start_time, [&] { return proto.mutable_start_time(); });
   unless_unset(job.end_time, [&] { return proto.mutable_end_time(); });
   unless_unset(job.update_time, [&] { return proto.mutable_update_time(); });
+  if (job.retention != absl::InfiniteDuration()) *options.mutable_retention() = server::ToProto(job.retention);
+  options.set_max_crashes(job.max_crashes);
+  if (job.expire_time() != absl::InfiniteFuture()) *proto.mutable_expire_time() = ToProto(job.expire_time());
+  proto.set_state_reason(job.state_reason);
   proto.set_starts(job.starts);
   proto.set_last_sequence(job.last_sequence);
   return proto;

@@ -172,6 +172,7 @@ v1::DistillSpec ToProto(const DistillSpec& spec) {
   proto.set_seed(spec.seed);
   proto.set_batch_size(spec.batch_size);
   proto.set_unconditional(spec.unconditional);
+  proto.set_regenerate_pairs(spec.regenerate_pairs);
   proto.set_description(spec.description);
   return proto;
 }
@@ -212,7 +213,6 @@ absl::StatusOr<JobSpec> JobSpecFromProto(const v1::OptimizeStepsizesSpec& proto)
 }
 
 absl::StatusOr<JobSpec> JobSpecFromProto(const v1::DistillSpec& proto) {
-  if (proto.regenerate_pairs()) return UnservedField("spec.regenerate_pairs", "pairs are drawn before training");
   if (!v1::DistillSpec::Method_IsValid(proto.method())) {
     return FieldError("spec.method", absl::StrCat("unknown value ", static_cast<int>(proto.method())));
   }
@@ -247,6 +247,7 @@ absl::StatusOr<JobSpec> JobSpecFromProto(const v1::DistillSpec& proto) {
   spec.seed = proto.seed();
   spec.batch_size = proto.batch_size();
   spec.unconditional = proto.unconditional();
+  spec.regenerate_pairs = proto.regenerate_pairs();
   spec.description = proto.description();
   return spec;
 }
@@ -259,14 +260,16 @@ absl::StatusOr<JobSpec> JobSpecFromProto(const v1::EvaluateSpec& proto) {
 
 absl::StatusOr<SubmitOptions> SubmitOptionsFromProto(const v1::JobOptions& proto, const std::string& request_id,
                                                      bool validate_only) {
-  if (proto.has_retention()) return UnservedField("options.retention", "finished jobs are kept until DeleteJob");
-  if (proto.has_max_crashes()) return UnservedField("options.max_crashes", "crashes are not counted");
   SubmitOptions options;
   options.request_id = request_id;
   options.validate_only = validate_only;
   options.display_name = proto.display_name();
   options.labels = {proto.labels().begin(), proto.labels().end()};
   options.priority = proto.priority();
+  if (proto.has_max_crashes()) options.max_crashes = proto.max_crashes();
+  if (proto.has_retention()) {
+    BOSS_ASSIGN_OR_RETURN(options.retention, DurationFromProto(proto.retention(), "options.retention"));
+  }
   if (proto.has_deadline()) {
     BOSS_ASSIGN_OR_RETURN(options.deadline, TimeFromProto(proto.deadline(), "options.deadline"));
   }

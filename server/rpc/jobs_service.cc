@@ -69,7 +69,13 @@ grpc::ServerUnaryReactor* JobsService::EvaluateJob(grpc::CallbackServerContext* 
 
 grpc::ServerUnaryReactor* JobsService::GetJob(grpc::CallbackServerContext* context, const v1::GetJobRequest* request,
                                               v1::Job* response) {
-  return OnJob(context, request, response, [this](const std::string& id) { return jobs_.Get(id); });
+  return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
+    BOSS_ASSIGN_OR_RETURN(const std::string id, JobIdFromName(request->name()));
+    BOSS_ASSIGN_OR_RETURN(const Job job, jobs_.Get(id));
+    *response = ToProto(job);
+    response->set_stored_bytes(jobs_.StoredBytes(id));
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* JobsService::CancelJob(grpc::CallbackServerContext* context,

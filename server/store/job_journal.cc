@@ -3,6 +3,7 @@
 #include <sqlite3.h>
 
 #include <array>
+#include <cerrno>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -36,6 +37,13 @@ absl::Status DatabaseError(sqlite3* database, absl::string_view what) {
   switch (code & 0xff) {
     case SQLITE_FULL:
       return absl::ResourceExhaustedError(message);
+    case SQLITE_READONLY:
+    case SQLITE_PERM:
+      return absl::PermissionDeniedError(message);
+    case SQLITE_IOERR:
+      // A quota that is used up is no SQLITE_FULL.
+      if (sqlite3_system_errno(database) == EDQUOT) return absl::ResourceExhaustedError(message);
+      return absl::InternalError(message);
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
       return absl::DataLossError(message);
@@ -109,16 +117,14 @@ class Statement {
   bool failed_ = false;
 };
 
-// Rolls back unless committed. `durable` decides whether COMMIT waits for the disk; in write-ahead mode a commit that
-// does not wait still survives the end of the process.
+// Rolls back unless committed.
 class Transaction {
  public:
   explicit Transaction(sqlite3* database) : database_(database) {}
   ~Transaction() {
     if (open_) sqlite3_exec(database_, "ROLLBACK", nullptr, nullptr, nullptr);
   }
-  absl::Status Begin(bool durable) {
-    BOSS_RETURN_IF_ERROR(Execute(database_, durable ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL"));
+  absl::Status Begin() {
     BOSS_RETURN_IF_ERROR(Execute(database_, "BEGIN IMMEDIATE"));
     open_ = true;
     return absl::OkStatus();
@@ -151,7 +157,8 @@ absl::StatusOr<std::unique_ptr<SqliteJobJournal>> SqliteJobJournal::Open(const s
   if (code != SQLITE_OK) return DatabaseError(database, absl::StrCat("open ", path));
   absl::MutexLock lock(&journal->mutex_);
   sqlite3_extended_result_codes(database, 1);
-  for (const char* pragma : {"PRAGMA journal_mode=WAL", "PRAGMA foreign_keys=ON", "PRAGMA busy_timeout=5000"}) {
+  for (const char* pragma :
+       {"PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "PRAGMA foreign_keys=ON", "PRAGMA busy_timeout=5000"}) {
     BOSS_RETURN_IF_ERROR(Execute(database, pragma));
   }
   BOSS_RETURN_IF_ERROR(journal->Migrate());
@@ -165,7 +172,7 @@ SqliteJobJournal::~SqliteJobJournal() {
 
 absl::Status SqliteJobJournal::Migrate() {
   Transaction transaction(database_);
-  BOSS_RETURN_IF_ERROR(transaction.Begin(/*durable=*/true));
+  BOSS_RETURN_IF_ERROR(transaction.Begin());
   BOSS_RETURN_IF_ERROR(Execute(database_, "CREATE TABLE IF NOT EXISTS schema_version(version INTEGER NOT NULL)"));
   int64_t version = 0;
   {
@@ -201,7 +208,7 @@ absl::StatusOr<JobJournal::InsertOutcome> SqliteJobJournal::Insert(const JobReco
                                                                    absl::Span<const EventRecord> events) {
   absl::MutexLock lock(&mutex_);
   Transaction transaction(database_);
-  BOSS_RETURN_IF_ERROR(transaction.Begin(/*durable=*/true));
+  BOSS_RETURN_IF_ERROR(transaction.Begin());
   if (!record.request_id.empty()) {
     Statement query(database_, "SELECT id, request_hash FROM jobs WHERE request_id = ?");
     BOSS_ASSIGN_OR_RETURN(const bool found, query.Text(record.request_id).Step());
@@ -227,29 +234,24 @@ absl::Status SqliteJobJournal::Update(absl::string_view id, absl::string_view do
                                       absl::Span<const EventRecord> events) {
   absl::MutexLock lock(&mutex_);
   Transaction transaction(database_);
-  BOSS_RETURN_IF_ERROR(transaction.Begin(/*durable=*/true));
+  BOSS_RETURN_IF_ERROR(transaction.Begin());
   BOSS_RETURN_IF_ERROR(Statement(database_, "UPDATE jobs SET document = ? WHERE id = ?").Text(document).Text(id).Run());
   if (sqlite3_changes(database_) == 0) return UnknownJob(id);
   BOSS_RETURN_IF_ERROR(WriteEvents(id, events));
   return transaction.Commit();
 }
 
-absl::Status SqliteJobJournal::AppendEvents(absl::string_view id, absl::Span<const EventRecord> events) {
-  absl::MutexLock lock(&mutex_);
-  Transaction transaction(database_);
-  BOSS_RETURN_IF_ERROR(transaction.Begin(/*durable=*/false));
-  BOSS_RETURN_IF_ERROR(WriteEvents(id, events));
-  return transaction.Commit();
-}
-
 absl::StatusOr<std::vector<JobRecord>> SqliteJobJournal::LoadAll() {
   absl::MutexLock lock(&mutex_);
-  Statement query(database_, "SELECT id, request_id, request_hash, document FROM jobs ORDER BY ordinal");
+  Statement query(
+      database_,
+      "SELECT id, request_id, request_hash, document, (SELECT MAX(sequence) FROM events WHERE job = ordinal) "
+      "FROM jobs ORDER BY ordinal");
   std::vector<JobRecord> records;
   while (true) {
     BOSS_ASSIGN_OR_RETURN(const bool found, query.Step());
     if (!found) return records;
-    records.push_back({query.Column(0), query.Column(1), query.Column(2), query.Column(3)});
+    records.push_back({query.Column(0), query.Column(1), query.Column(2), query.Column(3), query.IntColumn(4)});
   }
 }
 
@@ -268,17 +270,10 @@ absl::StatusOr<std::vector<EventRecord>> SqliteJobJournal::Events(absl::string_v
   }
 }
 
-absl::StatusOr<int64_t> SqliteJobJournal::LastSequence(absl::string_view id) {
-  absl::MutexLock lock(&mutex_);
-  Statement query(database_, "SELECT MAX(sequence) FROM events JOIN jobs ON job = ordinal WHERE id = ?");
-  BOSS_RETURN_IF_ERROR(query.Text(id).Run());
-  return query.IntColumn(0);
-}
-
 absl::Status SqliteJobJournal::Delete(absl::string_view id) {
   absl::MutexLock lock(&mutex_);
   Transaction transaction(database_);
-  BOSS_RETURN_IF_ERROR(transaction.Begin(/*durable=*/true));
+  BOSS_RETURN_IF_ERROR(transaction.Begin());
   BOSS_RETURN_IF_ERROR(Statement(database_, "DELETE FROM jobs WHERE id = ?").Text(id).Run());
   if (sqlite3_changes(database_) == 0) return UnknownJob(id);
   return transaction.Commit();

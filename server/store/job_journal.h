@@ -23,6 +23,7 @@ struct JobRecord {
   std::string request_id;    // empty: none
   std::string request_hash;  // of the submitted body, to tell a repeat from another request with the same id
   std::string document;
+  int64_t last_sequence = 0;  // of its events; filled in by LoadAll
 };
 
 struct EventRecord {
@@ -31,8 +32,8 @@ struct EventRecord {
   std::string attachment;  // bytes that JSON carries badly, such as a preview's PNG
 };
 
-// Thread-safe. \error of every method: INTERNAL, RESOURCE_EXHAUSTED (full disk) or DATA_LOSS with the database's
-// message.
+// Thread-safe. \error of every method, with the database's message: RESOURCE_EXHAUSTED (full disk), PERMISSION_DENIED
+// (read-only disk), DATA_LOSS, INTERNAL; then nothing has changed.
 class JobJournal {
  public:
   virtual ~JobJournal() = default;
@@ -49,23 +50,18 @@ class JobJournal {
   virtual absl::Status Update(absl::string_view id, absl::string_view document,
                               absl::Span<const EventRecord> events) = 0;
 
-  // Survives the end of the process at once; a power failure may take the last ones.
-  virtual absl::Status AppendEvents(absl::string_view id, absl::Span<const EventRecord> events) = 0;
-
   // In the order of insertion.
   virtual absl::StatusOr<std::vector<JobRecord>> LoadAll() = 0;
 
   // Up to `limit` events with sequence >= from_sequence, ascending.
   virtual absl::StatusOr<std::vector<EventRecord>> Events(absl::string_view id, int64_t from_sequence,
                                                           int64_t limit) = 0;
-  // 0 if there is none.
-  virtual absl::StatusOr<int64_t> LastSequence(absl::string_view id) = 0;
-
   // With all its events. \error NOT_FOUND.
   virtual absl::Status Delete(absl::string_view id) = 0;
 };
 
-// One SQLite database in write-ahead mode with synchronous=FULL. A database of an older schema is migrated at Open.
+// One SQLite database in write-ahead mode with synchronous=FULL: a transaction that has returned survives a power
+// failure. A database of an older schema is migrated at Open.
 class SqliteJobJournal final : public JobJournal {
  public:
   // \error FAILED_PRECONDITION if a newer program wrote it; DATA_LOSS if it is no database.
@@ -75,10 +71,8 @@ class SqliteJobJournal final : public JobJournal {
 
   absl::StatusOr<InsertOutcome> Insert(const JobRecord& record, absl::Span<const EventRecord> events) override;
   absl::Status Update(absl::string_view id, absl::string_view document, absl::Span<const EventRecord> events) override;
-  absl::Status AppendEvents(absl::string_view id, absl::Span<const EventRecord> events) override;
   absl::StatusOr<std::vector<JobRecord>> LoadAll() override;
   absl::StatusOr<std::vector<EventRecord>> Events(absl::string_view id, int64_t from_sequence, int64_t limit) override;
-  absl::StatusOr<int64_t> LastSequence(absl::string_view id) override;
   absl::Status Delete(absl::string_view id) override;
 
  private:

@@ -114,6 +114,8 @@ class JobTest : public ::testing::Test {
     options_.data_folder = folder_.path();
     options_.dataset_folders = {folder_ / "data"};
     options_.id_seed = 1;
+    // The clock stands still while a job waits.
+    options_.crash_backoff = absl::ZeroDuration();
     std::filesystem::create_directories(folder_ / "data");
     // 64 pictures of 1 x 2 pixels: points on a circle.
     std::vector<uint8_t> points;
@@ -144,6 +146,22 @@ class JobTest : public ::testing::Test {
     manager_ = *std::move(manager);
   }
 
+  // Crashes while the executor waits at its gate: everything is as the disk has it at this moment, and is started
+  // again. `meanwhile` is called while nothing runs.
+  void Crash(const std::function<void()>& meanwhile = [] {}) {
+    const boss::testing::TempFolder image;
+    constexpr auto kCopy = std::filesystem::copy_options::recursive | std::filesystem::copy_options::overwrite_existing;
+    std::filesystem::copy(folder_.path(), image.path(), kCopy);
+    executor_.Release();
+    manager_.reset();
+    journal_.reset();
+    store_.reset();
+    for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) std::filesystem::remove_all(entry);
+    std::filesystem::copy(image.path(), folder_.path(), kCopy);
+    meanwhile();
+    Start();
+  }
+
   // The toy teacher, with random weights.
   VersionKey PublishTeacher(const std::string& name = "teacher") {
     Manifest manifest;
@@ -163,6 +181,22 @@ class JobTest : public ::testing::Test {
     spec.training.checkpoint_interval = 7;
     spec.training.metrics_interval = 5;
     spec.seed = 11;
+    return spec;
+  }
+
+  DistillSpec ToyDistillation(const std::string& output_model) const {
+    DistillSpec spec;
+    spec.model = "teacher";
+    spec.output_model = output_model;
+    spec.steps = 3;
+    spec.k_max = 8;
+    spec.num_samples = 16;
+    spec.num_noises = 50;
+    spec.batch_size = 5;
+    spec.training.train_steps = 20;
+    spec.training.batch_size = 16;
+    spec.training.checkpoint_interval = 6;
+    spec.seed = 5;
     return spec;
   }
 

@@ -157,13 +157,26 @@ TEST(ConvertJobSpecTest, FieldsThatAreNotServedAreNamed) {
   EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::OptimizeStepsizesSpec>("solver: SOLVER_HEUN")).status()), "spec.solver");
   EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::OptimizeStepsizesSpec>("fine_time_grid: 0.5")).status()),
             "spec.fine_time_grid");
-  EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::DistillSpec>("regenerate_pairs: true")).status()),
-            "spec.regenerate_pairs");
   EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::DistillSpec>("evaluation { time_grids {} }")).status()),
             "spec.evaluation.time_grids");
   EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::DistillSpec>("lora { rank: 2 }")).status()), "spec.lora");
-  EXPECT_EQ(FieldOf(SubmitOptionsFromProto(Parse<v1::JobOptions>("max_crashes: 1"), "", false).status()),
-            "options.max_crashes");
+  EXPECT_EQ(
+      FieldOf(SubmitOptionsFromProto(Parse<v1::JobOptions>("retention { nanos: -1 seconds: 1 }"), "", false).status()),
+      "options.retention");
+}
+
+TEST(ConvertJobSpecTest, OptionsSayHowLongAJobIsKeptAndHowOftenItMayCrash) {
+  const auto unset = SubmitOptionsFromProto(v1::JobOptions(), "", false);
+  ASSERT_TRUE(unset.ok()) << unset.status();
+  EXPECT_EQ(unset->retention, std::nullopt);
+  EXPECT_EQ(unset->max_crashes, 3);
+  const auto set = SubmitOptionsFromProto(
+      Parse<v1::JobOptions>("retention { seconds: 90 nanos: 500000000 } max_crashes: 0"), "", false);
+  ASSERT_TRUE(set.ok()) << set.status();
+  EXPECT_EQ(set->retention, absl::Milliseconds(90500));
+  EXPECT_EQ(set->max_crashes, 0);
+  EXPECT_TRUE(
+      std::get<DistillSpec>(*JobSpecFromProto(Parse<v1::DistillSpec>("regenerate_pairs: true"))).regenerate_pairs);
 }
 
 TEST(ConvertJobTest, NamesFiltersAndOrders) {
