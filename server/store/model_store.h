@@ -1,14 +1,19 @@
 // Published model versions on disk.
 //
-//   <data>/models/<name>/<version>/      immutable: manifest.json, model.safetensors or adapter.safetensors, other
-//   files <data>/models/<name>/aliases.json    {"aliases": {alias: version}, "next_version": n}, replaced atomically
+//   <data>/models/<name>/<version>/   immutable: manifest.json, model.safetensors or adapter.safetensors, other files
+//   <data>/models/<name>/aliases.json    {"aliases": {alias: version}, "next_version": n}, replaced atomically
 //   <data>/models/<name>/schedules/<version>/<set's name>.json
-//   <data>/staging/                      what is not yet published; emptied by Open
+//   <data>/models/<name>/used/<version>/    empty: a number that is used up although no version here has it any more
+//   <data>/quarantine/<name>/<version>/     a version that was found corrupt; beside it, in <version>.json, why
+//   <data>/quarantine/<name>/files/         other files and folders that were found corrupt
+//   <data>/staging/                         what is not yet published or no longer; emptied by Open
 //
 // A version appears whole or not at all: its files are written to <data>/staging and flushed, the folder is flushed,
-// renamed into place, and the parent folder flushed. A version number is never used twice.
+// renamed into place, and the parent folder flushed. A version number is never used twice. Symbolic links below models/
+// are not followed: where a file or a folder should be, a link counts as corrupt.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -49,7 +54,8 @@ struct VersionInfo {
 
 struct ModelInfo {
   std::string name;
-  std::vector<VersionKey> versions;                     // ascending, corrupt ones included
+  std::vector<VersionKey> versions;                     // ascending, quarantined ones included
+  int64_t latest = 0;                                   // the newest that can be loaded; 0: none can
   std::map<std::string, int64_t, std::less<>> aliases;  // without the implicit "latest"
 };
 
@@ -58,6 +64,11 @@ struct ExportFile {
   std::string path;
   int64_t size_bytes = 0;
   std::string sha256;
+};
+
+struct StoreTotals {
+  int64_t published = 0, quarantined = 0;  // versions
+  int64_t bytes = 0;                       // of the files of both
 };
 
 struct ModelStoreOptions {
@@ -83,11 +94,17 @@ class StagingFolder {
 
 // Thread-safe. One store a data folder.
 //
-// Every method that takes a key: \error NOT_FOUND if there is no such version.
+// A version is quarantined if it is found corrupt, when the store opens or when it is read: it is moved aside, stays
+// listed, and asking for what is in it is DATA_LOSS that says what is wrong, over restarts too, until it is deleted. What
+// cannot be moved, or cannot be read for another reason, stays where it is, is treated alike, and is read again by the
+// next Open. If an operator has put a good copy in its place, that is served.
+//
+// Every method that takes a key: \error NOT_FOUND if there is no such version; DATA_LOSS if it is quarantined, unless
+// said otherwise.
 class ModelStore {
  public:
-  // Creates the folders, removes what is half-finished, reads all manifests. A corrupt manifest does not stop the
-  // others: its version is listed, and asking for it is DATA_LOSS.
+  // Creates the folders, removes what is half-finished, reads everything and quarantines what is corrupt. Nothing that
+  // is wrong with one model stops the others.
   static absl::StatusOr<std::unique_ptr<ModelStore>> Open(const std::string& data_folder, const Clock& clock,
                                                           const FileSystem& files = PosixFileSystem(),
                                                           const ModelStoreOptions& options = {});
@@ -99,17 +116,18 @@ class ModelStore {
   // "name" (its newest version), "name@version", "name@alias", "name@latest". \error NOT_FOUND, INVALID_ARGUMENT for a
   // malformed name.
   absl::StatusOr<VersionKey> Resolve(absl::string_view reference) const;
-  // \error DATA_LOSS if the manifest is corrupt.
   absl::StatusOr<VersionInfo> GetVersion(const VersionKey& key) const;
 
   // A new model on the CPU with the version's weights, adapters merged; its caller owns it. Files are checked against
-  // the manifest's SHA-256. \error DATA_LOSS for a corrupt, truncated or missing file.
+  // the manifest's SHA-256. \error DATA_LOSS for a corrupt, truncated or missing file, which quarantines the version;
+  // FAILED_PRECONDITION for an adapter whose base was deleted.
   absl::StatusOr<std::unique_ptr<VelocityModel>> LoadVersionModel(const VersionKey& key) const;
 
   // Publishes the next version of `name`. `weights` are the model's State(), or, if manifest.adapter is set, an adapter
   // (see core/finetune/lora.h). The auxiliary files of manifest.parent are carried over. The store fills in sha256 and
-  // create_time. \error INVALID_ARGUMENT for a bad name or weights that do not fit the architecture; RESOURCE_EXHAUSTED
-  // for a full disk; nothing is published then.
+  // create_time. Older versions that the options do not keep are deleted then. \error INVALID_ARGUMENT for a bad name or
+  // weights that do not fit the architecture; RESOURCE_EXHAUSTED as CheckRoom (without what is staged and uploaded, of
+  // which this may be a part) and for a full disk; nothing is published then.
   absl::StatusOr<VersionKey> Publish(absl::string_view name, Manifest manifest, const Safetensors& weights);
   absl::StatusOr<VersionKey> Publish(absl::string_view name, Manifest manifest, const NamedTensors& weights);
 
@@ -128,18 +146,19 @@ class ModelStore {
   absl::StatusOr<VersionKey> FindByUpload(absl::string_view name, absl::string_view upload_id) const;
 
   // Keeps the version from being deleted, unless that is forced, until the use goes away. `by` says who it is, e.g.
-  // "job 12ab" or "loaded". The use may outlive the store. \error DATA_LOSS if the version is quarantined.
+  // "job 12ab" or "loaded". The use may outlive the store.
   absl::StatusOr<VersionUse> Use(const VersionKey& key, std::string by) const;
 
   // Whether `bytes` more may be written: into the quota, beside what is stored, staged and uploaded, and onto the disk.
   // \error RESOURCE_EXHAUSTED; what the file system reports.
   absl::Status CheckRoom(int64_t bytes) const;
+  StoreTotals Totals() const;
 
   // The files to copy for a version that ImportFolder takes elsewhere; an adapter is exported as it is. Paths stay
   // valid until the version is deleted.
   absl::StatusOr<std::vector<ExportFile>> OpenForExport(const VersionKey& key) const;
   // The path of a file beside the weights. NOT_FOUND if the version has none of that name; DATA_LOSS if it does not
-  // match its SHA-256.
+  // match its SHA-256, which quarantines the version.
   absl::StatusOr<std::string> AuxiliaryFile(const VersionKey& key, absl::string_view file_name) const;
 
   // Attaches a schedule set, in place of an earlier one of the same name: a search that is run again replaces its
@@ -160,53 +179,113 @@ class ModelStore {
   // does not begin with a letter.
   absl::Status SetAlias(absl::string_view name, absl::string_view alias, int64_t version);
 
-  // \error FAILED_PRECONDITION if an alias points at it (unless `force`; then the alias goes too) or an adapter builds
-  // on it.
+  // Also of a quarantined version. Its aliases go, too. \error unless `force`, FAILED_PRECONDITION naming what holds it:
+  // a use, an alias, or an adapter that builds on it.
   absl::Status DeleteVersion(const VersionKey& key, bool force);
+  // Deletes the versions that the options do not keep and nothing holds. For after the start, once everybody who needs
+  // versions uses them; Publish does it for the model that it adds to.
+  void CollectGarbage();
 
  private:
   struct Version {
-    absl::StatusOr<Manifest> manifest;
+    absl::StatusOr<Manifest> manifest;  // an error: quarantined
     int64_t size_bytes = 0;
-    std::map<std::string, absl::StatusOr<std::shared_ptr<const StoredScheduleSet>>> schedule_sets;  // by file name
+    std::map<std::string, std::shared_ptr<const StoredScheduleSet>> schedule_sets;  // by file name
   };
   struct Model {
     std::map<int64_t, Version> versions;
     std::map<std::string, int64_t, std::less<>> aliases;
     int64_t next_version = 1;
+    // Why some of it could not be read: until that is mended, nothing may be added or overwritten.
+    absl::Status unreadable;
   };
 
   ModelStore(std::string data_folder, const Clock& clock, const FileSystem& files, const ModelStoreOptions& options)
       : data_folder_(std::move(data_folder)), clock_(clock), files_(files), options_(options) {}
 
-  absl::Status ReadModel(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Status WriteAliases(absl::string_view name, const Model& model) const;
+  // ---- store_recovery.cc: what is found on the disk ----
+  void ReadModel(const std::string& name) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status ReadModelFolder(const std::string& name, Model& model) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReadVersion(const VersionKey& key, Model& model) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReadQuarantine(const std::string& name, Model& model) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status ReadAliases(const std::string& name, Model& model) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Also removes those of versions that are gone.
+  void ReadSchedules(const std::string& name, Model& model) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ReadScheduleSet(const VersionKey& key, const std::string& file, Version& version)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Moves the version's folder to the quarantine, if that is possible.
+  void Quarantine(const VersionKey& key, Version& version, const absl::Status& why) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Moves a corrupt file or folder that is no version to quarantine/<name>/files/<label>. \return whether it could be.
+  bool SetAside(const std::string& name, const std::string& path, const std::string& label,
+                const absl::Status& why) const;
+  // Puts the number down as used, for when the version is no longer in its place.
+  absl::Status KeepNumber(const VersionKey& key, const Model& model) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+
+  // ---- publish.cc ----
   // Writes the manifest into a staged folder whose other files are flushed, and moves it into place as the next
-  // version.
-  absl::StatusOr<VersionKey> PublishFolder(absl::string_view name, Manifest manifest, const StagingFolder& staged);
+  // version, with its schedule sets.
+  absl::StatusOr<VersionKey> PublishFolder(absl::string_view name, Manifest manifest, const StagingFolder& staged,
+                                           const std::vector<StoredScheduleSet>& sets = {});
+  absl::StatusOr<VersionKey> MoveIntoPlace(absl::string_view name, const StagingFolder& staged,
+                                           const std::vector<StoredScheduleSet>& sets, Version version)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Puts the auxiliary files of `parent` into a staged folder, and their digests into `manifest`. A parent that is gone
-  // has none.
+  // or corrupt has none.
   absl::Status CarryOver(const std::string& parent, const StagingFolder& staged, Manifest& manifest) const;
   // A new model with these weights (those of an adapter: merged into its base). \error DATA_LOSS if they do not fit.
   absl::StatusOr<std::unique_ptr<VelocityModel>> BuildModel(const Manifest& manifest, const Safetensors& weights) const;
+
+  // ---- schedule_store.cc ----
+  // Writes a set that is complete. \return the file's name.
+  absl::StatusOr<std::string> WriteScheduleSet(const VersionKey& key, const StoredScheduleSet& set) const;
+
+  // ---- store_policy.cc ----
+  int64_t StoredBytes() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // RESOURCE_EXHAUSTED if so many bytes more do not fit beside the `used` ones.
+  absl::Status CheckQuota(int64_t used, int64_t bytes) const;
+  absl::Status CheckDisk(int64_t bytes) const;
+  // What keeps the version from being deleted; empty: nothing.
+  std::string HeldBy(const VersionKey& key) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Deletes it, whatever holds it. `trash` takes its files.
+  absl::Status Remove(const VersionKey& key, const StagingFolder& trash) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Of one model, or of all if `only` is empty.
+  void CollectGarbageOf(absl::string_view only) ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // ---- model_store.cc ----
+  absl::Status WriteAliases(absl::string_view name, const Model& model) const;
   absl::StatusOr<Manifest> ManifestOf(const VersionKey& key) const ABSL_LOCKS_EXCLUDED(mutex_);
-  absl::StatusOr<const Version*> Find(const VersionKey& key) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  // The file's bytes, checked.
+  absl::StatusOr<Version*> Find(const VersionKey& key) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // A version that is not quarantined.
+  absl::StatusOr<Version*> FindPublished(const VersionKey& key) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  // Neither it nor, for an adapter, its base is quarantined or gone.
+  bool CanBeLoaded(const Version& version) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  int64_t LatestOf(const Model& model) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<VersionKey> FindWhere(absl::string_view name,
+                                       const std::function<bool(const Manifest&)>& matches) const
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  // The file's bytes, checked. \error DATA_LOSS, which quarantines the version.
   absl::StatusOr<std::string> ReadVersionFile(const VersionKey& key, const Manifest& manifest,
-                                              const std::string& file_name) const;
+                                              const std::string& file_name) const ABSL_LOCKS_EXCLUDED(mutex_);
+  // Quarantines the version because of what reading it said, unless it was deleted meanwhile. \return what asking for it
+  // says from now on.
+  absl::Status OnCorrupt(const VersionKey& key, const absl::Status& why) const ABSL_LOCKS_EXCLUDED(mutex_);
 
   std::string ModelFolder(absl::string_view name) const;
   std::string VersionFolder(const VersionKey& key) const;
   std::string ScheduleFolder(const VersionKey& key) const;
+  std::string QuarantineFolder(absl::string_view name) const;
+  std::string QuarantinedFolder(const VersionKey& key) const;
 
   const std::string data_folder_;
   const Clock& clock_;
   const FileSystem& files_;
   const ModelStoreOptions options_;
   const std::shared_ptr<VersionUses> uses_ = std::make_shared<VersionUses>();
+  std::atomic<int64_t> next_staging_ = 0;
   mutable absl::Mutex mutex_;
-  std::map<std::string, Model, std::less<>> models_ ABSL_GUARDED_BY(mutex_);
-  int64_t next_staging_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Reading may find that a version is corrupt.
+  mutable std::map<std::string, Model, std::less<>> models_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace boss::server

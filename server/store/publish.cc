@@ -27,19 +27,18 @@ absl::StatusOr<Safetensors> ParseWeights(absl::string_view what, const std::stri
   return contents;
 }
 
-std::string WeightsFile(const Manifest& manifest) { return manifest.adapter ? kAdapterFile : kWeightsFile; }
+absl::Status NoBase(const Manifest& manifest) {
+  return absl::FailedPreconditionError(
+      absl::StrCat("the adapter's base ", manifest.adapter->base.ToString(), " does not exist"));
+}
 
 }  // namespace
 
 StagingFolder::~StagingFolder() { files_.RemoveAll(path_).IgnoreError(); }  // Open() removes what is left.
 
 absl::StatusOr<std::unique_ptr<StagingFolder>> ModelStore::NewStagingFolder() {
-  int64_t number = 0;
-  {
-    absl::MutexLock lock(&mutex_);
-    number = next_staging_++;
-  }
-  auto folder = std::make_unique<StagingFolder>(files_, absl::StrCat(data_folder_, "/staging/", number));
+  auto folder =
+      std::make_unique<StagingFolder>(files_, absl::StrCat(data_folder_, "/", kStagingFolder, "/", next_staging_++));
   BOSS_RETURN_IF_ERROR(files_.CreateFolders(folder->path()));
   return folder;
 }
@@ -52,10 +51,12 @@ absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::BuildModel(const Mani
     return model;
   }
   // A base is older than its adapter, so this ends.
-  BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> model, LoadVersionModel(manifest.adapter->base));
-  BOSS_RETURN_IF_ERROR(LoadAdapter(*model, weights));
+  absl::StatusOr<std::unique_ptr<VelocityModel>> model = LoadVersionModel(manifest.adapter->base);
+  if (absl::IsNotFound(model.status())) return NoBase(manifest);
+  BOSS_RETURN_IF_ERROR(model.status());
+  BOSS_RETURN_IF_ERROR(LoadAdapter(**model, weights));
   BOSS_RETURN_IF_ERROR(GuardTorch("merging an adapter", [&]() -> absl::Status {
-    model->MergeLora();
+    (*model)->MergeLora();
     return absl::OkStatus();
   }));
   return model;
@@ -76,9 +77,13 @@ absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::LoadVersionModel(cons
 absl::Status ModelStore::CarryOver(const std::string& parent, const StagingFolder& staged, Manifest& manifest) const {
   const absl::StatusOr<VersionKey> key = Resolve(parent);
   if (!key.ok()) return absl::OkStatus();
-  BOSS_ASSIGN_OR_RETURN(const Manifest parent_manifest, ManifestOf(*key));
-  for (const auto& [file, digest] : parent_manifest.sha256) {
+  const absl::StatusOr<Manifest> parent_manifest = ManifestOf(*key);
+  if (!parent_manifest.ok()) return absl::OkStatus();
+  for (const auto& [file, digest] : parent_manifest->sha256) {
     if (file == kWeightsFile || file == kAdapterFile || manifest.sha256.contains(file)) continue;
+    const absl::Status whole = ReadVersionFile(*key, *parent_manifest, file).status();
+    if (absl::IsDataLoss(whole) || absl::IsNotFound(whole)) return absl::OkStatus();
+    BOSS_RETURN_IF_ERROR(whole);
     BOSS_RETURN_IF_ERROR(
         LinkOrCopy(files_, absl::StrCat(VersionFolder(*key), "/", file), absl::StrCat(staged.path(), "/", file)));
     manifest.sha256[file] = digest;
@@ -87,22 +92,62 @@ absl::Status ModelStore::CarryOver(const std::string& parent, const StagingFolde
 }
 
 absl::StatusOr<VersionKey> ModelStore::PublishFolder(absl::string_view name, Manifest manifest,
-                                                     const StagingFolder& staged) {
+                                                     const StagingFolder& staged,
+                                                     const std::vector<StoredScheduleSet>& sets) {
   manifest.create_time = clock_.Now();
   BOSS_RETURN_IF_ERROR(
       WriteFileAtomically(absl::StrCat(staged.path(), "/", kManifestFile), ManifestToJson(manifest), files_));
   BOSS_RETURN_IF_ERROR(files_.SyncFolder(staged.path()));
-  absl::MutexLock lock(&mutex_);
+  absl::StatusOr<VersionKey> key;
+  {
+    absl::MutexLock lock(&mutex_);
+    key = MoveIntoPlace(name, staged, sets, Version{std::move(manifest), FolderSize(files_, staged.path()), {}});
+  }
+  if (key.ok()) CollectGarbageOf(name);
+  return key;
+}
+
+absl::StatusOr<VersionKey> ModelStore::MoveIntoPlace(absl::string_view name, const StagingFolder& staged,
+                                                     const std::vector<StoredScheduleSet>& sets, Version version) {
+  BOSS_RETURN_IF_ERROR(CheckQuota(StoredBytes(), version.size_bytes));
+  if (version.manifest->adapter && !FindPublished(version.manifest->adapter->base).ok())
+    return NoBase(*version.manifest);
   BOSS_RETURN_IF_ERROR(files_.CreateFolders(ModelFolder(name)));
-  Model& model = models_[std::string(name)];
-  const VersionKey key{std::string(name), model.next_version};
-  BOSS_RETURN_IF_ERROR(files_.Rename(staged.path(), VersionFolder(key)));
-  ++model.next_version;
-  Version& version = model.versions[key.version];
-  NameOwnRows(manifest, key);
-  version.manifest = std::move(manifest);
-  version.size_bytes = FolderSize(files_, VersionFolder(key));
-  BOSS_RETURN_IF_ERROR(files_.SyncFolder(ModelFolder(name)));
+  BOSS_RETURN_IF_ERROR(CheckFolder(files_, ModelFolder(name)));
+  VersionKey key{std::string(name), 1};
+  if (const auto model = models_.find(name); model != models_.end()) {
+    BOSS_RETURN_IF_ERROR(model->second.unreadable);
+    key.version = model->second.next_version;
+  }
+  // Nothing is where this goes, unless an earlier failure could not be undone.
+  absl::StatusOr<FileInfo> occupied = files_.Stat(VersionFolder(key));
+  while (occupied.ok()) {
+    ++key.version;
+    occupied = files_.Stat(VersionFolder(key));
+  }
+  if (!absl::IsNotFound(occupied.status())) return occupied.status();
+
+  // Schedules without a version mean nothing: they go first.
+  BOSS_RETURN_IF_ERROR(files_.RemoveAll(ScheduleFolder(key)));
+  const auto publish = [&]() -> absl::Status {
+    for (const StoredScheduleSet& set : sets) {
+      BOSS_ASSIGN_OR_RETURN(const std::string file, WriteScheduleSet(key, set));
+      version.schedule_sets[file] = std::make_shared<const StoredScheduleSet>(set);
+    }
+    BOSS_RETURN_IF_ERROR(files_.Rename(staged.path(), VersionFolder(key)));
+    return files_.SyncFolder(ModelFolder(name));
+  };
+  const absl::Status status = publish();
+  if (!status.ok()) {
+    // Whether the rename is on the disk is not known: it must not come to light later.
+    files_.Rename(VersionFolder(key), staged.path()).IgnoreError();
+    files_.RemoveAll(ScheduleFolder(key)).IgnoreError();
+    return status;
+  }
+  NameOwnRows(*version.manifest, key);
+  Model& model = models_[key.name];
+  model.versions.insert_or_assign(key.version, std::move(version));
+  model.next_version = key.version + 1;
   return key;
 }
 
@@ -128,6 +173,8 @@ absl::StatusOr<VersionKey> ModelStore::Publish(absl::string_view name, Manifest 
   }
   BOSS_ASSIGN_OR_RETURN(const std::string bytes, SerializeSafetensors(contents));
   BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<StagingFolder> staged, NewStagingFolder());
+  BOSS_RETURN_IF_ERROR(CheckQuota(Totals().bytes, static_cast<int64_t>(bytes.size())));
+  BOSS_RETURN_IF_ERROR(CheckDisk(static_cast<int64_t>(bytes.size())));
   const std::string file = WeightsFile(manifest);
   manifest.sha256 = {{file, Sha256Hex(bytes)}};
   BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes, files_));
@@ -143,6 +190,7 @@ absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, a
   BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<StagingFolder> staged, NewStagingFolder());
   const std::string weights_file = WeightsFile(manifest);
   std::map<std::string, std::string> digests;
+  int64_t total_bytes = 0;
   for (const std::string& file : entries) {
     if (!absl::EndsWith(file, ".safetensors") || !CheckName("file", file).ok()) continue;
     BOSS_ASSIGN_OR_RETURN(const std::string bytes, files_.ReadFile(absl::StrCat(folder, "/", file)));
@@ -156,6 +204,9 @@ absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, a
       BOSS_ASSIGN_OR_RETURN(const Safetensors weights, ParseWeights(file, bytes));
       BOSS_RETURN_IF_ERROR(BuildModel(manifest, weights).status());
     }
+    total_bytes += static_cast<int64_t>(bytes.size());
+    BOSS_RETURN_IF_ERROR(CheckQuota(Totals().bytes, total_bytes));
+    BOSS_RETURN_IF_ERROR(CheckDisk(static_cast<int64_t>(bytes.size())));
     BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes, files_));
   }
   for (const auto& [file, digest] : manifest.sha256) {
@@ -174,12 +225,11 @@ absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, a
       if (!absl::EndsWith(file, ".json")) continue;
       BOSS_ASSIGN_OR_RETURN(const std::string set_text, files_.ReadFile(absl::StrCat(schedule_folder, "/", file)));
       BOSS_ASSIGN_OR_RETURN(StoredScheduleSet set, ScheduleSetFromJson(set_text));
+      if (set.create_time == absl::UnixEpoch()) set.create_time = clock_.Now();
       sets.push_back(std::move(set));
     }
   }
-  BOSS_ASSIGN_OR_RETURN(VersionKey key, PublishFolder(name, std::move(manifest), *staged));
-  for (const StoredScheduleSet& set : sets) BOSS_RETURN_IF_ERROR(AddScheduleSet(key, set));
-  return key;
+  return PublishFolder(name, std::move(manifest), *staged, sets);
 }
 
 }  // namespace boss::server

@@ -1,13 +1,31 @@
 // SHA-256 (FIPS 180-4).
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "absl/strings/string_view.h"
 
+struct evp_md_ctx_st;
+
 namespace boss::server {
 
-// Lower-case hexadecimal, 64 characters.
+// Not thread-safe.
+class Sha256 {
+ public:
+  Sha256();
+  void Update(absl::string_view bytes);
+  // Lower-case hexadecimal, 64 characters. Nothing may follow it.
+  std::string HexDigest();
+
+ private:
+  struct Free {
+    void operator()(evp_md_ctx_st* context) const;
+  };
+  std::unique_ptr<evp_md_ctx_st, Free> context_;
+};
+
+// Of all bytes at once.
 std::string Sha256Hex(absl::string_view bytes);
 
 }  // namespace boss::server
