@@ -1,17 +1,14 @@
 #include "core/io/torch_checkpoint.h"
 
 #include <ATen/ATen.h>
-#include <caffe2/serialize/inline_container.h>
 
 #include <algorithm>
-#include <filesystem>
+#include <cstdint>
+#include <cstring>
 #include <iterator>
 #include <map>
-#include <memory>
 #include <optional>
-#include <string_view>
-#include <system_error>
-#include <tuple>
+#include <utility>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
@@ -21,9 +18,9 @@
 #include "absl/strings/strip.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
-#include "core/io/atomic_file.h"
 #include "core/io/printable.h"
 #include "core/io/unpickler.h"
+#include "core/io/zip_archive.h"
 
 namespace boss {
 namespace {
@@ -42,72 +39,72 @@ at::ScalarType StorageType(const std::string& dtype) {
       ->second;
 }
 
-// The records of one file. Its methods throw LibTorch's exceptions besides the errors that they return.
+// The records of one archive, in the folder that its first file is in.
 class RecordReader {
  public:
-  RecordReader(const std::string& path, uint64_t file_size) : unread_bytes_(file_size), reader_(path) {}
-
-  // Together, records are never larger than their file, because torch.save compresses nothing: only forged sizes are.
-  // \error DATA_LOSS if the record is missing or too large.
-  absl::StatusOr<std::pair<at::DataPtr, uint64_t>> Read(const std::string& name, uint64_t limit) {
-    if (!reader_.hasRecord(name)) return absl::DataLossError(absl::StrCat("the record ", name, " is missing"));
-    const uint64_t size = reader_.getRecordSize(name);
-    limit = std::min(limit, unread_bytes_);
-    if (size > limit)
-      return absl::DataLossError(absl::StrCat("the record ", name, ": got ", size, " bytes, expected at most ", limit));
-    unread_bytes_ -= size;
-    auto [data, read] = reader_.getRecord(name);
-    return std::make_pair(std::move(data), static_cast<uint64_t>(read));
+  // Keeps a view of `bytes`. \error as ZipArchive::Open.
+  static absl::StatusOr<RecordReader> Open(std::string_view bytes) {
+    BOSS_ASSIGN_OR_RETURN(ZipArchive archive, ZipArchive::Open(bytes));
+    if (archive.names().empty()) return absl::DataLossError("the archive is empty");
+    std::string first = archive.names().front();
+    const size_t slash = first.find('/');
+    if (slash == std::string::npos)
+      return absl::DataLossError(absl::StrCat("the record ", Printable(first), " is in no folder"));
+    first.resize(slash + 1);
+    return RecordReader(std::move(archive), std::move(first));
   }
 
-  absl::StatusOr<std::string> ReadString(const std::string& name, uint64_t limit) {
-    BOSS_ASSIGN_OR_RETURN(const auto record, Read(name, limit));
-    return std::string(static_cast<const char*>(record.first.get()), record.second);
+  // \error DATA_LOSS if the record is missing.
+  absl::StatusOr<std::string_view> Find(const std::string& name) const {
+    const std::optional<std::string_view> record = archive_.Find(folder_ + name);
+    if (!record) return absl::DataLossError(absl::StrCat("the record ", Printable(name), " is missing"));
+    return *record;
   }
 
-  absl::Status CheckByteOrder() {
-    constexpr uint64_t kLimit = 16;
-    if (!reader_.hasRecord("byteorder")) return absl::OkStatus();
-    BOSS_ASSIGN_OR_RETURN(const std::string order, ReadString("byteorder", kLimit));
-    if (order != "little") return absl::InvalidArgumentError("the byte order is not little, expected little");
+  absl::Status CheckByteOrder() const {
+    const std::optional<std::string_view> order = archive_.Find(folder_ + "byteorder");
+    if (order && *order != "little") return absl::InvalidArgumentError("the byte order is not little, expected little");
     return absl::OkStatus();
   }
 
-  // A view of the tensor's storage, which is read once however many tensors share it.
+  // A view of the tensor's storage, which is read once however many tensors share it. Throws what LibTorch throws.
   absl::StatusOr<at::Tensor> ReadTensor(const PickleTensor& tensor) {
     BOSS_ASSIGN_OR_RETURN(const at::Tensor storage, ReadStorage(tensor.storage));
     return storage.as_strided(tensor.size, tensor.stride, tensor.offset);
   }
 
  private:
+  RecordReader(ZipArchive archive, std::string folder) : archive_(std::move(archive)), folder_(std::move(folder)) {}
+
   absl::StatusOr<at::Tensor> ReadStorage(const PickleStorage& storage) {
     const at::ScalarType type = StorageType(storage.dtype);
-    const auto key = std::make_pair(storage.key, type);
-    if (const auto found = storages_.find(key); found != storages_.end() && found->second.numel() == storage.numel)
-      return found->second;
+    if (const auto found = storages_.find(storage.key); found != storages_.end()) {
+      const at::Tensor& tensor = found->second;
+      if (tensor.scalar_type() == type && tensor.numel() == storage.numel) return tensor;
+      return absl::DataLossError(absl::StrCat("the storage ", Printable(storage.key), ": got ", storage.numel, " of ",
+                                              c10::toString(type), " after ", tensor.numel(), " of ",
+                                              c10::toString(tensor.scalar_type())));
+    }
     const std::string name = absl::StrCat("data/", storage.key);
-    BOSS_ASSIGN_OR_RETURN(auto record, Read(name, unread_bytes_));
+    BOSS_ASSIGN_OR_RETURN(const std::string_view record, Find(name));
     int64_t expected = 0;
     if (__builtin_mul_overflow(storage.numel, static_cast<int64_t>(c10::elementSize(type)), &expected) ||
-        record.second != static_cast<uint64_t>(expected)) {
-      return absl::DataLossError(absl::StrCat("the record ", name, ": got ", record.second, " bytes, expected ",
-                                              storage.numel, " of ", c10::toString(type)));
+        record.size() != static_cast<uint64_t>(expected)) {
+      return absl::DataLossError(absl::StrCat("the record ", Printable(name), ": got ", record.size(),
+                                              " bytes, expected ", storage.numel, " of ", c10::toString(type)));
     }
-    const auto* bytes = static_cast<const uint8_t*>(record.first.get());
-    if (type == at::kBool && std::any_of(bytes, bytes + expected, [](uint8_t byte) { return byte > 1; })) {
-      return absl::DataLossError(absl::StrCat("the record ", name, ": a Bool byte is neither 0 nor 1"));
+    if (type == at::kBool &&
+        std::any_of(record.begin(), record.end(), [](char byte) { return byte != 0 && byte != 1; })) {
+      return absl::DataLossError(absl::StrCat("the record ", Printable(name), ": a Bool byte is neither 0 nor 1"));
     }
-    auto owner = std::make_shared<at::DataPtr>(std::move(record.first));
-    at::Tensor tensor = storage.numel == 0
-                            ? at::empty({0}, at::TensorOptions(type))
-                            : at::from_blob(
-                                  owner->get(), {storage.numel}, [owner](void*) {}, at::TensorOptions(type));
-    return storages_[key] = std::move(tensor);
+    at::Tensor tensor = at::empty({storage.numel}, at::TensorOptions(type).device(at::kCPU));
+    if (!record.empty()) std::memcpy(tensor.mutable_data_ptr(), record.data(), record.size());
+    return storages_[storage.key] = std::move(tensor);
   }
 
-  uint64_t unread_bytes_;
-  caffe2::serialize::PyTorchStreamReader reader_;
-  std::map<std::pair<std::string, at::ScalarType>, at::Tensor> storages_;
+  ZipArchive archive_;
+  std::string folder_;  // with a slash at its end
+  std::map<std::string, at::Tensor> storages_;
 };
 
 // The value of a string key, the last one if it occurs again as in Python; null if there is none.
@@ -156,7 +153,11 @@ absl::Status ReadEma(const PickleDict& root, RecordReader& records, TorchCheckpo
 
 absl::StatusOr<TorchCheckpoint> ReadRecords(RecordReader& records) {
   BOSS_RETURN_IF_ERROR(records.CheckByteOrder());
-  BOSS_ASSIGN_OR_RETURN(const std::string bytes, records.ReadString("data.pkl", kMaxPickleBytes));
+  BOSS_ASSIGN_OR_RETURN(const std::string_view bytes, records.Find("data.pkl"));
+  if (bytes.size() > kMaxPickleBytes) {
+    return absl::DataLossError(
+        absl::StrCat("the record data.pkl: got ", bytes.size(), " bytes, expected at most ", kMaxPickleBytes));
+  }
   BOSS_ASSIGN_OR_RETURN(const Pickle pickle, Unpickle(bytes));
   const PickleDict* root = pickle.root().As<PickleDict>();
   if (root == nullptr) return absl::DataLossError("the checkpoint is no dictionary");
@@ -173,19 +174,16 @@ absl::StatusOr<TorchCheckpoint> ReadRecords(RecordReader& records) {
 
 }  // namespace
 
-absl::StatusOr<TorchCheckpoint> ReadTorchCheckpoint(const std::string& path) {
-  std::error_code error;
-  const uint64_t file_size = std::filesystem::file_size(path, error);
-  if (error) return ErrnoToStatus(error.value(), "open", path);
-  absl::StatusOr<TorchCheckpoint> checkpoint;
-  try {
-    RecordReader records(path, file_size);
-    checkpoint = ReadRecords(records);
-  } catch (...) {
-    // What LibTorch's zip reader throws says that the file is corrupt, unless memory is short.
-    const absl::Status status = TorchExceptionToStatus("read checkpoint", std::current_exception());
-    checkpoint = absl::IsResourceExhausted(status) ? status : absl::DataLossError(status.message());
-  }
+absl::StatusOr<TorchCheckpoint> ParseTorchCheckpoint(std::string_view bytes) {
+  return GuardTorch("read checkpoint", [&]() -> absl::StatusOr<TorchCheckpoint> {
+    BOSS_ASSIGN_OR_RETURN(RecordReader records, RecordReader::Open(bytes));
+    return ReadRecords(records);
+  });
+}
+
+absl::StatusOr<TorchCheckpoint> ReadTorchCheckpoint(const std::string& path, const FileSystem& files) {
+  BOSS_ASSIGN_OR_RETURN(const std::string bytes, files.ReadFile(path));
+  absl::StatusOr<TorchCheckpoint> checkpoint = ParseTorchCheckpoint(bytes);
   if (!checkpoint.ok())
     return absl::Status(checkpoint.status().code(), absl::StrCat(path, ": ", checkpoint.status().message()));
   return checkpoint;

@@ -5,27 +5,34 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "core/io/file_system.h"
 
 namespace boss {
 
 struct TorchCheckpoint {
   std::vector<std::pair<std::string, at::Tensor>> model;  // in file order, "module." removed from the names
-  std::vector<at::Tensor> ema;                            // shadow parameters in the order of the network's trainable parameters; may be empty
+  std::vector<at::Tensor> ema;  // shadow parameters in the order of the network's trainable parameters; may be empty
   int64_t step = 0;
 };
 
-// Reads torch's zip format with a restricted unpickler: dictionaries, lists, tuples, numbers, strings and tensors. Every other global is
-// refused by name; no code in a file is ever run. Sizes, offsets and strides are checked against the records. Thread-safe.
-// \error DATA_LOSS for a corrupt or truncated file, INVALID_ARGUMENT naming a global or opcode that is not allowed, NOT_FOUND.
-absl::StatusOr<TorchCheckpoint> ReadTorchCheckpoint(const std::string& path);
+// Reads torch's zip format with a restricted unpickler: dictionaries, lists, tuples, numbers, strings and tensors.
+// Every other global is refused by name; no code in a file is ever run. Sizes, offsets and strides are checked against
+// the records, and the tensors together need no more memory than the file has bytes. Thread-safe. \error DATA_LOSS for
+// a corrupt or truncated file, INVALID_ARGUMENT naming a global or opcode that is not allowed, or a record that is
+// compressed; NOT_FOUND if there is no file.
+absl::StatusOr<TorchCheckpoint> ReadTorchCheckpoint(const std::string& path,
+                                                    const FileSystem& files = PosixFileSystem());
+absl::StatusOr<TorchCheckpoint> ParseTorchCheckpoint(std::string_view bytes);
 
-// The weights by name: EMA where the checkpoint has them (`raw` false), matched by order to the tensors of `model` that `parameter_names` lists; everything else
-// from `model`. Names that a velocity network does not use (the buffer "sigmas") are dropped. \error DATA_LOSS if the counts or shapes differ.
-absl::StatusOr<std::vector<std::pair<std::string, at::Tensor>>> CheckpointWeights(const TorchCheckpoint& checkpoint,
-                                                                                  const std::vector<std::string>& parameter_names, bool raw);
+// The weights by name: EMA where the checkpoint has them (`raw` false), matched by order to the tensors of `model` that
+// `parameter_names` lists; everything else from `model`. Names that a velocity network does not use (the buffer
+// "sigmas") are dropped. \error DATA_LOSS if the counts or shapes differ.
+absl::StatusOr<std::vector<std::pair<std::string, at::Tensor>>> CheckpointWeights(
+    const TorchCheckpoint& checkpoint, const std::vector<std::string>& parameter_names, bool raw);
 
 }  // namespace boss

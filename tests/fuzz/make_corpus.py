@@ -155,6 +155,33 @@ def checkpoint_seeds():
     save('torch_checkpoint_fuzzer', 'forbidden', archive({'model': print}, {}))
 
 
+# Zip archives
+
+
+def zip_seeds():
+    def packed(files, comment=b'', compression=zipfile.ZIP_STORED, zip64=False):
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, 'w', compression) as archive:
+            for name, data in files.items():
+                with archive.open(zipfile.ZipInfo(name), 'w', force_zip64=zip64) as file:
+                    file.write(data)
+            archive.comment = comment
+        return stream.getvalue()
+
+    two = {'folder/a': b'first', 'folder/b': b''}
+    save('zip_archive_fuzzer', 'empty', packed({}))
+    save('zip_archive_fuzzer', 'two', packed(two))
+    save('zip_archive_fuzzer', 'comment', packed(two, comment=b'PK\x05\x06 in a comment'))
+    save('zip_archive_fuzzer', 'compressed', packed(two, compression=zipfile.ZIP_DEFLATED))
+    save('zip_archive_fuzzer', 'zip64_sizes', packed(two, zip64=True))
+    # With the zip64 directory record and its locator, as torch.save writes them; Python does only for large archives.
+    plain = packed(two)
+    entries, size, offset = struct.unpack('<HII', plain[-12:-2])
+    record = struct.pack('<IQHHIIQQQQ', 0x06064b50, 44, 45, 45, 0, 0, entries, entries, size, offset)
+    locator = struct.pack('<IIQI', 0x07064b50, 0, offset + size, 1)
+    save('zip_archive_fuzzer', 'zip64_directory', plain[:-22] + record + locator + plain[-22:])
+
+
 # The store's own JSON files
 
 
@@ -193,5 +220,6 @@ if __name__ == '__main__':
     safetensors_seeds()
     pickle_seeds()
     checkpoint_seeds()
+    zip_seeds()
     manifest_seeds()
     schedule_set_seeds()

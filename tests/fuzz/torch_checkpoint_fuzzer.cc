@@ -2,21 +2,18 @@
 // than the file has bytes.
 #include <ATen/ATen.h>
 #include <caffe2/serialize/inline_container.h>
-#include <unistd.h>
 
 #include <cstdint>
 #include <cstring>
 #include <exception>
-#include <sstream>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "core/io/torch_checkpoint.h"
+#include "core/io/zip_archive.h"
 #include "tests/fuzz/check.h"
-#include "tests/fuzz/memory_file.h"
 
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
 
@@ -31,15 +28,15 @@ void CheckTensor(const at::Tensor& tensor, size_t file_size) {
   FuzzCheck(tensor.clone().numel() == tensor.numel(), "the clone has another size");
 }
 
-// The archive's records; throws what LibTorch throws.
-Records ReadRecords(std::string bytes) {
-  std::istringstream stream(std::move(bytes));
-  caffe2::serialize::PyTorchStreamReader reader(&stream);
+// The archive's files without the folder that all are in.
+Records ReadRecords(std::string_view bytes) {
   Records records;
-  for (const std::string& name : reader.getAllRecords()) {
-    if (name == "version" || name.starts_with(".")) continue;  // the writer adds its own
-    const auto [data, size] = reader.getRecord(name);
-    records.emplace_back(name, std::string(static_cast<const char*>(data.get()), size));
+  const auto archive = ZipArchive::Open(bytes);
+  if (!archive.ok()) return records;
+  for (const std::string& name : archive->names()) {
+    const std::string record = name.substr(name.find('/') + 1);
+    if (record == "version" || record.starts_with(".")) continue;  // the writer adds its own
+    records.emplace_back(record, std::string(*archive->Find(name)));
   }
   return records;
 }
@@ -56,17 +53,17 @@ std::string WriteRecords(const Records& records) {
 }
 
 // Changes the bytes of one record and packs all again. Empty if the file is no archive, or would become too large.
-std::string MutateRecord(std::string file, size_t max_size, unsigned int seed) {
+std::string MutateRecord(std::string_view file, size_t max_size, unsigned int seed) {
+  Records records = ReadRecords(file);
+  if (records.empty()) return "";
+  std::string& data = records[seed % records.size()].second;
+  const size_t size = data.size();
+  data.resize(size + 256);
+  data.resize(LLVMFuzzerMutate(reinterpret_cast<uint8_t*>(data.data()), size, data.size()));
   try {
-    Records records = ReadRecords(std::move(file));
-    if (records.empty()) return "";
-    std::string& data = records[seed % records.size()].second;
-    const size_t size = data.size();
-    data.resize(size + 256);
-    data.resize(LLVMFuzzerMutate(reinterpret_cast<uint8_t*>(data.data()), size, data.size()));
     std::string packed = WriteRecords(records);
     return packed.size() <= max_size ? packed : "";
-  } catch (const std::exception&) {
+  } catch (const std::exception&) {  // LibTorch's writer refuses some names
     return "";
   }
 }
@@ -75,9 +72,7 @@ std::string MutateRecord(std::string file, size_t max_size, unsigned int seed) {
 }  // namespace boss
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static const boss::testing::MemoryFile file;
-  file.Write({reinterpret_cast<const char*>(data), size});
-  const auto checkpoint = boss::ReadTorchCheckpoint(file.path());
+  const auto checkpoint = boss::ParseTorchCheckpoint({reinterpret_cast<const char*>(data), size});
   if (!checkpoint.ok()) {
     boss::testing::FuzzCheckError(checkpoint.status(), absl::StatusCode::kDataLoss, absl::StatusCode::kInvalidArgument);
     return 0;
@@ -97,8 +92,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
 // Changed bytes alone would seldom leave a readable archive: every other input keeps the archive and changes a record.
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned int seed) {
   if (seed % 2 == 0) {
-    const std::string packed =
-        boss::MutateRecord(std::string(reinterpret_cast<const char*>(data), size), max_size, seed / 2);
+    const std::string packed = boss::MutateRecord({reinterpret_cast<const char*>(data), size}, max_size, seed / 2);
     if (!packed.empty()) {
       std::memcpy(data, packed.data(), packed.size());
       return packed.size();

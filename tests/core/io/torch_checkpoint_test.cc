@@ -184,6 +184,10 @@ TEST(TorchCheckpointTest, InconsistentFilesSayWhatIsWrong) {
       {ReadZip({{"data.pkl", Root(Model(Text("w") + Tensor("Bool", "0", 2, extent)))}, {"data/0", "\x01\x02"}})
            .status(),
        "neither 0 nor 1"},
+      {with(Root(Model(Text("w") + weight + Text("v") + Tensor("Double", "0", 1, std::string("K\x00))", 4))))),
+       "the storage 0: got 1 of Double after 2 of Float"},
+      {with(Root(Model(Text("w") + weight + Text("v") + Tensor("Float", "0", 1, std::string("K\x00))", 4))))),
+       "the storage 0: got 1 of Float after 2 of Float"},
       {with("\x80\x02]."), "no dictionary"},
       {with(Root(Text("step") + "K\x01")), "no dictionary \"model\""},
       {with(Root(Model(Text("w") + "K\x01"))), "something other than named tensors"},
