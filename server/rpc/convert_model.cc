@@ -61,6 +61,7 @@ void DescribeManifest(const Manifest& manifest, v1::ModelVersion& proto) {
   if (digest != manifest.sha256.end()) proto.set_weights_sha256(digest->second);
   for (const EvaluationRow& row : manifest.evaluation) *proto.add_evaluation() = ToProto(row);
   proto.set_description(manifest.description);
+  proto.mutable_labels()->insert(manifest.labels.begin(), manifest.labels.end());
   *proto.mutable_create_time() = ToProto(manifest.create_time);
   if (!manifest.schedules.empty()) proto.set_straightened_steps(manifest.schedules.front().schedule.time_grid.steps());
 }
@@ -99,11 +100,12 @@ v1::Model ToProto(const ModelView& view, int default_steps) {
 
   const auto newest =
       std::find_if(view.versions.begin(), view.versions.end(), [](const VersionView& v) { return v.info.ok(); });
+  if (view.info.latest > 0) (*proto.mutable_aliases())["latest"] = absl::StrCat(view.info.latest);
   if (newest == view.versions.end()) return proto;
-  (*proto.mutable_aliases())["latest"] = absl::StrCat(newest->key.version);
   const Manifest& manifest = newest->info->manifest;
   DescribeArchitecture(manifest.architecture_json, proto);
   proto.set_description(manifest.description);
+  proto.mutable_labels()->insert(manifest.labels.begin(), manifest.labels.end());
   proto.mutable_label_names()->Add(manifest.label_names.begin(), manifest.label_names.end());
   proto.set_default_steps(manifest.default_steps > 0 ? manifest.default_steps : default_steps);
   *proto.mutable_update_time() = ToProto(manifest.create_time);
@@ -136,10 +138,6 @@ v1::ScheduleSet ToProto(const VersionKey& key, const StoredScheduleSet& stored, 
 
 absl::StatusOr<ImportOptions> ImportOptionsFromProto(const v1::ImportStart& proto) {
   if (!proto.preset().empty()) return UnservedField("start.preset", "there are no presets");
-  if (!proto.labels().empty()) return UnservedField("start.labels", "models have no labels of clients");
-  if (!proto.upload_id().empty()) return UnservedField("start.upload_id", "uploads cannot be continued");
-  if (proto.query_upload()) return UnservedField("start.query_upload", "uploads cannot be continued");
-  if (proto.validate_only()) return UnservedField("start.validate_only", "imports are checked when they are published");
   ImportOptions options;
   switch (proto.format()) {
     case v1::ImportStart::FORMAT_UNSPECIFIED:
@@ -166,6 +164,9 @@ absl::StatusOr<ImportOptions> ImportOptionsFromProto(const v1::ImportStart& prot
   options.alias = proto.alias();
   options.label_names.assign(proto.label_names().begin(), proto.label_names().end());
   options.description = proto.description();
+  options.labels = {proto.labels().begin(), proto.labels().end()};
+  options.upload_id = proto.upload_id();
+  options.validate_only = proto.validate_only();
   return options;
 }
 

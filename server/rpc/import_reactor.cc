@@ -16,42 +16,62 @@ constexpr size_t kMaxChunk = 1 << 20;
 
 }  // namespace
 
-ImportReactor::ImportReactor(grpc::CallbackServerContext* context, v1::ImportModelResponse* response, ModelStore& store,
-                             const ModelCatalog& catalog, ThreadPool& pool, int64_t max_bytes)
-    : context_(context), response_(response), store_(store), catalog_(catalog), max_bytes_(max_bytes), strand_(pool) {
+ImportReactor::ImportReactor(grpc::CallbackServerContext* context, v1::ImportModelResponse* response,
+                             const ModelImport::Context& imports, const ModelCatalog& catalog, ThreadPool& pool)
+    : context_(context), response_(response), imports_(imports), catalog_(catalog), strand_(pool) {
   StartRead(&request_);
 }
 
 void ImportReactor::OnReadDone(bool ok) {
   strand_.Post([this, ok] {
-    if (!ok) return Finish(ToGrpcStatus(Complete()));
-    const absl::Status status = Take();
-    if (!status.ok()) return Finish(ToGrpcStatus(status));
+    if (!ok) return End(Complete());
+    const absl::StatusOr<bool> complete = Take();
+    if (!complete.ok() || *complete) return End(complete.status());
     StartRead(&request_);
   });
 }
 
-absl::Status ImportReactor::Take() {
+void ImportReactor::End(const absl::Status& status) {
+  // Here and not with the reactor, whose end is no place to wait for the disk.
+  import_.reset();
+  Finish(ToGrpcStatus(status));
+}
+
+absl::StatusOr<bool> ImportReactor::Begin(const v1::ImportStart& start) {
+  BOSS_ASSIGN_OR_RETURN(ImportOptions options, ImportOptionsFromProto(start));
+  if (start.query_upload()) {
+    BOSS_ASSIGN_OR_RETURN(const int64_t committed, ModelImport::Query(imports_, options));
+    response_->set_committed_bytes(committed);
+    return true;
+  }
+  BOSS_ASSIGN_OR_RETURN(import_, ModelImport::Begin(imports_, std::move(options)));
+  if (!import_->is_published()) return false;
+  BOSS_RETURN_IF_ERROR(Complete());
+  return true;
+}
+
+absl::StatusOr<bool> ImportReactor::Take() {
   if (!import_) {
     if (!request_.has_start()) return FieldError("start", "must be in the first message");
-    BOSS_ASSIGN_OR_RETURN(ImportOptions options, ImportOptionsFromProto(request_.start()));
-    BOSS_ASSIGN_OR_RETURN(import_, ModelImport::Begin(store_, std::move(options), max_bytes_));
-    return absl::OkStatus();
+    return Begin(request_.start());
   }
   if (!request_.has_chunk()) return FieldError("chunk", "must be in every message after the first");
   const v1::ImportChunk& chunk = request_.chunk();
   if (chunk.data().size() > kMaxChunk) {
     return FieldError("chunk.data", absl::StrCat("must have at most ", kMaxChunk, " bytes, got ", chunk.data().size()));
   }
-  return import_->Append(chunk.offset(), chunk.data(), chunk.has_crc32() ? std::optional(chunk.crc32()) : std::nullopt);
+  BOSS_RETURN_IF_ERROR(
+      import_->Append(chunk.offset(), chunk.data(), chunk.has_crc32() ? std::optional(chunk.crc32()) : std::nullopt));
+  return false;
 }
 
 absl::Status ImportReactor::Complete() {
   if (context_->IsCancelled()) return absl::CancelledError("the client has gone");
   if (!import_) return FieldError("start", "is required");
-  BOSS_ASSIGN_OR_RETURN(const VersionKey key, import_->Publish());
-  *response_->mutable_version() = ToProto(catalog_.Version(key));
-  response_->set_committed_bytes(import_->received_bytes());
+  BOSS_ASSIGN_OR_RETURN(const ImportResult result, import_->Finish());
+  if (result.version) *response_->mutable_version() = ToProto(catalog_.Version(*result.version));
+  response_->set_committed_bytes(result.committed_bytes);
+  response_->mutable_warnings()->Add(result.warnings.begin(), result.warnings.end());
   return absl::OkStatus();
 }
 

@@ -4,9 +4,10 @@
 #include <grpcpp/server_context.h>
 #include <grpcpp/support/server_callback.h>
 
-#include <cstdint>
 #include <memory>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "boss/v1/models.pb.h"
 #include "server/engine/thread_pool.h"
 #include "server/rpc/model_catalog.h"
@@ -14,26 +15,29 @@
 
 namespace boss::server {
 
-// Takes one message at a time: the next is read when the last one is on the disk. Deletes itself.
+// Takes one message at a time: the next is read when the last one is written. Deletes itself.
 class ImportReactor final : public grpc::ServerReadReactor<v1::ImportModelRequest> {
  public:
-  // What is passed outlives the call.
-  ImportReactor(grpc::CallbackServerContext* context, v1::ImportModelResponse* response, ModelStore& store,
-                const ModelCatalog& catalog, ThreadPool& pool, int64_t max_bytes);
+  // What is passed, and what `imports` refers to, outlives the call.
+  ImportReactor(grpc::CallbackServerContext* context, v1::ImportModelResponse* response,
+                const ModelImport::Context& imports, const ModelCatalog& catalog, ThreadPool& pool);
 
   void OnReadDone(bool ok) override;
   void OnDone() override { delete this; }
 
  private:
-  // Run on the strand. After Finish the reactor may be gone.
-  absl::Status Take();
+  // Run on the strand.
+  // True if the response is complete: whatever the client still sends is not read.
+  absl::StatusOr<bool> Take();
+  absl::StatusOr<bool> Begin(const v1::ImportStart& start);
   absl::Status Complete();
+  // Ends the import and the call; afterwards the reactor may be gone.
+  void End(const absl::Status& status);
 
   grpc::CallbackServerContext* const context_;
   v1::ImportModelResponse* const response_;
-  ModelStore& store_;
+  const ModelImport::Context imports_;
   const ModelCatalog& catalog_;
-  const int64_t max_bytes_;
   Strand strand_;
   v1::ImportModelRequest request_;  // being read
   std::unique_ptr<ModelImport> import_;

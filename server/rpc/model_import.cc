@@ -3,14 +3,16 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <set>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "core/base/error_details.h"
 #include "core/base/status_macros.h"
-#include "core/io/atomic_file.h"
+#include "core/base/torch_guard.h"
 #include "core/io/safetensors.h"
 #include "core/io/torch_checkpoint.h"
 #include "core/nets/factory.h"
@@ -21,36 +23,41 @@ namespace {
 
 // The metadata entry of a safetensors file that describes its network.
 constexpr char kArchitectureMetadata[] = "architecture";
+constexpr size_t kMaxLabels = 64;
+constexpr size_t kMaxLabelLength = 63;
+constexpr size_t kSha256Digits = 64;
 
 absl::Status CheckAlias(const std::string& alias) {
   if (alias.empty()) return absl::OkStatus();
-  if (alias == "latest" || std::all_of(alias.begin(), alias.end(), absl::ascii_isdigit)) {
+  BOSS_RETURN_IF_ERROR(CheckName("start.alias", alias));
+  if (alias == "latest" || absl::ascii_isdigit(static_cast<unsigned char>(alias.front()))) {
     return FieldError("start.alias", absl::StrCat("\"", alias, "\" cannot be set"));
   }
-  return CheckName("alias", alias);
+  return absl::OkStatus();
 }
 
-absl::StatusOr<NamedTensors> CheckpointTensors(const TorchCheckpoint& checkpoint, const std::string& architecture_json,
-                                               bool raw) {
-  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> network, CreateModel(architecture_json, /*seed=*/0));
-  std::vector<std::string> names;
-  for (const auto& [name, parameter] : network->Parameters()) names.push_back(name);
-  return CheckpointWeights(checkpoint, names, raw);
+absl::Status CheckLabels(const std::map<std::string, std::string>& labels) {
+  if (labels.size() > kMaxLabels) {
+    return FieldError("start.labels", absl::StrCat("got ", labels.size(), ", expected at most ", kMaxLabels));
+  }
+  for (const auto& [key, value] : labels) {
+    if (key.empty() || key.size() > kMaxLabelLength || value.size() > kMaxLabelLength) {
+      return FieldError("start.labels", absl::StrCat("expected keys of 1 to ", kMaxLabelLength,
+                                                     " characters and values of up to ", kMaxLabelLength));
+    }
+  }
+  return absl::OkStatus();
 }
 
-}  // namespace
-
-ModelImport::ModelImport(ModelStore& store, ImportOptions options, std::unique_ptr<StagingFolder> folder)
-    : store_(store),
-      options_(std::move(options)),
-      folder_(std::move(folder)),
-      path_(absl::StrCat(folder_->path(), "/upload")),
-      file_(path_, std::ios::binary) {}
-
-absl::StatusOr<std::unique_ptr<ModelImport>> ModelImport::Begin(ModelStore& store, ImportOptions options,
-                                                                int64_t max_bytes) {
-  BOSS_RETURN_IF_ERROR(CheckName("model", options.name));
+absl::Status CheckOptions(const ImportOptions& options, int64_t max_bytes) {
+  BOSS_RETURN_IF_ERROR(CheckName("start.model", options.name));
   BOSS_RETURN_IF_ERROR(CheckAlias(options.alias));
+  BOSS_RETURN_IF_ERROR(CheckLabels(options.labels));
+  if (!options.upload_id.empty()) BOSS_RETURN_IF_ERROR(CheckName("start.upload_id", options.upload_id));
+  if (!options.sha256.empty() && (options.sha256.size() != kSha256Digits ||
+                                  !std::all_of(options.sha256.begin(), options.sha256.end(), absl::ascii_isxdigit))) {
+    return FieldError("start.sha256", absl::StrCat("must be ", kSha256Digits, " hexadecimal digits"));
+  }
   if (options.total_bytes < 1)
     return FieldError("start.total_bytes", absl::StrCat("must be at least 1, got ", options.total_bytes));
   if (options.total_bytes > max_bytes) {
@@ -58,16 +65,121 @@ absl::StatusOr<std::unique_ptr<ModelImport>> ModelImport::Begin(ModelStore& stor
                                                                ", at most ", max_bytes, " are taken")),
                      "start.total_bytes");
   }
-  BOSS_ASSIGN_OR_RETURN(std::unique_ptr<StagingFolder> folder, store.NewStagingFolder());
-  return std::unique_ptr<ModelImport>(new ModelImport(store, std::move(options), std::move(folder)));
+  return absl::OkStatus();
+}
+
+// Equal for equal options alone: every part stands behind its length.
+std::string DigestOf(const ImportOptions& options) {
+  Sha256 digest;
+  const auto add = [&digest](absl::string_view part) {
+    digest.Update(absl::StrCat(part.size(), ":"));
+    digest.Update(part);
+  };
+  add(options.name);
+  add(absl::StrCat(static_cast<int>(options.format), ",", options.total_bytes, ",", options.raw_weights, ",",
+                   options.validate_only, ",", options.label_names.size(), ",", options.labels.size()));
+  add(absl::AsciiStrToLower(options.sha256));
+  for (const std::string* part : {&options.architecture_json, &options.alias, &options.description}) add(*part);
+  for (const std::string& name : options.label_names) add(name);
+  for (const auto& [key, value] : options.labels) {
+    add(key);
+    add(value);
+  }
+  return digest.HexDigest();
+}
+
+// The version that the upload of this id has published, if any. \error ALREADY_EXISTS if it had another digest.
+absl::StatusOr<std::optional<VersionKey>> FindPublished(const ModelStore& store, const std::string& upload_id,
+                                                        const std::string& digest) {
+  if (upload_id.empty()) return std::nullopt;
+  for (const ModelInfo& model : store.ListModels()) {
+    const absl::StatusOr<VersionKey> key = store.FindByUpload(model.name, upload_id);
+    if (!key.ok()) continue;
+    const absl::StatusOr<VersionInfo> info = store.GetVersion(*key);
+    if (!info.ok()) continue;  // deleted meanwhile
+    if (info->manifest.upload_digest != digest) {
+      return WithField(absl::AlreadyExistsError(absl::StrCat("start.upload_id: \"", upload_id, "\" has published ",
+                                                             key->ToString(), " from another upload")),
+                       "start.upload_id");
+    }
+    return *key;
+  }
+  return std::nullopt;
+}
+
+absl::StatusOr<Safetensors> CheckpointTensors(const TorchCheckpoint& checkpoint, const std::string& architecture_json,
+                                              bool raw, std::vector<std::string>& warnings) {
+  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> network, CreateModel(architecture_json, /*seed=*/0));
+  std::vector<std::string> parameters;
+  for (const auto& [name, parameter] : network->Parameters()) parameters.push_back(name);
+  Safetensors weights;
+  BOSS_ASSIGN_OR_RETURN(weights.tensors, CheckpointWeights(checkpoint, parameters, raw));
+  if (!raw && checkpoint.ema.empty())
+    warnings.emplace_back("the checkpoint has no averaged weights: the raw ones are taken");
+  std::set<std::string> used;
+  for (const auto& [name, tensor] : weights.tensors) used.insert(name);
+  std::vector<std::string> dropped;
+  for (const auto& [name, tensor] : checkpoint.model) {
+    if (!used.contains(name)) dropped.push_back(name);
+  }
+  if (!dropped.empty())
+    warnings.push_back(absl::StrCat("dropped, because no network uses it: ", absl::StrJoin(dropped, ", ")));
+  return weights;
+}
+
+// Weights that do not fit are the client's mistake, not a loss.
+absl::Status CheckFit(const std::string& architecture_json, const Safetensors& weights) {
+  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> network, CreateModel(architecture_json, /*seed=*/0));
+  const absl::Status status = LoadWeights(*network, weights.tensors);
+  return absl::IsDataLoss(status) ? absl::InvalidArgumentError(status.message()) : status;
+}
+
+}  // namespace
+
+absl::StatusOr<int64_t> ModelImport::Query(const Context& context, const ImportOptions& options) {
+  BOSS_RETURN_IF_ERROR(CheckOptions(options, context.max_bytes));
+  if (options.upload_id.empty()) return FieldError("start.upload_id", "is required for query_upload");
+  const std::string digest = DigestOf(options);
+  BOSS_ASSIGN_OR_RETURN(const int64_t committed,
+                        context.uploads.Query({options.upload_id, digest, options.total_bytes}));
+  // Asked afterwards: what has been published in between has no more bytes there.
+  BOSS_ASSIGN_OR_RETURN(const auto published, FindPublished(context.store, options.upload_id, digest));
+  return published ? options.total_bytes : committed;
+}
+
+absl::StatusOr<std::unique_ptr<ModelImport>> ModelImport::Begin(const Context& context, ImportOptions options) {
+  BOSS_RETURN_IF_ERROR(CheckOptions(options, context.max_bytes));
+  const UploadPlan plan = {options.upload_id, DigestOf(options), options.total_bytes};
+  auto import = std::unique_ptr<ModelImport>(new ModelImport(context, std::move(options), plan.digest));
+  BOSS_ASSIGN_OR_RETURN(import->published_, FindPublished(context.store, plan.id, plan.digest));
+  if (!import->published_) {
+    int64_t committed = 0;
+    if (!plan.id.empty()) {
+      BOSS_ASSIGN_OR_RETURN(committed, context.uploads.Query(plan));
+    }
+    // The version is written beside the uploaded file.
+    const int64_t version_bytes = import->options_.validate_only ? 0 : plan.total_bytes;
+    BOSS_RETURN_IF_ERROR(
+        context.store.CheckRoom(plan.total_bytes - committed + version_bytes + context.uploads.PromisedBytes()));
+  }
+  BOSS_ASSIGN_OR_RETURN(import->upload_, context.uploads.Take(plan));
+  // Asked again: an import that was published in between has left nothing to go on with.
+  BOSS_ASSIGN_OR_RETURN(import->published_, FindPublished(context.store, plan.id, plan.digest));
+  if (import->published_) {
+    // Bytes are left if the server ended between the publication and what follows it.
+    if (import->upload_->resumed()) BOSS_RETURN_IF_ERROR(import->MoveAlias(*import->published_));
+    import->upload_->Remove();
+    import->upload_.reset();
+  }
+  return import;
 }
 
 absl::Status ModelImport::Append(int64_t offset, std::string_view data, std::optional<uint32_t> crc32) {
-  if (offset != received_bytes_) {
-    return FieldError("chunk.offset", absl::StrCat("got ", offset, ", expected ", received_bytes_,
-                                                   ": chunks are in order without gaps"));
+  if (offset != received_bytes()) {
+    return FieldError("chunk.offset", absl::StrCat("got ", offset, ", expected ", received_bytes(),
+                                                   ": chunks are in order without gaps, from the committed bytes on"));
   }
-  if (static_cast<int64_t>(data.size()) > options_.total_bytes - received_bytes_) {
+  if (static_cast<int64_t>(data.size()) > options_.total_bytes - received_bytes()) {
     return FieldError("chunk.data", absl::StrCat("goes beyond total_bytes, ", options_.total_bytes));
   }
   if (crc32) {
@@ -78,55 +190,86 @@ absl::Status ModelImport::Append(int64_t offset, std::string_view data, std::opt
                                               ", expected ", absl::Hex(*crc32)));
     }
   }
-  if (!file_.write(data.data(), static_cast<std::streamsize>(data.size()))) {
-    return absl::ResourceExhaustedError(absl::StrCat("cannot write the upload after ", received_bytes_, " bytes"));
-  }
-  received_bytes_ += static_cast<int64_t>(data.size());
-  return absl::OkStatus();
+  return published_ ? absl::OkStatus() : upload_->Append(data);
 }
 
 absl::StatusOr<std::string> ModelImport::Architecture(const std::string& from_file) const {
   if (!options_.architecture_json.empty()) return options_.architecture_json;
   if (!from_file.empty()) return from_file;
-  const absl::StatusOr<VersionKey> newest = store_.Resolve(options_.name);
+  const absl::StatusOr<VersionKey> newest = context_.store.Resolve(options_.name);
   if (!newest.ok())
     return FieldError("start.architecture_json",
                       "is required: neither the file nor an older version describes the network");
-  BOSS_ASSIGN_OR_RETURN(const VersionInfo info, store_.GetVersion(*newest));
+  BOSS_ASSIGN_OR_RETURN(const VersionInfo info, context_.store.GetVersion(*newest));
   return info.manifest.architecture_json;
 }
 
-absl::StatusOr<VersionKey> ModelImport::Publish() {
-  if (received_bytes_ != options_.total_bytes) {
-    return absl::DataLossError(
-        absl::StrCat("the upload is truncated: got ", received_bytes_, " bytes, expected ", options_.total_bytes));
-  }
-  file_.close();
-  if (!file_) return absl::ResourceExhaustedError("cannot write the upload");
-  BOSS_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path_));
-  if (!options_.sha256.empty()) {
-    const std::string digest = Sha256Hex(bytes);
-    if (!absl::EqualsIgnoreCase(digest, options_.sha256)) {
-      return absl::DataLossError(absl::StrCat("the upload has SHA-256 ", digest, ", expected ", options_.sha256));
-    }
-  }
-  Manifest manifest;
-  manifest.label_names = options_.label_names;
-  manifest.description = options_.description;
-  NamedTensors weights;
+absl::StatusOr<std::string> ModelImport::ReadFile() const {
+  std::string bytes;
+  bytes.reserve(static_cast<size_t>(options_.total_bytes));
+  Sha256 digest;
+  BOSS_RETURN_IF_ERROR(upload_->Read([&](std::string_view piece) {
+    if (!options_.sha256.empty()) digest.Update(absl::string_view(piece.data(), piece.size()));
+    bytes += piece;
+    return absl::OkStatus();
+  }));
+  if (options_.sha256.empty()) return bytes;
+  const std::string actual = digest.HexDigest();
+  if (absl::EqualsIgnoreCase(actual, options_.sha256)) return bytes;
+  return absl::DataLossError(absl::StrCat("the upload has SHA-256 ", actual, ", expected ", options_.sha256));
+}
+
+absl::StatusOr<Safetensors> ModelImport::ReadWeights(Manifest& manifest, std::vector<std::string>& warnings) const {
+  BOSS_ASSIGN_OR_RETURN(const std::string bytes, ReadFile());
   const bool is_zip = absl::StartsWith(bytes, "PK");
   if (options_.format == ImportFormat::kTorchCheckpoint || (options_.format == ImportFormat::kDetect && is_zip)) {
     BOSS_ASSIGN_OR_RETURN(manifest.architecture_json, Architecture(""));
-    BOSS_ASSIGN_OR_RETURN(const TorchCheckpoint checkpoint, ReadTorchCheckpoint(path_));
-    BOSS_ASSIGN_OR_RETURN(weights, CheckpointTensors(checkpoint, manifest.architecture_json, options_.raw_weights));
-  } else {
-    BOSS_ASSIGN_OR_RETURN(Safetensors contents, ParseSafetensors(bytes));
-    BOSS_ASSIGN_OR_RETURN(manifest.architecture_json, Architecture(contents.metadata[kArchitectureMetadata]));
-    weights = std::move(contents.tensors);
+    BOSS_ASSIGN_OR_RETURN(const TorchCheckpoint checkpoint, ParseTorchCheckpoint(bytes));
+    return CheckpointTensors(checkpoint, manifest.architecture_json, options_.raw_weights, warnings);
   }
-  BOSS_ASSIGN_OR_RETURN(const VersionKey key, store_.Publish(options_.name, std::move(manifest), weights));
-  if (!options_.alias.empty()) BOSS_RETURN_IF_ERROR(store_.SetAlias(key.name, options_.alias, key.version));
-  return key;
+  BOSS_ASSIGN_OR_RETURN(Safetensors weights, ParseSafetensors(bytes));
+  BOSS_ASSIGN_OR_RETURN(manifest.architecture_json, Architecture(weights.metadata[kArchitectureMetadata]));
+  if (options_.raw_weights) warnings.emplace_back("raw_weights says nothing about a safetensors file");
+  return weights;
+}
+
+absl::Status ModelImport::MoveAlias(const VersionKey& key) const {
+  if (options_.alias.empty()) return absl::OkStatus();
+  return context_.store.SetAlias(key.name, options_.alias, key.version);
+}
+
+absl::StatusOr<ImportResult> ModelImport::CheckAndPublish() const {
+  ImportResult result;
+  result.committed_bytes = options_.total_bytes;
+  Manifest manifest;
+  manifest.label_names = options_.label_names;
+  manifest.description = options_.description;
+  manifest.labels = options_.labels;
+  manifest.upload_id = options_.upload_id;
+  if (!options_.upload_id.empty()) manifest.upload_digest = digest_;
+  BOSS_ASSIGN_OR_RETURN(Safetensors weights, ReadWeights(manifest, result.warnings));
+  if (options_.validate_only) {
+    BOSS_RETURN_IF_ERROR(CheckFit(manifest.architecture_json, weights));
+    return result;
+  }
+  // What is exported describes itself.
+  weights.metadata[kArchitectureMetadata] = manifest.architecture_json;
+  BOSS_ASSIGN_OR_RETURN(result.version, context_.store.Publish(options_.name, std::move(manifest), weights));
+  BOSS_RETURN_IF_ERROR(MoveAlias(*result.version));
+  return result;
+}
+
+absl::StatusOr<ImportResult> ModelImport::Finish() {
+  if (published_) return ImportResult{published_, options_.total_bytes, {}};
+  if (received_bytes() < options_.total_bytes) {
+    return absl::DataLossError(
+        absl::StrCat("the upload is truncated: got ", received_bytes(), " bytes, expected ", options_.total_bytes));
+  }
+  BOSS_RETURN_IF_ERROR(upload_->Seal());
+  absl::StatusOr<ImportResult> result = GuardTorch("import", [this] { return CheckAndPublish(); });
+  // What is wrong with the file stays wrong; a full disk may have room again.
+  if (result.ok() || absl::IsDataLoss(result.status()) || absl::IsInvalidArgument(result.status())) upload_->Remove();
+  return result;
 }
 
 }  // namespace boss::server

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <fstream>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/store/model_store.h"
+#include "server/store/upload_store.h"
 
 namespace boss::server {
 
@@ -27,36 +28,67 @@ struct ImportOptions {
   std::string alias;              // set to the new version; empty: none
   std::vector<std::string> label_names;
   std::string description;
+  std::map<std::string, std::string> labels;
+  std::string upload_id;       // under which an interrupted upload goes on; empty: it begins anew
+  bool validate_only = false;  // publishes nothing
 };
 
-// Not thread-safe. What is not published leaves nothing behind.
+struct ImportResult {
+  std::optional<VersionKey> version;  // that was published; nothing if nothing was to be
+  int64_t committed_bytes = 0;
+  std::vector<std::string> warnings;
+};
+
+// Not thread-safe. What is not published leaves nothing behind, except under an upload id.
 class ModelImport {
  public:
-  // `store` outlives the import. \error INVALID_ARGUMENT with the field; RESOURCE_EXHAUSTED if total_bytes is above
-  // `max_bytes`.
-  static absl::StatusOr<std::unique_ptr<ModelImport>> Begin(ModelStore& store, ImportOptions options,
-                                                            int64_t max_bytes);
+  // What imports work with; all of it outlives them.
+  struct Context {
+    ModelStore& store;
+    UploadStore& uploads;
+    int64_t max_bytes = 0;  // of one file
+  };
+
+  // Goes on with the upload of options.upload_id if there is one, which ends an earlier import under that id.
+  // \error INVALID_ARGUMENT with the field; RESOURCE_EXHAUSTED if the file is above max_bytes or there is no room, then
+  // nothing was written; ALREADY_EXISTS if the upload id belongs to other contents or options; UNAVAILABLE while the
+  // upload of that id is being published.
+  static absl::StatusOr<std::unique_ptr<ModelImport>> Begin(const Context& context, ImportOptions options);
+
+  // How many bytes Begin would go on after: total_bytes if the upload has been published. Ends an import under the id
+  // that is under way. \error as of Begin, without RESOURCE_EXHAUSTED for room.
+  static absl::StatusOr<int64_t> Query(const Context& context, const ImportOptions& options);
+
+  // Whether an earlier import under the same id has published the version already: no more bytes are needed.
+  bool is_published() const { return published_.has_value(); }
+  int64_t received_bytes() const { return published_ ? options_.total_bytes : upload_->size(); }
 
   // The file's next bytes. `crc32` is zlib's. \error INVALID_ARGUMENT for a gap, DATA_LOSS for a wrong checksum,
-  // RESOURCE_EXHAUSTED for a full disk.
+  // ABORTED if another import goes on under the id, RESOURCE_EXHAUSTED for a full disk. Then the import is over, and an
+  // upload id keeps what is on the disk.
   absl::Status Append(int64_t offset, std::string_view data, std::optional<uint32_t> crc32);
 
-  // Checks the whole file and publishes it. \error DATA_LOSS if it is short, its digest is another or it is corrupt;
-  // INVALID_ARGUMENT if its weights do not fit the architecture.
-  absl::StatusOr<VersionKey> Publish();
-
-  int64_t received_bytes() const { return received_bytes_; }
+  // Checks the whole file and publishes it. \error DATA_LOSS if it is short (an upload id keeps it then), its digest is
+  // another or it is corrupt; INVALID_ARGUMENT if its weights do not fit the architecture; RESOURCE_EXHAUSTED.
+  absl::StatusOr<ImportResult> Finish();
 
  private:
-  ModelImport(ModelStore& store, ImportOptions options, std::unique_ptr<StagingFolder> folder);
-  absl::StatusOr<std::string> Architecture(const std::string& from_file) const;
+  ModelImport(const Context& context, ImportOptions options, std::string digest)
+      : context_(context), options_(std::move(options)), digest_(std::move(digest)) {}
 
-  ModelStore& store_;
+  absl::StatusOr<std::string> Architecture(const std::string& from_file) const;
+  // The whole file, checked against the digest of the options.
+  absl::StatusOr<std::string> ReadFile() const;
+  // The weights in the file; fills in the manifest's architecture and what is noteworthy.
+  absl::StatusOr<Safetensors> ReadWeights(Manifest& manifest, std::vector<std::string>& warnings) const;
+  absl::StatusOr<ImportResult> CheckAndPublish() const;
+  absl::Status MoveAlias(const VersionKey& key) const;
+
+  const Context context_;
   const ImportOptions options_;
-  const std::unique_ptr<StagingFolder> folder_;
-  const std::string path_;
-  std::ofstream file_;
-  int64_t received_bytes_ = 0;
+  const std::string digest_;  // of the options
+  std::optional<VersionKey> published_;
+  std::unique_ptr<Upload> upload_;  // null if it is published
 };
 
 }  // namespace boss::server

@@ -69,7 +69,7 @@ struct Manifest {
   double default_guidance_scale = 1.0;
   std::string parent;  // "name@version" that training began with; empty if it began with random weights
   std::string job_id;  // empty for an imported version
-  // Which upload published it, and the SHA-256 that the uploaded file had; empty if none did.
+  // Which upload published it, and the digest of all that was uploaded; empty if none did.
   std::string upload_id, upload_digest;
   std::optional<AdapterInfo> adapter;
   std::vector<NativeSchedule> schedules;
