@@ -85,6 +85,16 @@ std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
   app.add_option("--seed-models", config.seed_models_folder,
                  "Folder whose sub-folders are imported as models that the store lacks")
       ->group("Data");
+  app.add_option("--keep-versions", config.keep_versions,
+                 "Newest versions of each model to keep, beside those in use, aliased or the base of an adapter; 0 for all")
+      ->check(CLI::Range(0, 1 << 30))
+      ->capture_default_str()
+      ->group("Data");
+  app.add_option("--max-store-bytes", config.max_store_bytes,
+                 "Bytes of all model versions; more is RESOURCE_EXHAUSTED; 0 for no limit")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group("Data");
   app.add_option("--dataset-folder", config.dataset_folders,
                  "Folder that jobs may read data sets from; may be repeated")
       ->group("Data");

@@ -81,6 +81,21 @@ CollectedFamily DeviceUnits(const DeviceTimes& times) {
                      {{{"work", "training"}}, static_cast<double>(times.training_units)}}};
 }
 
+CollectedFamily StoredVersions(const StoreTotals& totals) {
+  return {.name = "boss_model_versions",
+          .help = "Model versions on the disk by state",
+          .kind = CollectedFamily::Kind::kGauge,
+          .series = {{{{"state", "published"}}, static_cast<double>(totals.published)},
+                     {{{"state", "quarantined"}}, static_cast<double>(totals.quarantined)}}};
+}
+
+CollectedFamily StoredBytes(const StoreTotals& totals) {
+  return {.name = "boss_store_bytes",
+          .help = "Bytes of the files of all model versions",
+          .kind = CollectedFamily::Kind::kGauge,
+          .series = {{{}, static_cast<double>(totals.bytes)}}};
+}
+
 }  // namespace
 
 // In the order of construction; destroyed in the opposite order.
@@ -125,7 +140,10 @@ class Server::Parts {
  private:
   absl::Status StartData() {
     BOSS_ASSIGN_OR_RETURN(data_lock_, DataLock::Acquire(config_.data_folder));
-    BOSS_ASSIGN_OR_RETURN(store_, ModelStore::Open(config_.data_folder, clock_, disk_.files));
+    BOSS_ASSIGN_OR_RETURN(store_, ModelStore::Open(config_.data_folder, clock_, disk_.files,
+                                                   {.keep_versions = config_.keep_versions,
+                                                    .max_bytes = config_.max_store_bytes,
+                                                    .min_free_bytes = config_.min_free_disk_bytes}));
     BOSS_ASSIGN_OR_RETURN(uploads_, UploadStore::Open(absl::StrCat(config_.data_folder, "/", kUploadsFolder),
                                                       disk_.files, clock_));
     BOSS_ASSIGN_OR_RETURN(journal_, SqliteJobJournal::Open(config_.data_folder + "/bossd.db", disk_.sqlite_vfs));
@@ -159,6 +177,8 @@ class Server::Parts {
                                  [this](JobKind kind, std::optional<JobState> from, JobState to) {
                                    job_counter_.OnChange(kind, from, to);
                                  }));
+    // Not before: by now every job uses the versions that it reads.
+    store_->CollectGarbage();
     return absl::OkStatus();
   }
 
@@ -169,7 +189,7 @@ class Server::Parts {
     models_service_ =
         std::make_unique<ModelsService>(ModelsService::Options{.default_steps = limits.default_steps,
                                                                .description = Describe(config_, limits, clock_.Now())},
-                                        *store_, *uploads_, *registry_, *jobs_, rpc_pool_);
+                                        *store_, *uploads_, *registry_, rpc_pool_);
 
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -192,6 +212,10 @@ class Server::Parts {
 
   absl::Status StartMetrics() {
     metrics_.AddCollector([this] { return job_counter_.Collect(); });
+    metrics_.AddCollector([this] {
+      const StoreTotals totals = store_->Totals();
+      return std::vector<CollectedFamily>{StoredVersions(totals), StoredBytes(totals)};
+    });
     metrics_.AddCollector([this] {
       const DeviceTimes times = worker_->times();
       const CollectedFamily loaded = {.name = "boss_models_loaded",

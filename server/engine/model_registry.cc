@@ -108,6 +108,7 @@ void ModelRegistry::Acquire(const VersionKey& key, Callback done) {
 }
 
 absl::StatusOr<std::unique_ptr<LoadedModel>> ModelRegistry::LoadFromStore(const VersionKey& key) const {
+  BOSS_ASSIGN_OR_RETURN(VersionUse use, store_.Use(key, "loaded"));
   BOSS_ASSIGN_OR_RETURN(VersionInfo info, store_.GetVersion(key));
   BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> network, store_.LoadVersionModel(key));
   return GuardTorch(absl::StrCat("loading ", key.ToString()), [&]() -> absl::StatusOr<std::unique_ptr<LoadedModel>> {
@@ -117,6 +118,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> ModelRegistry::LoadFromStore(const 
     model->manifest = std::move(info.manifest);
     for (const auto& [name, tensor] : network->State()) model->memory_bytes += static_cast<int64_t>(tensor.nbytes());
     model->network = std::move(network);
+    model->use = std::move(use);
     return model;
   });
 }

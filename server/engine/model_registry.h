@@ -43,6 +43,7 @@ struct LoadedModel {
   Manifest manifest;
   std::shared_ptr<const VelocityModel> network;  // on the registry's device
   int64_t memory_bytes = 0;                      // of its tensors
+  VersionUse use;                                // so that it is not deleted while it is in memory
 };
 
 // What the network's description says, without its weights.
@@ -60,7 +61,8 @@ struct ModelStatus {
 };
 
 // Loads published versions onto one device, each once, on a thread of its own. A version that cannot be loaded
-// (DATA_LOSS, RESOURCE_EXHAUSTED) fails whoever asked for it and nobody else. Thread-safe.
+// (DATA_LOSS, RESOURCE_EXHAUSTED) fails whoever asked for it and nobody else. A version that is being loaded or in memory
+// is in use (ModelStore::Use) as "loaded". Thread-safe.
 class ModelRegistry {
  public:
   using Callback = std::function<void(absl::StatusOr<std::shared_ptr<const LoadedModel>>)>;

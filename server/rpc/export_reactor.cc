@@ -64,6 +64,7 @@ absl::Status ExportReactor::OpenFile(const VersionKey& key, const char* file_nam
 absl::Status ExportReactor::Open() {
   if (request_.model().empty()) return FieldError("model", "is required");
   BOSS_ASSIGN_OR_RETURN(const VersionKey key, store_.Resolve(request_.model()));
+  BOSS_ASSIGN_OR_RETURN(use_, store_.Use(key, "being exported"));
   BOSS_ASSIGN_OR_RETURN(const VersionInfo info, store_.GetVersion(key));
   const bool is_adapter = info.manifest.adapter.has_value();
   switch (request_.part()) {

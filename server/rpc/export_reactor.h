@@ -35,6 +35,7 @@ class ExportReactor final : public grpc::ServerWriteReactor<v1::ExportModelRespo
   const v1::ExportModelRequest request_;
   const ModelStore& store_;
   Strand strand_;
+  VersionUse use_;
   v1::ExportModelResponse response_;  // being written
   std::string text_;                  // the contents, if they are not in a file
   std::ifstream file_;

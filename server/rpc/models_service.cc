@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "core/base/error_details.h"
 #include "core/base/status_macros.h"
 #include "server/rpc/convert_common.h"
@@ -35,8 +36,15 @@ absl::StatusOr<bool> Matches(const v1::Model& model, const std::vector<FilterTer
       const bool has_one = std::any_of(model.versions().begin(), model.versions().end(),
                                        [&](const v1::ModelVersion& version) { return version.state() == state; });
       if (!has_one) return false;
+    } else if (absl::string_view label = term.key; absl::ConsumePrefix(&label, "labels.")) {
+      const bool has_one = std::any_of(model.versions().begin(), model.versions().end(), [&](const auto& version) {
+        const auto found = version.labels().find(std::string(label));
+        return found != version.labels().end() && found->second == term.value;
+      });
+      if (!has_one) return false;
     } else {
-      return FieldError("filter", absl::StrCat("unknown field ", term.key, ": there are name, architecture and state"));
+      return FieldError("filter", absl::StrCat("unknown field ", term.key,
+                                               ": there are name, architecture, state and labels.KEY"));
     }
   }
   return true;
@@ -76,36 +84,13 @@ absl::Status ModelsService::List(const v1::ListModelsRequest& request, v1::ListM
   return absl::OkStatus();
 }
 
-absl::Status ModelsService::CheckNoJobReads(const VersionKey& key) const {
-  using enum JobState;
-  JobPageRequest request;
-  request.filter.states = {kQueued, kRunning, kPausing, kPaused, kCancelling};
-  request.page_size = 1000;
-  do {
-    BOSS_ASSIGN_OR_RETURN(const JobPage page, jobs_.List(request));
-    for (const Job& job : page.jobs) {
-      if (std::find(job.input_versions.begin(), job.input_versions.end(), key.ToString()) != job.input_versions.end()) {
-        return absl::FailedPreconditionError(
-            absl::StrCat(key.ToString(), " is an input of ", JobName(job.id), ", which has not finished"));
-      }
-    }
-    request.page_token = page.next_page_token;
-  } while (!request.page_token.empty());
-  return absl::OkStatus();
-}
-
 absl::Status ModelsService::Delete(const v1::DeleteVersionRequest& request) {
   BOSS_ASSIGN_OR_RETURN(const VersionKey key, ExactVersion(store_, request.model()));
-  if (!request.force()) {
-    BOSS_RETURN_IF_ERROR(CheckNoJobReads(key));
-    const ModelState state = registry_.Status(key).state;
-    if (state != ModelState::kUnloaded && state != ModelState::kFailed) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(key.ToString(), " is ", std::string(ModelStateName(state)), ": unload it first, or force"));
-    }
-  }
+  if (request.force()) BOSS_RETURN_IF_ERROR(registry_.Unload(key));
   BOSS_RETURN_IF_ERROR(store_.DeleteVersion(key, request.force()));
-  return registry_.Unload(key);
+  // Somebody may have loaded it since; nobody can from now on.
+  registry_.Unload(key).IgnoreError();
+  return absl::OkStatus();
 }
 
 absl::Status ModelsService::Schedule(const v1::GetScheduleRequest& request, v1::ScheduleSet& response) const {
@@ -228,7 +213,8 @@ grpc::ServerUnaryReactor* ModelsService::UnloadModel(grpc::CallbackServerContext
 
 grpc::ServerReadReactor<v1::ImportModelRequest>* ModelsService::ImportModel(grpc::CallbackServerContext* context,
                                                                             v1::ImportModelResponse* response) {
-  return new ImportReactor(context, response, store_, catalog_, pool_, options_.description.max_import_bytes);
+  const ModelImport::Context imports = {store_, uploads_, options_.description.max_import_bytes};
+  return new ImportReactor(context, response, imports, catalog_, pool_);
 }
 
 grpc::ServerWriteReactor<v1::ExportModelResponse>* ModelsService::ExportModel(grpc::CallbackServerContext* context,

@@ -6,10 +6,10 @@
 #include "boss/v1/models.grpc.pb.h"
 #include "server/engine/model_registry.h"
 #include "server/engine/thread_pool.h"
-#include "server/jobs/job_manager.h"
 #include "server/rpc/convert_capabilities.h"
 #include "server/rpc/model_catalog.h"
 #include "server/store/model_store.h"
+#include "server/store/upload_store.h"
 
 namespace boss::server {
 
@@ -20,11 +20,12 @@ class ModelsService final : public v1::Models::CallbackService {
     int default_steps = 20;  // of a model that names none
     ServerDescription description;
   };
-  ModelsService(Options options, ModelStore& store, ModelRegistry& registry, const JobManager& jobs, ThreadPool& pool)
+  ModelsService(Options options, ModelStore& store, UploadStore& uploads, ModelRegistry& registry,
+                ThreadPool& pool)
       : options_(std::move(options)),
         store_(store),
+        uploads_(uploads),
         registry_(registry),
-        jobs_(jobs),
         pool_(pool),
         catalog_(store, registry) {}
 
@@ -57,13 +58,11 @@ class ModelsService final : public v1::Models::CallbackService {
   absl::Status Delete(const v1::DeleteVersionRequest& request);
   absl::Status Schedule(const v1::GetScheduleRequest& request, v1::ScheduleSet& response) const;
   absl::Status Schedules(const v1::ListSchedulesRequest& request, v1::ListSchedulesResponse& response) const;
-  // FAILED_PRECONDITION naming an unfinished job that reads the version.
-  absl::Status CheckNoJobReads(const VersionKey& key) const;
 
   const Options options_;
   ModelStore& store_;
+  UploadStore& uploads_;
   ModelRegistry& registry_;
-  const JobManager& jobs_;
   ThreadPool& pool_;
   const ModelCatalog catalog_;
 };

@@ -75,7 +75,7 @@ struct ModelStoreOptions {
   // Newest published versions of each model that are kept; older ones go unless something holds them. 0: all.
   int keep_versions = 0;
   int64_t max_bytes = 0;       // quota for the files of all versions, quarantined ones included; 0: none
-  int64_t min_free_bytes = 0;  // of the disk, which versions and uploads leave free
+  int64_t min_free_bytes = 0;  // of the disk, which uploads leave free for work that has begun
 };
 
 // A folder under <data>/staging for files on their way in; removed with all it holds when this goes away.
@@ -126,8 +126,8 @@ class ModelStore {
   // Publishes the next version of `name`. `weights` are the model's State(), or, if manifest.adapter is set, an adapter
   // (see core/finetune/lora.h). The auxiliary files of manifest.parent are carried over. The store fills in sha256 and
   // create_time. Older versions that the options do not keep are deleted then. \error INVALID_ARGUMENT for a bad name or
-  // weights that do not fit the architecture; RESOURCE_EXHAUSTED as CheckRoom (without what is staged and uploaded, of
-  // which this may be a part) and for a full disk; nothing is published then.
+  // weights that do not fit the architecture; RESOURCE_EXHAUSTED above the quota (of versions alone: this may be what was
+  // uploaded) and for a full disk; nothing is published then.
   absl::StatusOr<VersionKey> Publish(absl::string_view name, Manifest manifest, const Safetensors& weights);
   absl::StatusOr<VersionKey> Publish(absl::string_view name, Manifest manifest, const NamedTensors& weights);
 
@@ -149,8 +149,8 @@ class ModelStore {
   // "job 12ab" or "loaded". The use may outlive the store.
   absl::StatusOr<VersionUse> Use(const VersionKey& key, std::string by) const;
 
-  // Whether `bytes` more may be written: into the quota, beside what is stored, staged and uploaded, and onto the disk.
-  // \error RESOURCE_EXHAUSTED; what the file system reports.
+  // Whether `bytes` more may be uploaded: into the quota, beside what is stored, staged and uploaded, and onto the disk,
+  // less what must stay free. \error RESOURCE_EXHAUSTED; what the file system reports.
   absl::Status CheckRoom(int64_t bytes) const;
   StoreTotals Totals() const;
 
@@ -244,7 +244,8 @@ class ModelStore {
   int64_t StoredBytes() const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // RESOURCE_EXHAUSTED if so many bytes more do not fit beside the `used` ones.
   absl::Status CheckQuota(int64_t used, int64_t bytes) const;
-  absl::Status CheckDisk(int64_t bytes) const;
+  // RESOURCE_EXHAUSTED if the disk has no room for so many bytes more and `reserve` after that.
+  absl::Status CheckDisk(int64_t bytes, int64_t reserve) const;
   // What keeps the version from being deleted; empty: nothing.
   std::string HeldBy(const VersionKey& key) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
   // Deletes it, whatever holds it. `trash` takes its files.

@@ -174,7 +174,7 @@ absl::StatusOr<VersionKey> ModelStore::Publish(absl::string_view name, Manifest 
   BOSS_ASSIGN_OR_RETURN(const std::string bytes, SerializeSafetensors(contents));
   BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<StagingFolder> staged, NewStagingFolder());
   BOSS_RETURN_IF_ERROR(CheckQuota(Totals().bytes, static_cast<int64_t>(bytes.size())));
-  BOSS_RETURN_IF_ERROR(CheckDisk(static_cast<int64_t>(bytes.size())));
+  BOSS_RETURN_IF_ERROR(CheckDisk(static_cast<int64_t>(bytes.size()), /*reserve=*/0));
   const std::string file = WeightsFile(manifest);
   manifest.sha256 = {{file, Sha256Hex(bytes)}};
   BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes, files_));
@@ -206,7 +206,7 @@ absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, a
     }
     total_bytes += static_cast<int64_t>(bytes.size());
     BOSS_RETURN_IF_ERROR(CheckQuota(Totals().bytes, total_bytes));
-    BOSS_RETURN_IF_ERROR(CheckDisk(static_cast<int64_t>(bytes.size())));
+    BOSS_RETURN_IF_ERROR(CheckDisk(static_cast<int64_t>(bytes.size()), /*reserve=*/0));
     BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes, files_));
   }
   for (const auto& [file, digest] : manifest.sha256) {

@@ -41,11 +41,11 @@ absl::Status ModelStore::CheckQuota(int64_t used, int64_t bytes) const {
                                                    " in use, expected at most ", options_.max_bytes, " in all"));
 }
 
-absl::Status ModelStore::CheckDisk(int64_t bytes) const {
+absl::Status ModelStore::CheckDisk(int64_t bytes, int64_t reserve) const {
   BOSS_ASSIGN_OR_RETURN(const int64_t free, files_.FreeBytes(data_folder_));
-  if (bytes <= free - options_.min_free_bytes) return absl::OkStatus();
+  if (bytes <= free - reserve) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrCat("model store: got ", bytes, " more bytes for a disk with ", free,
-                                                   " free, of which ", options_.min_free_bytes, " must stay free"));
+                                                   " free, of which ", reserve, " must stay free"));
 }
 
 absl::Status ModelStore::CheckRoom(int64_t bytes) const {
@@ -55,7 +55,7 @@ absl::Status ModelStore::CheckRoom(int64_t bytes) const {
       used += FolderSize(files_, absl::StrCat(data_folder_, "/", folder));
     BOSS_RETURN_IF_ERROR(CheckQuota(used, bytes));
   }
-  return CheckDisk(bytes);
+  return CheckDisk(bytes, options_.min_free_bytes);
 }
 
 // ---- Deletion ----

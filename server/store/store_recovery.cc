@@ -159,8 +159,9 @@ void ModelStore::ReadQuarantine(const std::string& name, Model& model) {
     }
     const VersionKey key{name, *number};
     const auto [version, is_new] = model.versions.try_emplace(key.version);
-    if (!is_new && version->second.manifest.ok()) {
-      spdlog::warn("a quarantined model version was put back version={}", key.ToString());
+    if (!is_new) {
+      if (version->second.manifest.ok())
+        spdlog::warn("a quarantined model version was put back version={}", key.ToString());
       continue;
     }
     std::string reason = absl::StrCat(key.ToString(), ": found corrupt earlier");
