@@ -27,15 +27,9 @@ std::shared_ptr<grpc::Channel> MakeChannel(const ClientOptions& options) {
   return grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments);
 }
 
-// 128 random bits.
-std::string RandomId() {
-  std::random_device device;
-  return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
-}
-
 template <typename Request>
 Request WithRequestId(Request request) {
-  if (request.request_id().empty() && !request.validate_only()) request.set_request_id(RandomId());
+  if (request.request_id().empty() && !request.validate_only()) request.set_request_id(Client::NewId());
   return request;
 }
 
@@ -47,6 +41,11 @@ Request Named(const std::string& name) {
 }
 
 }  // namespace
+
+std::string Client::NewId() {
+  std::random_device device;
+  return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
+}
 
 Client::Client(ClientOptions options) : Client(MakeChannel(options), options) {}
 

@@ -4,6 +4,7 @@
 #include <grpcpp/channel.h>
 
 #include <cstdint>
+#include <istream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -43,6 +44,9 @@ class Client {
   // Over a channel of the caller's; options.address is not used.
   Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options);
 
+  // 128 random bits, as a request_id or an upload_id.
+  static std::string NewId();
+
   // Ends every call under way with CANCELLED, and every later one. Callable from any thread.
   void Cancel() { control_.Cancel(); }
   bool cancelled() const { return control_.cancelled(); }
@@ -79,8 +83,10 @@ class Client {
   absl::StatusOr<boss::v1::Model> GetModel(const std::string& model);
   absl::StatusOr<boss::v1::ModelVersion> LoadModel(const boss::v1::LoadModelRequest& request);
   absl::StatusOr<boss::v1::ModelVersion> UnloadModel(const std::string& model);
-  // Streams the file at `path`; sets total_bytes and sha256. `on_progress` gets the bytes sent. Not tried again.
-  // \error also NOT_FOUND or PERMISSION_DENIED for the file.
+  // Streams the file at `path`; sets total_bytes and sha256. `on_progress` gets the bytes sent. A connection that is
+  // lost goes on after the bytes that the server has committed, under start.upload_id; without one the import gets a
+  // random one. One that the caller gives also goes on with what an earlier client left. \error also NOT_FOUND or
+  // PERMISSION_DENIED for the file.
   absl::StatusOr<boss::v1::ImportModelResponse> ImportModel(boss::v1::ImportStart start, const std::string& path,
                                                             absl::FunctionRef<void(int64_t bytes)> on_progress);
   // Writes the file to `path`, by way of a temporary file beside it. A connection that is lost goes on at its offset.
@@ -105,6 +111,11 @@ class Client {
   absl::StatusOr<Response> Unary(Stub& stub,
                                  grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                                  const Request& request);
+  // One attempt of ImportModel. A query asks the server where to go on and sends no bytes.
+  absl::StatusOr<int64_t> QueryUpload(boss::v1::ImportStart start);
+  absl::StatusOr<boss::v1::ImportModelResponse> SendUpload(const boss::v1::ImportStart& start, std::istream& file,
+                                                           int64_t offset,
+                                                           absl::FunctionRef<void(int64_t bytes)> on_progress);
 
   CallControl control_;
   const std::unique_ptr<boss::v1::Sampler::Stub> sampler_;

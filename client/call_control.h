@@ -16,8 +16,8 @@ namespace boss::client {
 
 // UNAVAILABLE, and nothing else, is tried again.
 struct RetryPolicy {
-  // In a row, of one operation; 1 turns retries off. Watching a job and exporting a file, which can go on where they
-  // were, count from their last progress.
+  // In a row, of one operation; 1 turns retries off. Watching a job and sending or receiving a file, which can go on
+  // where they were, count from their last progress.
   int max_attempts = 4;
   int max_resumptions = 12;
   absl::Duration initial_delay = absl::Milliseconds(200);

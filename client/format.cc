@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -71,6 +72,12 @@ void SetTime(absl::Time time, google::protobuf::Timestamp* message) {
 std::string FormatTime(const google::protobuf::Timestamp& timestamp) {
   if (timestamp.seconds() == 0) return "-";
   return absl::FormatTime("%Y-%m-%d %H:%M:%S", ToTime(timestamp), absl::LocalTimeZone());
+}
+
+std::string FormatLabels(const google::protobuf::Map<std::string, std::string>& labels) {
+  if (labels.empty()) return "-";
+  const std::map<std::string, std::string> sorted(labels.begin(), labels.end());
+  return absl::StrJoin(sorted, ", ", absl::PairFormatter("="));
 }
 
 std::string SolverName(boss::v1::Solver solver) { return EnumWords(boss::v1::Solver_Name(solver), "SOLVER_"); }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <google/protobuf/duration.pb.h>
+#include <google/protobuf/map.h>
 #include <google/protobuf/timestamp.pb.h>
 
 #include <cstdint>
@@ -26,6 +27,9 @@ void SetDuration(absl::Duration duration, google::protobuf::Duration* message);
 void SetTime(absl::Time time, google::protobuf::Timestamp* message);
 // "2026-01-31 14:05:09" in the local time zone; "-" if it is not set.
 std::string FormatTime(const google::protobuf::Timestamp& timestamp);
+
+// "key=value, ..." by key; "-" for none.
+std::string FormatLabels(const google::protobuf::Map<std::string, std::string>& labels);
 
 // Lower-case, without the prefix that the enum's values share: "euler", "bellman", "cost matrix", "optimize-stepsizes".
 std::string SolverName(boss::v1::Solver solver);

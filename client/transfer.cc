@@ -22,7 +22,7 @@ uint32_t Crc32(const std::string& data) {
 }
 
 // The next chunk of a file; shorter at its end.
-std::string ReadChunk(std::ifstream& file) {
+std::string ReadChunk(std::istream& file) {
   std::string data(kChunkBytes, '\0');
   file.read(data.data(), kChunkBytes);
   data.resize(file.gcount());
@@ -36,31 +36,32 @@ absl::Status FileError(const char* operation, const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<boss::v1::ImportModelResponse> Client::ImportModel(boss::v1::ImportStart start, const std::string& path,
-                                                                  absl::FunctionRef<void(int64_t)> on_progress) {
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return FileError("open", path);
-  Sha256 digest;
-  int64_t total = 0;
-  for (std::string data = ReadChunk(file); !data.empty(); data = ReadChunk(file)) {
-    digest.Update(data);
-    total += static_cast<int64_t>(data.size());
-  }
-  if (file.bad() || std::filesystem::is_directory(path)) return FileError("read", path);
-  file.clear();
-  file.seekg(0);
-  start.set_total_bytes(total);
-  start.set_sha256(digest.HexDigest());
+absl::StatusOr<int64_t> Client::QueryUpload(boss::v1::ImportStart start) {
+  CallControl::Call call(control_, /*with_deadline=*/true);
+  boss::v1::ImportModelResponse response;
+  const auto writer = models_->ImportModel(&call.context(), &response);
+  start.set_query_upload(true);
+  boss::v1::ImportModelRequest message;
+  *message.mutable_start() = std::move(start);
+  writer->Write(message);
+  writer->WritesDone();
+  const absl::Status status = FromGrpcStatus(writer->Finish());
+  if (!status.ok()) return status;
+  return response.committed_bytes();
+}
 
+absl::StatusOr<boss::v1::ImportModelResponse> Client::SendUpload(const boss::v1::ImportStart& start, std::istream& file,
+                                                                 int64_t offset,
+                                                                 absl::FunctionRef<void(int64_t)> on_progress) {
   CallControl::Call call(control_, /*with_deadline=*/false);
   boss::v1::ImportModelResponse response;
   const auto writer = models_->ImportModel(&call.context(), &response);
   boss::v1::ImportModelRequest message;
-  *message.mutable_start() = std::move(start);
+  *message.mutable_start() = start;
   bool open = writer->Write(message);
-  int64_t offset = 0;
-  while (open && offset < total) {
+  file.clear();
+  file.seekg(offset);
+  while (open && offset < start.total_bytes()) {
     auto& chunk = *message.mutable_chunk();
     chunk.set_offset(offset);
     chunk.set_data(ReadChunk(file));
@@ -74,6 +75,43 @@ absl::StatusOr<boss::v1::ImportModelResponse> Client::ImportModel(boss::v1::Impo
   const absl::Status status = FromGrpcStatus(writer->Finish());
   if (!status.ok()) return status;
   return response;
+}
+
+absl::StatusOr<boss::v1::ImportModelResponse> Client::ImportModel(boss::v1::ImportStart start, const std::string& path,
+                                                                  absl::FunctionRef<void(int64_t)> on_progress) {
+  errno = 0;
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return FileError("open", path);
+  Sha256 digest;
+  int64_t total = 0;
+  for (std::string data = ReadChunk(file); !data.empty(); data = ReadChunk(file)) {
+    digest.Update(data);
+    total += static_cast<int64_t>(data.size());
+  }
+  if (file.bad() || std::filesystem::is_directory(path)) return FileError("read", path);
+  start.set_total_bytes(total);
+  start.set_sha256(digest.HexDigest());
+  bool ask = !start.upload_id().empty();  // of an id of our own the server knows nothing yet
+  if (!ask) start.set_upload_id(NewId());
+
+  CallControl::Attempts attempts(control_, /*resumable=*/true);
+  int64_t committed = 0;
+  while (true) {
+    absl::Status status;
+    if (ask) {
+      const absl::StatusOr<int64_t> answer = QueryUpload(start);
+      status = answer.status();
+      if (answer.ok() && *answer > committed) attempts.Progress();
+      if (answer.ok()) committed = *answer;
+    }
+    if (status.ok()) {
+      absl::StatusOr<boss::v1::ImportModelResponse> response = SendUpload(start, file, committed, on_progress);
+      if (response.ok()) return response;
+      status = response.status();
+    }
+    if (!attempts.Again(status)) return status;
+    ask = true;
+  }
 }
 
 absl::StatusOr<boss::v1::ExportModelResponse::Header> Client::ExportModel(

@@ -195,6 +195,8 @@ std::string RenderJob(const Job& job) {
     facts.Add("ended", absl::StrCat(FormatTime(job.end_time()), " after ",
                                     FormatElapsed(ToTime(job.end_time()) - ToTime(job.start_time()))));
   }
+  if (job.has_expire_time()) facts.Add("expires", FormatTime(job.expire_time()));
+  if (job.stored_bytes() > 0) facts.Add("stored", FormatBytes(job.stored_bytes()));
   std::string text = facts.Render();
   if (!job.result().evaluation().empty()) absl::StrAppend(&text, "\n", RenderEvaluation(job.result().evaluation()));
   return text;

@@ -1,6 +1,9 @@
 // bossctl jobs: reading and steering. Submitting is in submit_commands.cc.
+#include <algorithm>
 #include <memory>
 #include <ostream>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -23,13 +26,31 @@ int List(Context& context, const boss::v1::ListJobsRequest& request, int limit) 
     context.PrintJson(all);
     return kExitOk;
   }
-  Table table({{"NAME"}, {"KIND"}, {"STATE"}, {"STAGE"}, {"DONE", true}, {"INPUT"}, {"OUTPUT"}, {"CREATED"}});
+  // Columns that few jobs fill are there when one does.
+  const bool reasons =
+      std::any_of(jobs->begin(), jobs->end(), [](const Job& job) { return !job.state_reason().empty(); });
+  const bool stored = std::any_of(jobs->begin(), jobs->end(), [](const Job& job) { return job.stored_bytes() > 0; });
+  const bool expiring = std::any_of(jobs->begin(), jobs->end(), [](const Job& job) { return job.has_expire_time(); });
+  std::vector<Table::Column> columns = {{"NAME"},       {"KIND"},  {"STATE"},  {"STAGE"},
+                                        {"DONE", true}, {"INPUT"}, {"OUTPUT"}, {"CREATED"}};
+  if (stored) columns.push_back({"STORED", true});
+  if (expiring) columns.push_back({"EXPIRES"});
+  if (reasons) columns.push_back({"REASON"});
+  Table table(columns);
   for (const Job& job : *jobs) {
     const bool staged = job.stage() != boss::v1::JOB_STAGE_UNSPECIFIED;
-    table.AddRow({job.name(), KindName(job.kind()), Job::State_Name(job.state()), staged ? StageName(job.stage()) : "-",
-                  absl::StrFormat("%.0f%%", 100 * job.progress().fraction()),
-                  job.input_models().empty() ? "-" : absl::StrJoin(job.input_models(), ", "),
-                  job.output_model().empty() ? "-" : job.output_model(), FormatTime(job.create_time())});
+    std::vector<std::string> row = {job.name(),
+                                    KindName(job.kind()),
+                                    Job::State_Name(job.state()),
+                                    staged ? StageName(job.stage()) : "-",
+                                    absl::StrFormat("%.0f%%", 100 * job.progress().fraction()),
+                                    job.input_models().empty() ? "-" : absl::StrJoin(job.input_models(), ", "),
+                                    job.output_model().empty() ? "-" : job.output_model(),
+                                    FormatTime(job.create_time())};
+    if (stored) row.push_back(FormatBytes(job.stored_bytes()));
+    if (expiring) row.push_back(FormatTime(job.expire_time()));
+    if (reasons) row.push_back(job.state_reason());
+    table.AddRow(std::move(row));
   }
   context.out() << (table.empty() ? "no jobs\n" : table.Render());
   return kExitOk;

@@ -106,6 +106,7 @@ int Get(Context& context, const std::string& name) {
                   {"K", true},
                   {"SCHEDULES"},
                   {"ALIASES"},
+                  {"LABELS"},
                   {"CREATED"}});
   for (const ModelVersion& version : model->versions()) {
     std::vector<std::string> sets;
@@ -113,7 +114,7 @@ int Get(Context& context, const std::string& name) {
     versions.AddRow({version.version(), VersionState(version), FormatBytes(version.size_bytes()), version.parent(),
                      version.job(), version.straightened_steps() > 0 ? absl::StrCat(version.straightened_steps()) : "-",
                      sets.empty() ? "-" : absl::StrJoin(sets, ", "), AliasesOf(*model, version.version()),
-                     FormatTime(version.create_time())});
+                     FormatLabels(version.labels()), FormatTime(version.create_time())});
   }
   context.out() << versions.Render();
   for (const ModelVersion& version : model->versions()) {
@@ -123,41 +124,64 @@ int Get(Context& context, const std::string& name) {
   return kExitOk;
 }
 
+// Whether the server keeps what it has of an upload that ended so.
+bool MayGoOn(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsCancelled(status) || absl::IsDeadlineExceeded(status) ||
+         absl::IsResourceExhausted(status);
+}
+
 void AddImport(CLI::App& models, Context& context) {
   struct Arguments {
-    std::string file, name, alias, description, architecture_file, preset;
-    bool raw = false, validate_only = false;
+    std::string file, architecture_file;
+    boss::v1::ImportStart start;
     std::vector<std::string> label_names;
   };
   CLI::App* command =
       models.add_subcommand("import", "Publish a weight file (safetensors or a torch checkpoint) as a new version");
   auto arguments = std::make_shared<Arguments>();
   command->add_option("file", arguments->file, "Weight file")->required();
-  command->add_option("-m,--model", arguments->name, "Name of the model")->required();
+  boss::v1::ImportStart* start = &arguments->start;
+  const auto add_text = [command](const char* names, auto set, const char* help) {
+    return command->add_option_function<std::string>(names, set, help);
+  };
+  add_text(
+      "-m,--model", [start](const std::string& v) { start->set_model(v); }, "Name of the model")
+      ->required();
   command->add_option("--architecture", arguments->architecture_file, "JSON file that describes the network");
-  command->add_option("--preset", arguments->preset, "Named architecture, e.g. cifar10-ddpmpp (see capabilities)");
-  command->add_option("--alias", arguments->alias, "Alias to set to the new version");
-  command->add_option("--description", arguments->description, "Free text");
+  add_text(
+      "--preset", [start](const std::string& v) { start->set_preset(v); },
+      "Named architecture, e.g. cifar10-ddpmpp (see capabilities)");
+  add_text(
+      "--alias", [start](const std::string& v) { start->set_alias(v); }, "Alias to set to the new version");
+  add_text(
+      "--description", [start](const std::string& v) { start->set_description(v); }, "Free text");
   command->add_option("--label-names", arguments->label_names, "Names of the classes")->delimiter(',');
-  command->add_flag("--raw-weights", arguments->raw,
-                    "Of a torch checkpoint, take the raw instead of the averaged weights");
-  command->add_flag("--validate-only", arguments->validate_only, "Check everything, publish nothing");
+  AddLabels(*command, [start] { return start->mutable_labels(); });
+  add_text(
+      "--upload-id", [start](const std::string& v) { start->set_upload_id(v); },
+      "Go on with an upload that was interrupted; default: a new one with a random id");
+  command->add_flag_function(
+      "--raw-weights", [start](int64_t) { start->set_raw_weights(true); },
+      "Of a torch checkpoint, take the raw instead of the averaged weights");
+  command->add_flag_function(
+      "--validate-only", [start](int64_t) { start->set_validate_only(true); }, "Check everything, publish nothing");
   SetCommand(*command, context, [arguments](Context& context) {
-    boss::v1::ImportStart start;
-    start.set_model(arguments->name);
-    start.set_preset(arguments->preset);
-    start.set_alias(arguments->alias);
-    start.set_description(arguments->description);
-    start.set_raw_weights(arguments->raw);
-    start.set_validate_only(arguments->validate_only);
+    boss::v1::ImportStart& start = arguments->start;
     start.mutable_label_names()->Add(arguments->label_names.begin(), arguments->label_names.end());
     if (!arguments->architecture_file.empty()) {
       auto architecture = ReadTextFile(arguments->architecture_file);
       if (!architecture.ok()) return context.Fail(architecture.status());
       start.set_architecture_json(*std::move(architecture));
     }
+    if (start.upload_id().empty()) start.set_upload_id(Client::NewId());
     const auto response = context.client().ImportModel(start, arguments->file, [](int64_t) {});
-    if (!response.ok()) return context.Fail(response.status());
+    if (!response.ok()) {
+      const int code = context.Fail(response.status());
+      if (MayGoOn(response.status())) {
+        context.err() << "go on where it was with the same command and --upload-id " << start.upload_id() << "\n";
+      }
+      return code;
+    }
     for (const std::string& warning : response->warnings()) context.err() << "warning: " << warning << "\n";
     if (context.json) {
       context.PrintJson(*response);

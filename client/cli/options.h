@@ -5,9 +5,11 @@
 #include <functional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "client/cli/context.h"
+#include "client/cli/parse.h"
 
 namespace boss::client {
 
@@ -22,6 +24,21 @@ CLI::Option* AddParsed(CLI::App& app, const std::string& names, Parse parse, Use
         use(*std::move(value));
       },
       help);
+}
+
+// --label KEY=VALUE, into the map that `labels` returns.
+template <typename Labels>
+void AddLabels(CLI::App& app, Labels labels) {
+  app.add_option_function<std::vector<std::string>>(
+      "--label",
+      [labels](const std::vector<std::string>& texts) {
+        for (const std::string& text : texts) {
+          const auto pair = ParseKeyValue(text);
+          if (!pair.ok()) throw CLI::ValidationError("--label", std::string(pair.status().message()));
+          (*labels())[pair->first] = pair->second;
+        }
+      },
+      "KEY=VALUE; may be repeated");
 }
 
 // Makes `run` the command when `app` is the one that the command line names.

@@ -51,16 +51,7 @@ CLI::App* AddSubmit(CLI::App& jobs, Context& context, const std::string& name, c
   command->add_flag("-w,--wait,--follow", *wait, "Follow the job to its end and print its result");
   Add<std::string>(
       *command, "--name", [r](const std::string& v) { r->mutable_options()->set_display_name(v); }, "A title");
-  Add<std::vector<std::string>>(
-      *command, "--label",
-      [r](const std::vector<std::string>& labels) {
-        for (const std::string& label : labels) {
-          const auto pair = ParseKeyValue(label);
-          if (!pair.ok()) throw CLI::ValidationError("--label", std::string(pair.status().message()));
-          (*r->mutable_options()->mutable_labels())[pair->first] = pair->second;
-        }
-      },
-      "KEY=VALUE; may be repeated");
+  AddLabels(*command, [r] { return r->mutable_options()->mutable_labels(); });
   Add<int32_t>(
       *command, "--priority", [r](int32_t v) { r->mutable_options()->set_priority(v); },
       "-100 to 100; higher goes first");
@@ -74,6 +65,10 @@ CLI::App* AddSubmit(CLI::App& jobs, Context& context, const std::string& name, c
       [r](double seconds) { SetDuration(absl::Seconds(seconds), r->mutable_options()->mutable_retention()); },
       "Seconds that the finished job is kept")
       ->check(CLI::PositiveNumber);
+  Add<int32_t>(
+      *command, "--max-crashes", [r](int32_t v) { r->mutable_options()->set_max_crashes(v); },
+      "How often the job is started again after it crashed the server; default 3")
+      ->check(CLI::NonNegativeNumber);
   Add<std::string>(
       *command, "--request-id", [r](const std::string& v) { r->set_request_id(v); },
       "The same id never makes two jobs; default: a random one");

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "client/format.h"
 #include "client/picture.h"
 #include "tests/client/fake_server.h"
 #include "tests/support/temp_folder.h"
@@ -156,6 +157,20 @@ TEST_F(BossctlTest, DistillSendsWhatItsOptionsSay) {
   EXPECT_EQ(server_.jobs.distilled.options().labels().at("team"), "vision");
 }
 
+TEST_F(BossctlTest, JobsSayHowLongTheyAreKeptAndHowOftenTheyMayCrash) {
+  server_.jobs.job = MakeDistillJob();
+  ASSERT_EQ(Run({"jobs", "distill", "-m", "m", "--retention", "90", "--max-crashes", "0", "--regenerate-pairs"}),
+            kExitOk)
+      << err_.str();
+  EXPECT_EQ(server_.jobs.distilled.options().retention().seconds(), 90);
+  EXPECT_TRUE(server_.jobs.distilled.options().has_max_crashes());
+  EXPECT_EQ(server_.jobs.distilled.options().max_crashes(), 0);
+  EXPECT_TRUE(server_.jobs.distilled.spec().regenerate_pairs());
+  ASSERT_EQ(Run({"jobs", "distill", "-m", "m"}), kExitOk);
+  EXPECT_FALSE(server_.jobs.distilled.options().has_max_crashes());
+  EXPECT_FALSE(server_.jobs.distilled.options().has_retention());
+}
+
 TEST_F(BossctlTest, WaitingForAnEvaluationPrintsItsTable) {
   server_.jobs.job = MakeDistillJob();
   server_.jobs.events = MakeEvents(5, Job::SUCCEEDED);
@@ -232,6 +247,53 @@ TEST_F(BossctlTest, ImportAndExportMoveFiles) {
   server_.models.sha256 = server_.models.import_start.sha256();
   ASSERT_EQ(Run({"models", "export", "new@1", "--out", folder_ / "back"}), kExitOk) << err_.str();
   EXPECT_EQ(Contents(folder_ / "back"), "some bytes");
+}
+
+TEST_F(BossctlTest, AnImportThatWasInterruptedGoesOn) {
+  std::ofstream(folder_ / "weights") << std::string(600'000, 'x');
+  server_.models.import_scripts = {{1, {grpc::StatusCode::RESOURCE_EXHAUSTED, "the disk is full"}}};
+  EXPECT_EQ(Run({"models", "import", folder_ / "weights", "-m", "new"}), kExitError);
+  const std::string id = server_.models.import_start.upload_id();
+  EXPECT_THAT(err_.str(), HasSubstr("the disk is full"));
+  EXPECT_THAT(err_.str(), HasSubstr("--upload-id " + id));
+  EXPECT_EQ(Run({"models", "import", folder_ / "weights", "-m", "new", "--upload-id", id}), kExitOk) << err_.str();
+  EXPECT_EQ(server_.models.import_start.upload_id(), id);
+  EXPECT_THAT(server_.models.import_offsets, ElementsAre(0, 512 << 10));
+  EXPECT_EQ(server_.models.file, std::string(600'000, 'x'));
+}
+
+TEST_F(BossctlTest, AnImportCanBeCheckedAlone) {
+  std::ofstream(folder_ / "weights") << "some bytes";
+  server_.models.import_warning = "dropped: sigmas";
+  ASSERT_EQ(Run({"models", "import", folder_ / "weights", "-m", "new", "--validate-only", "--label", "team=vision",
+                 "--label", "note=a=b"}),
+            kExitOk)
+      << err_.str();
+  EXPECT_TRUE(server_.models.import_start.validate_only());
+  EXPECT_EQ(server_.models.import_start.labels().at("team"), "vision");
+  EXPECT_EQ(server_.models.import_start.labels().at("note"), "a=b");
+  EXPECT_THAT(out_.str(), HasSubstr("nothing was published"));
+  EXPECT_EQ(err_.str(), "warning: dropped: sigmas\n");
+}
+
+TEST_F(BossctlTest, JobsShowWhyTheyWaitAndWhatTheyStore) {
+  server_.jobs.list_total = 1;
+  ASSERT_EQ(Run({"jobs", "list"}), kExitOk);
+  EXPECT_EQ(out_.str().find("REASON"), std::string::npos);
+  EXPECT_EQ(out_.str().find("STORED"), std::string::npos);
+  EXPECT_EQ(out_.str().find("EXPIRES"), std::string::npos);
+  server_.jobs.job.set_state(Job::QUEUED);
+  server_.jobs.job.set_state_reason("waiting: less than 1 GiB of disk is free");
+  server_.jobs.job.set_stored_bytes(3 << 20);
+  server_.jobs.job.mutable_expire_time()->set_seconds(1'700'000'000);
+  for (const char* command : {"list", "get"}) {
+    std::vector<std::string> arguments = {"jobs", command};
+    if (arguments[1] == "get") arguments.push_back("jobs/0");
+    ASSERT_EQ(Run(arguments), kExitOk);
+    EXPECT_THAT(out_.str(), HasSubstr("less than 1 GiB"));
+    EXPECT_THAT(out_.str(), HasSubstr("3.0 MiB"));
+    EXPECT_THAT(out_.str(), HasSubstr(FormatTime(server_.jobs.job.expire_time())));
+  }
 }
 
 TEST_F(BossctlTest, ShowsModelsSchedulesAndTheServer) {

@@ -223,24 +223,82 @@ TEST_F(ClientTest, GenerateIsTriedAgainOnlyBeforeTheFirstMessage) {
   EXPECT_EQ(server_.sampler.calls, 3);
 }
 
-TEST_F(ClientTest, ImportSendsTheWholeFileWithItsChecksums) {
-  const TempFolder folder;
-  const std::string path = folder.path() + "/weights";
-  std::string contents(1'300'001, '\0');
-  for (size_t i = 0; i < contents.size(); ++i) contents[i] = static_cast<char>(i * i >> 7);
-  std::ofstream(path, std::ios::binary) << contents;
-  boss::v1::ImportStart start;
-  start.set_model("m");
-  int64_t sent = 0;
-  const auto response = client_.ImportModel(start, path, [&](int64_t bytes) { sent = bytes; });
+class ImportTest : public ClientTest {
+ protected:
+  static constexpr int64_t kChunk = 512 << 10;
+
+  ImportTest() {
+    for (size_t i = 0; i < contents_.size(); ++i) contents_[i] = static_cast<char>(i * i >> 7);
+    std::ofstream(path_, std::ios::binary) << contents_;
+    start_.set_model("m");
+  }
+  absl::StatusOr<boss::v1::ImportModelResponse> Import() {
+    return client_.ImportModel(start_, path_, [this](int64_t bytes) { sent_ = bytes; });
+  }
+
+  TempFolder folder_;
+  std::string path_ = folder_.path() + "/weights";
+  std::string contents_ = std::string(1'300'001, '\0');  // three chunks
+  boss::v1::ImportStart start_;
+  int64_t sent_ = 0;
+};
+
+TEST_F(ImportTest, SendsTheWholeFileWithItsChecksums) {
+  const auto response = Import();
   ASSERT_TRUE(response.ok()) << response.status();
-  EXPECT_EQ(server_.models.file, contents);
+  EXPECT_EQ(server_.models.file, contents_);
   EXPECT_EQ(server_.models.import_start.total_bytes(), 1'300'001);
   Sha256 digest;
-  digest.Update(contents);
+  digest.Update(contents_);
   EXPECT_EQ(server_.models.import_start.sha256(), digest.HexDigest());
-  EXPECT_EQ(sent, 1'300'001);
-  EXPECT_TRUE(absl::IsNotFound(client_.ImportModel(start, path + "x", [](int64_t) {}).status()));
+  EXPECT_EQ(server_.models.import_start.upload_id().size(), 32u);
+  EXPECT_EQ(server_.models.import_queries.size(), 0u);
+  EXPECT_EQ(sent_, 1'300'001);
+  EXPECT_TRUE(absl::IsNotFound(client_.ImportModel(start_, path_ + "x", [](int64_t) {}).status()));
+}
+
+TEST_F(ImportTest, GoesOnAfterWhatTheServerHasWhenTheConnectionIsLost) {
+  server_.models.import_scripts = {{2, kUnavailable}, {0, kUnavailable}};
+  const auto response = Import();
+  ASSERT_TRUE(response.ok()) << response.status();
+  EXPECT_EQ(server_.models.file, contents_);
+  EXPECT_THAT(server_.models.import_offsets, ElementsAre(0, 2 * kChunk));
+  ASSERT_EQ(server_.models.import_queries.size(), 2u);
+  for (const auto& query : server_.models.import_queries) {
+    EXPECT_EQ(query.upload_id(), server_.models.import_start.upload_id());
+    EXPECT_EQ(query.sha256(), server_.models.import_start.sha256());
+  }
+  EXPECT_EQ(sent_, 1'300'001);
+}
+
+TEST_F(ImportTest, GoesOnWithWhatAnEarlierClientLeft) {
+  start_.set_upload_id("mine");
+  server_.models.file = contents_.substr(0, 1000);
+  ASSERT_TRUE(Import().ok());
+  EXPECT_EQ(server_.models.file, contents_);
+  EXPECT_THAT(server_.models.import_offsets, ElementsAre(1000));
+  EXPECT_EQ(server_.models.import_start.upload_id(), "mine");
+  // Everything is there: the answer alone was lost.
+  const auto again = Import();
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->version().version(), "1");
+  EXPECT_EQ(server_.models.import_offsets.size(), 1u);
+}
+
+TEST_F(ImportTest, IsPatientAsTheRetryPolicySays) {
+  server_.models.import_scripts.assign(20, {0, kUnavailable});
+  EXPECT_TRUE(absl::IsUnavailable(Import().status()));
+  EXPECT_EQ(server_.models.import_calls, 12);
+  // Each byte that arrives renews the patience: eleven attempts before the first chunk and eleven after it.
+  server_.models.import_calls = 0;
+  server_.models.import_scripts.assign(22, {0, kUnavailable});
+  server_.models.import_scripts[10].count = 1;
+  EXPECT_TRUE(Import().ok());
+  server_.models.import_calls = 0;
+  server_.models.import_scripts = {{1, {grpc::StatusCode::DATA_LOSS, "corrupt"}}};
+  server_.models.file.clear();
+  EXPECT_TRUE(absl::IsDataLoss(Import().status()));
+  EXPECT_EQ(server_.models.import_calls, 1);
 }
 
 class ExportTest : public ClientTest {

@@ -50,7 +50,10 @@ grpc::Status FakeJobs::ListJobs(grpc::ServerContext*, const boss::v1::ListJobsRe
                                 boss::v1::ListJobsResponse* response) {
   const int first = request->page_token().empty() ? 0 : std::stoi(request->page_token());
   const int last = std::min(first + 2, list_total);
-  for (int i = first; i < last; ++i) response->add_jobs()->set_name("jobs/" + std::to_string(i));
+  for (int i = first; i < last; ++i) {
+    *response->add_jobs() = job;
+    response->mutable_jobs()->rbegin()->set_name("jobs/" + std::to_string(i));
+  }
   if (last < list_total) response->set_next_page_token(std::to_string(last));
   return grpc::Status::OK;
 }
@@ -91,18 +94,29 @@ grpc::Status FakeModels::ListModels(grpc::ServerContext*, const boss::v1::ListMo
 grpc::Status FakeModels::ImportModel(grpc::ServerContext*, grpc::ServerReader<boss::v1::ImportModelRequest>* reader,
                                      boss::v1::ImportModelResponse* response) {
   boss::v1::ImportModelRequest message;
-  while (reader->Read(&message)) {
-    if (message.has_start()) {
-      import_start = message.start();
-      continue;
-    }
+  if (!reader->Read(&message) || !message.has_start()) return {grpc::StatusCode::INVALID_ARGUMENT, "start"};
+  response->set_committed_bytes(static_cast<int64_t>(file.size()));
+  if (message.start().query_upload()) {
+    import_queries.push_back(message.start());
+    return grpc::Status::OK;
+  }
+  import_start = message.start();
+  StreamScript script;
+  if (import_calls < static_cast<int>(import_scripts.size())) script = import_scripts[import_calls];
+  ++import_calls;
+  for (int received = 0; script.count < 0 || received < script.count; ++received) {
+    if (!reader->Read(&message)) break;
+    if (received == 0) import_offsets.push_back(message.chunk().offset());
     if (message.chunk().offset() != static_cast<int64_t>(file.size())) {
       return {grpc::StatusCode::INVALID_ARGUMENT, "chunk offset"};
     }
     if (message.chunk().crc32() != Crc(message.chunk().data())) return {grpc::StatusCode::DATA_LOSS, "chunk checksum"};
     file += message.chunk().data();
   }
+  if (!script.status.ok()) return script.status;
   response->set_committed_bytes(static_cast<int64_t>(file.size()));
+  if (!import_warning.empty()) response->add_warnings(import_warning);
+  if (import_start.validate_only()) return grpc::Status::OK;
   response->mutable_version()->set_model(import_start.model());
   response->mutable_version()->set_version("1");
   return grpc::Status::OK;

@@ -42,7 +42,7 @@ class FakeJobs final : public boss::v1::Jobs::Service {
   bool replay_one_before = false;           // WatchJob starts one event too early
   grpc::Status get_status = grpc::Status::OK;
   int failing_gets = 0;  // so many GetJob calls fail with get_status; negative: all
-  int list_total = 0;    // jobs that ListJobs has
+  int list_total = 0;    // jobs that ListJobs has: `job` under other names
 
   std::vector<int64_t> watched_from;
   std::vector<std::string> request_ids;
@@ -69,11 +69,16 @@ class FakeModels final : public boss::v1::Models::Service {
 
   boss::v1::Model model;
   boss::v1::ScheduleSet schedules;
-  std::string file;                          // what ExportModel sends, and what ImportModel got
+  std::string file;                          // what ExportModel sends, and what ImportModel has got
   std::string sha256;                        // that ExportModel states
   bool corrupt_chunk = false;                // ExportModel's second chunk does not have its checksum
   std::vector<StreamScript> export_scripts;  // one for each ExportModel call, counted in chunks
-  boss::v1::ImportStart import_start;
+  std::vector<StreamScript> import_scripts;  // one for each ImportModel call that is no query: after so many chunks
+  std::string import_warning;                // empty: none
+  boss::v1::ImportStart import_start;        // of the latest such call
+  std::vector<boss::v1::ImportStart> import_queries;
+  int import_calls = 0;                 // that were no queries
+  std::vector<int64_t> import_offsets;  // of the first chunk of each call that had one
   std::vector<int64_t> export_offsets;
 };
 
