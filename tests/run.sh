@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds, and runs every test: first those that need no LibTorch under AddressSanitizer and ThreadSanitizer, then
-# all of them in the release build. Ends with ctest's summary.
+# the fuzzers for some seconds each (docs/fuzzing.md), then all tests in the release build. Ends with ctest's summary.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 bash docker/install-deps.sh
 
 jobs=$(nproc)
-for preset in asan tsan release; do
+for preset in asan tsan fuzz release; do
   echo "== $preset"
   cmake --preset "$preset"
   cmake --build --preset "$preset" --parallel "$jobs"

@@ -145,9 +145,11 @@ class Unpickler {
 
   // The stack.
 
+  // `parts`: what the value holds besides itself, other than parts of the pickle or values of their own.
   template <typename T>
-  absl::Status Push(T value) {
-    if (pickle_.values_.size() >= kMaxValues) {
+  absl::Status Push(T value, size_t parts = 0) {
+    num_values_ += 1 + parts;
+    if (num_values_ > kMaxValues) {
       return absl::InvalidArgumentError(absl::StrCat("got more than ", kMaxValues, " values"));
     }
     pickle_.values_.push_back(PickleValue{std::move(value)});
@@ -305,7 +307,10 @@ class Unpickler {
     if (function == nullptr || arguments == nullptr)
       return absl::DataLossError("something other than an allowed global is called");
     BOSS_ASSIGN_OR_RETURN(PickleValue result, CallGlobal(*function, *arguments));
-    return Push(std::move(result.value));
+    // A call of a few bytes can repeat a tensor of many dimensions.
+    const PickleTensor* tensor = result.As<PickleTensor>();
+    const size_t parts = tensor == nullptr ? 0 : tensor->size.size() + tensor->stride.size();
+    return Push(std::move(result.value), parts);
   }
 
   // Attributes of a dictionary, such as the _metadata of a state dict, hold no weights.
@@ -326,6 +331,7 @@ class Unpickler {
   const size_t size_;
   std::string_view rest_;
   Pickle pickle_;
+  size_t num_values_ = 0;
   std::vector<PickleValue*> stack_;
   std::vector<size_t> marks_;  // heights of the stack
   absl::flat_hash_map<uint32_t, PickleValue*> memo_;

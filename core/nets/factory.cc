@@ -17,6 +17,9 @@
 namespace boss {
 namespace {
 
+// Far more than any; parsed JSON needs many times the memory of its text.
+constexpr size_t kMaxArchitectureBytes = size_t{1} << 20;
+
 std::string ShapeName(const at::Tensor& tensor) { return absl::StrCat("[", absl::StrJoin(tensor.sizes(), ", "), "]"); }
 
 absl::StatusOr<TimeMap> ReadTimeMap(const JsonObject& json) {
@@ -35,7 +38,10 @@ absl::StatusOr<TimeMap> ReadTimeMap(const JsonObject& json) {
 
 at::Tensor TimeMap::Apply(const at::Tensor& t) const { return (t * (1 - eps) + eps) * scale; }
 
-absl::StatusOr<std::unique_ptr<VelocityModel>> CreateModel(std::string_view architecture_json, uint64_t seed) {
+absl::StatusOr<std::unique_ptr<VelocityModel>> CreateModel(std::string_view architecture_json, uint64_t seed, int64_t max_weights) {
+  if (architecture_json.size() > kMaxArchitectureBytes) {
+    return absl::InvalidArgumentError(absl::StrCat("architecture: got ", architecture_json.size(), " bytes, expected at most ", kMaxArchitectureBytes));
+  }
   absl::StatusOr<nlohmann::json> parsed = ParseJson({architecture_json.data(), architecture_json.size()});
   if (!parsed.ok()) return absl::InvalidArgumentError(absl::StrCat("architecture: got ", parsed.status().message(), ", expected an object"));
   BOSS_ASSIGN_OR_RETURN(const JsonObject root, JsonObject::Create(*std::move(parsed), "architecture"));
@@ -47,10 +53,10 @@ absl::StatusOr<std::unique_ptr<VelocityModel>> CreateModel(std::string_view arch
   return GuardTorch("building the network", [&]() -> Result {
     if (architecture == "mlp") {
       BOSS_ASSIGN_OR_RETURN(MlpConfig config, MlpConfig::FromJson(model));
-      return std::make_unique<Mlp>(config, time_map, seed);
+      return std::make_unique<Mlp>(config, time_map, seed, max_weights);
     }
     BOSS_ASSIGN_OR_RETURN(NcsnppConfig config, NcsnppConfig::FromJson(model));
-    return std::make_unique<Ncsnpp>(std::move(config), time_map, seed);
+    return std::make_unique<Ncsnpp>(std::move(config), time_map, seed, max_weights);
   });
 }
 
@@ -83,10 +89,12 @@ absl::Status LoadWeights(VelocityModel& model, const NamedTensors& weights) {
   });
 }
 
-int64_t ParameterCount(const VelocityModel& model) {
+int64_t WeightCount(const NamedTensors& weights) {
   int64_t count = 0;
-  for (const auto& [name, tensor] : model.Parameters()) count += tensor.numel();
+  for (const auto& [name, tensor] : weights) count += tensor.numel();
   return count;
 }
+
+int64_t ParameterCount(const VelocityModel& model) { return WeightCount(model.Parameters()); }
 
 }  // namespace boss

@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -20,9 +21,15 @@ using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 // `architecture_json`: an object {"model": {...}, "time": {"eps": .., "scale": ..}}. "model" carries "architecture": "ncsnpp" (with the
 // reference's configuration keys, and the optional "num_classes" and "patch_size"; see ncsnpp.h) or "mlp" (see mlp.h). "time" is the map
-// t_net = (t (1 - eps) + eps) scale that the network expects; absent means t_net = t. Weights are initialised from `seed`.
-// \error INVALID_ARGUMENT naming the key that is missing, of the wrong type, or has a value that the network does not know.
-absl::StatusOr<std::unique_ptr<VelocityModel>> CreateModel(std::string_view architecture_json, uint64_t seed);
+// t_net = (t (1 - eps) + eps) scale that the network expects; absent means t_net = t. Weights are initialised from `seed`. Who knows how many weights there are to load names them in `max_weights`, so that a short
+// text does not ask for a huge network.
+// \error INVALID_ARGUMENT naming the key that is missing, of the wrong type, or has a value that the network does not know; or if the network
+// has more weights than `max_weights`.
+absl::StatusOr<std::unique_ptr<VelocityModel>> CreateModel(std::string_view architecture_json, uint64_t seed,
+                                                           int64_t max_weights = std::numeric_limits<int64_t>::max());
+
+// Elements of all tensors together.
+int64_t WeightCount(const NamedTensors& weights);
 
 // Copies weights into the model's State() by name. \error DATA_LOSS naming what is missing, left over, or has another shape (got, expected); then
 // nothing has changed.

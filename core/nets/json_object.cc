@@ -14,7 +14,13 @@ absl::StatusOr<JsonObject> JsonObject::Create(nlohmann::json json, std::string p
 }
 
 absl::Status JsonObject::Error(const std::string& key, absl::string_view expected) const {
-  const std::string got = json_.contains(key) ? json_.at(key).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) : "nothing";
+  std::string got = "nothing";
+  if (json_.contains(key)) {
+    got = json_.at(key).dump(-1, ' ', /*ensure_ascii=*/true, nlohmann::json::error_handler_t::replace);
+    // A message travels in the headers of a call.
+    constexpr size_t kMaxLength = 200;
+    if (got.size() > kMaxLength) got = got.substr(0, kMaxLength) + "...";
+  }
   return absl::InvalidArgumentError(absl::StrCat(path_, ".", key, ": got ", got, ", expected ", expected));
 }
 

@@ -25,14 +25,25 @@ at::Tensor AddResidual(const at::Tensor& x, const at::Tensor& h, bool rescale) {
 
 }  // namespace
 
-LayerBuilder::LayerBuilder(ParameterStore& store, uint64_t seed) : store(store), generator(at::detail::createCPUGenerator(seed)) {}
+LayerBuilder::LayerBuilder(ParameterStore& store, uint64_t seed, int64_t max_weights)
+    : store(store), generator(at::detail::createCPUGenerator(seed)), max_weights_(max_weights), weights_left_(max_weights) {}
+
+void LayerBuilder::Reserve(at::IntArrayRef shape) {
+  int64_t weights = 1;
+  bool fit = true;
+  for (const int64_t size : shape) fit = !__builtin_mul_overflow(weights, size, &weights) && fit;
+  TORCH_CHECK_VALUE(fit && weights <= weights_left_, "the network has more than ", max_weights_, " weights");
+  weights_left_ -= weights;
+}
 
 at::Tensor LayerBuilder::VarianceScaling(at::IntArrayRef shape, double fan_in, double fan_out, double scale) {
+  Reserve(shape);
   const double variance = (scale == 0 ? 1e-10 : scale) / ((fan_in + fan_out) / 2);
   return at::rand(shape, generator).mul_(2).sub_(1).mul_(std::sqrt(3 * variance));
 }
 
 at::Tensor LayerBuilder::Normal(at::IntArrayRef shape, double standard_deviation) {
+  Reserve(shape);
   return at::randn(shape, generator).mul_(standard_deviation);
 }
 

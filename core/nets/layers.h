@@ -5,23 +5,33 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <limits>
 #include <string>
 
 #include "core/nets/parameter_store.h"
 
 namespace boss {
 
+inline constexpr int64_t kUnlimitedWeights = std::numeric_limits<int64_t>::max();
+
 // Adds weights to a store while a network is built. Weights are initialised by variance scaling (fan average, uniform), as in the reference
 // implementation of score-based models; scale 0 stands for 1e-10.
 class LayerBuilder {
  public:
-  LayerBuilder(ParameterStore& store, uint64_t seed);
+  // `max_weights`: how many weights may be drawn; c10::ValueError is thrown before there are more.
+  LayerBuilder(ParameterStore& store, uint64_t seed, int64_t max_weights = kUnlimitedWeights);
   // Uniform with the variance scale / ((fan_in + fan_out) / 2).
   at::Tensor VarianceScaling(at::IntArrayRef shape, double fan_in, double fan_out, double scale);
   at::Tensor Normal(at::IntArrayRef shape, double standard_deviation);
 
   ParameterStore& store;
   at::Generator generator;
+
+ private:
+  void Reserve(at::IntArrayRef shape);
+
+  const int64_t max_weights_;
+  int64_t weights_left_;
 };
 
 // y = W x + b over the last dimension; W [out, in].

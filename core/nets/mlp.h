@@ -27,7 +27,7 @@ struct MlpConfig {
 // Samples are vectors [dim]. Input: x and sin, cos of pi t; swish between linear layers.
 class Mlp final : public Network<Mlp> {
  public:
-  Mlp(MlpConfig config, TimeMap time_map, uint64_t seed);
+  Mlp(MlpConfig config, TimeMap time_map, uint64_t seed, int64_t max_weights = kUnlimitedWeights);
 
   at::Tensor Velocity(const at::Tensor& x_t, const at::Tensor& t, const Condition& condition) const override;
   std::vector<int64_t> SampleShape() const override { return {config_.dim}; }

@@ -108,10 +108,13 @@ absl::StatusOr<NcsnppConfig> NcsnppConfig::FromJson(const JsonObject& json) {
   return config;
 }
 
-Ncsnpp::Ncsnpp(NcsnppConfig config, TimeMap time_map, uint64_t seed) : config_(std::move(config)), time_map_(time_map) { Build(seed); }
+Ncsnpp::Ncsnpp(NcsnppConfig config, TimeMap time_map, uint64_t seed, int64_t max_weights)
+    : config_(std::move(config)), time_map_(time_map) {
+  Build(seed, max_weights);
+}
 
-void Ncsnpp::Build(uint64_t seed) {
-  LayerBuilder builder(parameters_, seed);
+void Ncsnpp::Build(uint64_t seed, int64_t max_weights) {
+  LayerBuilder builder(parameters_, seed, max_weights);
   ModuleNames names;
   const NcsnppConfig& c = config_;
   const int64_t image_channels = c.channels * c.patch_size * c.patch_size;

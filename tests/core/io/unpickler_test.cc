@@ -233,6 +233,24 @@ TEST(UnpicklerTest, TheNumberOfValuesIsBounded) {
   EXPECT_THAT(status.ToString(), HasSubstr("1048576 values"));
 }
 
+// Six bytes a tensor of 64 dimensions: the function and its arguments come from the memo.
+TEST(UnpicklerTest, DimensionsCountAsValues) {
+  const std::string ones = "(" + [] {
+    std::string sizes;
+    for (int i = 0; i < 64; ++i) sizes += Bytes("K\x01");
+    return sizes;
+  }() + "t";
+  std::string pickle = TensorPickle(Bytes("K\x00") + ones + ones);
+  const std::string function = "ctorch._utils\n_rebuild_tensor_v2\n";
+  pickle.replace(pickle.find(function), function.size(), function + Bytes("q\x00"));
+  pickle.replace(pickle.size() - 2, 2, Bytes("q\x01R"));
+  std::string few = pickle, many = pickle;
+  for (int i = 0; i < 8000; ++i) few += Bytes("h\x00h\x01R");
+  for (int i = 0; i < 9000; ++i) many += Bytes("h\x00h\x01R");
+  EXPECT_TRUE(StatusOf(few + ".").ok()) << StatusOf(few + ".");
+  EXPECT_EQ(StatusOf(many + ".").code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(UnpicklerTest, ReferenceCheckpointIsReadAndEveryTruncationIsDataLoss) {
   const std::string pickle = GoldenPickle();
   const absl::StatusOr<Pickle> read = Unpickle(pickle);

@@ -59,6 +59,35 @@ TEST(CreateModelTest, RefusesTextThatIsNoArchitecture) {
   }
 }
 
+TEST(CreateModelTest, TextIsBoundedAndErrorsAreShort) {
+  const std::string deep = R"({"model":)" + std::string(100'000, '[') + std::string(100'000, ']') + "}";
+  EXPECT_EQ(CreateModel(deep, 0).status().code(), absl::StatusCode::kInvalidArgument);
+  const std::string spaces(2 << 20, ' ');
+  EXPECT_EQ(CreateModel(SmallNcsnpp().dump() + spaces, 0).status().code(), absl::StatusCode::kInvalidArgument);
+
+  nlohmann::json json = SmallNcsnpp();
+  json["model"]["nf"] = std::string(100'000, 'x');
+  const absl::Status status = CreateModel(json.dump(), 0).status();
+  EXPECT_TRUE(absl::StrContains(status.message(), "model.nf")) << status.message().size();
+  EXPECT_LT(status.message().size(), 500u);
+}
+
+TEST(CreateModelTest, NoMoreWeightsThanAllowedAreDrawn) {
+  for (const std::string& json : {SmallNcsnpp().dump(), std::string(R"({"model":{"architecture":"mlp","num_classes":3}})")}) {
+    const auto model = CreateModel(json, 0);
+    ASSERT_TRUE(model.ok()) << model.status();
+    EXPECT_TRUE(CreateModel(json, 0, WeightCount((*model)->State())).ok());
+    EXPECT_EQ(CreateModel(json, 0, 100).status().code(), absl::StatusCode::kInvalidArgument);
+  }
+  // Hundreds of gigabytes, and a product of dimensions beyond that of any machine.
+  for (const char* json : {R"({"model":{"architecture":"mlp","hidden":65536,"layers":64}})",
+                           R"({"model":{"architecture":"mlp","hidden":65536,"dim":1048576,"num_classes":1000000}})"}) {
+    const absl::Status status = CreateModel(json, 0, 1'000'000).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_TRUE(absl::StrContains(status.message(), "more than 1000000 weights")) << status;
+  }
+}
+
 TEST(CreateModelTest, PublishedConfigurationsHaveThePublishedSizes) {
   const nlohmann::json cifar10 = {{"model",
                                    {{"architecture", "ncsnpp"}, {"image_size", 32}, {"channels", 3}, {"nf", 128}, {"ch_mult", {1, 2, 2, 2}},
