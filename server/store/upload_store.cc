@@ -53,9 +53,10 @@ absl::Status UploadStore::WriteRecord(const std::string& name, const UploadPlan&
   return WriteFileAtomically(absl::StrCat(FolderOf(name), "/", kRecordFile), DumpJson(json), files_);
 }
 
-absl::Status UploadStore::Sweep() const {
-  BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> names, files_.ListFolder(folder_));
-  for (const std::string& name : names) {
+void UploadStore::Sweep() const {
+  const absl::StatusOr<std::vector<std::string>> names = files_.ListFolder(folder_);
+  if (!names.ok()) return;
+  for (const std::string& name : *names) {
     if (held_.contains(name)) continue;
     if (!absl::StartsWith(name, ".")) {
       const absl::StatusOr<Record> record = ReadRecord(name);
@@ -63,9 +64,8 @@ absl::Status UploadStore::Sweep() const {
       if (!record.ok() && !absl::IsNotFound(record.status())) continue;
       if (record.ok() && clock_.Now() - record->active < kUploadLifetime) continue;
     }
-    BOSS_RETURN_IF_ERROR(files_.RemoveAll(FolderOf(name)));
+    files_.RemoveAll(FolderOf(name)).IgnoreError();  // the next sweep tries again
   }
-  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<SegmentedFile>> UploadStore::OpenFile(const std::string& name, const UploadPlan& plan,
@@ -85,7 +85,7 @@ absl::StatusOr<std::unique_ptr<UploadStore>> UploadStore::Open(std::string folde
   auto store = std::unique_ptr<UploadStore>(new UploadStore(std::move(folder), files, clock));
   BOSS_RETURN_IF_ERROR(files.CreateFolders(store->folder_));
   absl::MutexLock lock(&store->mutex_);
-  BOSS_RETURN_IF_ERROR(store->Sweep());
+  store->Sweep();
   return store;
 }
 
@@ -125,8 +125,7 @@ absl::StatusOr<std::unique_ptr<Upload>> UploadStore::Take(const UploadPlan& plan
     entry->holder = upload.get();
     return upload;
   }
-  // The disk may be too full or too broken for this; that is no reason to refuse what can be taken.
-  Sweep().IgnoreError();
+  Sweep();
   bool exists = false;
   if (!plan.id.empty()) {
     const absl::StatusOr<Record> record = ReadRecord(name);

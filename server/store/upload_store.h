@@ -81,7 +81,8 @@ class UploadStore {
   // NOT_FOUND if there is no upload that can be gone on with.
   absl::StatusOr<Record> ReadRecord(const std::string& name) const;
   absl::Status WriteRecord(const std::string& name, const UploadPlan& plan, absl::Time active) const;
-  absl::Status Sweep() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Removes what nobody can or will go on with, as far as the disk lets it.
+  void Sweep() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Opens the upload's file, which `exists` or is made.
   absl::StatusOr<std::unique_ptr<SegmentedFile>> OpenFile(const std::string& name, const UploadPlan& plan,
                                                           bool exists) const;
