@@ -86,7 +86,7 @@ std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
                  "Folder whose sub-folders are imported as models that the store lacks")
       ->group("Data");
   app.add_option("--keep-versions", config.keep_versions,
-                 "Newest versions of each model to keep, beside those in use, aliased or the base of an adapter; 0 for all")
+                 "Newest versions of each model to keep, beside those used, aliased or built upon; 0 for all")
       ->check(CLI::Range(0, 1 << 30))
       ->capture_default_str()
       ->group("Data");

@@ -61,8 +61,8 @@ struct ModelStatus {
 };
 
 // Loads published versions onto one device, each once, on a thread of its own. A version that cannot be loaded
-// (DATA_LOSS, RESOURCE_EXHAUSTED) fails whoever asked for it and nobody else. A version that is being loaded or in memory
-// is in use (ModelStore::Use) as "loaded". Thread-safe.
+// (DATA_LOSS, RESOURCE_EXHAUSTED) fails whoever asked for it and nobody else. A version that is being loaded or in
+// memory is in use (ModelStore::Use) as "loaded". Thread-safe.
 class ModelRegistry {
  public:
   using Callback = std::function<void(absl::StatusOr<std::shared_ptr<const LoadedModel>>)>;

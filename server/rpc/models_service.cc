@@ -43,8 +43,8 @@ absl::StatusOr<bool> Matches(const v1::Model& model, const std::vector<FilterTer
       });
       if (!has_one) return false;
     } else {
-      return FieldError("filter", absl::StrCat("unknown field ", term.key,
-                                               ": there are name, architecture, state and labels.KEY"));
+      return FieldError(
+          "filter", absl::StrCat("unknown field ", term.key, ": there are name, architecture, state and labels.KEY"));
     }
   }
   return true;

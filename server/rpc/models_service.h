@@ -20,8 +20,7 @@ class ModelsService final : public v1::Models::CallbackService {
     int default_steps = 20;  // of a model that names none
     ServerDescription description;
   };
-  ModelsService(Options options, ModelStore& store, UploadStore& uploads, ModelRegistry& registry,
-                ThreadPool& pool)
+  ModelsService(Options options, ModelStore& store, UploadStore& uploads, ModelRegistry& registry, ThreadPool& pool)
       : options_(std::move(options)),
         store_(store),
         uploads_(uploads),

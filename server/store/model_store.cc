@@ -172,8 +172,8 @@ absl::StatusOr<VersionKey> ModelStore::FindByJob(absl::string_view name, absl::s
 }
 
 absl::StatusOr<VersionKey> ModelStore::FindByUpload(absl::string_view name, absl::string_view upload_id) const {
-  absl::StatusOr<VersionKey> key = FindWhere(
-      name, [&](const Manifest& manifest) { return !upload_id.empty() && manifest.upload_id == upload_id; });
+  absl::StatusOr<VersionKey> key =
+      FindWhere(name, [&](const Manifest& manifest) { return !upload_id.empty() && manifest.upload_id == upload_id; });
   if (key.ok()) return key;
   return absl::NotFoundError(absl::StrCat("upload ", upload_id, " has published no version of ", name));
 }

@@ -95,9 +95,9 @@ class StagingFolder {
 // Thread-safe. One store a data folder.
 //
 // A version is quarantined if it is found corrupt, when the store opens or when it is read: it is moved aside, stays
-// listed, and asking for what is in it is DATA_LOSS that says what is wrong, over restarts too, until it is deleted. What
-// cannot be moved, or cannot be read for another reason, stays where it is, is treated alike, and is read again by the
-// next Open. If an operator has put a good copy in its place, that is served.
+// listed, and asking for what is in it is DATA_LOSS that says what is wrong, over restarts too, until it is deleted.
+// What cannot be moved, or cannot be read for another reason, stays where it is, is treated alike, and is read again by
+// the next Open. If an operator has put a good copy in its place, that is served.
 //
 // Every method that takes a key: \error NOT_FOUND if there is no such version; DATA_LOSS if it is quarantined, unless
 // said otherwise.
@@ -125,9 +125,9 @@ class ModelStore {
 
   // Publishes the next version of `name`. `weights` are the model's State(), or, if manifest.adapter is set, an adapter
   // (see core/finetune/lora.h). The auxiliary files of manifest.parent are carried over. The store fills in sha256 and
-  // create_time. Older versions that the options do not keep are deleted then. \error INVALID_ARGUMENT for a bad name or
-  // weights that do not fit the architecture; RESOURCE_EXHAUSTED above the quota (of versions alone: this may be what was
-  // uploaded) and for a full disk; nothing is published then.
+  // create_time. Older versions that the options do not keep are deleted then. \error INVALID_ARGUMENT for a bad name
+  // or weights that do not fit the architecture; RESOURCE_EXHAUSTED above the quota (of versions alone: this may be
+  // what was uploaded) and for a full disk; nothing is published then.
   absl::StatusOr<VersionKey> Publish(absl::string_view name, Manifest manifest, const Safetensors& weights);
   absl::StatusOr<VersionKey> Publish(absl::string_view name, Manifest manifest, const NamedTensors& weights);
 
@@ -149,8 +149,8 @@ class ModelStore {
   // "job 12ab" or "loaded". The use may outlive the store.
   absl::StatusOr<VersionUse> Use(const VersionKey& key, std::string by) const;
 
-  // Whether `bytes` more may be uploaded: into the quota, beside what is stored, staged and uploaded, and onto the disk,
-  // less what must stay free. \error RESOURCE_EXHAUSTED; what the file system reports.
+  // Whether `bytes` more may be uploaded: into the quota, beside what is stored, staged and uploaded, and onto the
+  // disk, less what must stay free. \error RESOURCE_EXHAUSTED; what the file system reports.
   absl::Status CheckRoom(int64_t bytes) const;
   StoreTotals Totals() const;
 
@@ -179,8 +179,8 @@ class ModelStore {
   // does not begin with a letter.
   absl::Status SetAlias(absl::string_view name, absl::string_view alias, int64_t version);
 
-  // Also of a quarantined version. Its aliases go, too. \error unless `force`, FAILED_PRECONDITION naming what holds it:
-  // a use, an alias, or an adapter that builds on it.
+  // Also of a quarantined version. Its aliases go, too. \error unless `force`, FAILED_PRECONDITION naming what holds
+  // it: a use, an alias, or an adapter that builds on it.
   absl::Status DeleteVersion(const VersionKey& key, bool force);
   // Deletes the versions that the options do not keep and nothing holds. For after the start, once everybody who needs
   // versions uses them; Publish does it for the model that it adds to.
@@ -268,8 +268,8 @@ class ModelStore {
   // The file's bytes, checked. \error DATA_LOSS, which quarantines the version.
   absl::StatusOr<std::string> ReadVersionFile(const VersionKey& key, const Manifest& manifest,
                                               const std::string& file_name) const ABSL_LOCKS_EXCLUDED(mutex_);
-  // Quarantines the version because of what reading it said, unless it was deleted meanwhile. \return what asking for it
-  // says from now on.
+  // Quarantines the version because of what reading it said, unless it was deleted meanwhile. \return what asking for
+  // it says from now on.
   absl::Status OnCorrupt(const VersionKey& key, const absl::Status& why) const ABSL_LOCKS_EXCLUDED(mutex_);
 
   std::string ModelFolder(absl::string_view name) const;

@@ -97,8 +97,7 @@ void ModelStore::ReadModel(const std::string& name) {
     model.unreadable = absl::OkStatus();
   ReadQuarantine(name, model);
   ReadSchedules(name, model);
-  if (!model.versions.empty())
-    model.next_version = std::max(model.next_version, model.versions.rbegin()->first + 1);
+  if (!model.versions.empty()) model.next_version = std::max(model.next_version, model.versions.rbegin()->first + 1);
   if (model.unreadable.ok()) model.unreadable = ReadAliases(name, model);
   if (!model.unreadable.ok())
     spdlog::error("cannot read all of a model name={} error={}", name, model.unreadable.ToString());
@@ -153,8 +152,7 @@ void ModelStore::ReadQuarantine(const std::string& name, Model& model) {
     const std::optional<int64_t> number = ParseVersion(stem);
     if (!number) continue;
     if (stem != entry) {  // the reason of a version that has gone, or was not moved
-      if (!there.contains(std::string(stem)))
-        RemoveTemporary(files_, absl::StrCat(QuarantineFolder(name), "/", entry));
+      if (!there.contains(std::string(stem))) RemoveTemporary(files_, absl::StrCat(QuarantineFolder(name), "/", entry));
       continue;
     }
     const VersionKey key{name, *number};
@@ -191,7 +189,8 @@ absl::Status ModelStore::ReadAliases(const std::string& name, Model& model) {
     reader.Required("next_version", next_version);
     return reader.status();
   }();
-  if (absl::IsDataLoss(status) && SetAside(name, absl::StrCat(ModelFolder(name), "/", kAliasesFile), kAliasesFile, status))
+  if (absl::IsDataLoss(status) &&
+      SetAside(name, absl::StrCat(ModelFolder(name), "/", kAliasesFile), kAliasesFile, status))
     return absl::OkStatus();
   BOSS_RETURN_IF_ERROR(status);
   model.next_version = std::max(model.next_version, next_version);

@@ -74,17 +74,28 @@ TEST_F(ModelRegistryTest, ACorruptVersionFailsAlone) {
       boss::testing::PublishTinyModel(*store_, "corrupt", boss::testing::kTinyVectorArchitecture);
   const std::string path = folder_ / "models/corrupt/1/model.safetensors";
   const auto whole = std::filesystem::file_size(path);
-  std::filesystem::copy_file(path, folder_ / "kept");
   std::filesystem::resize_file(path, whole / 2);
-  EXPECT_TRUE(absl::IsDataLoss(Acquire(corrupt).status())) << Acquire(corrupt).status();
-  EXPECT_EQ(State(corrupt), ModelState::kFailed);
-  EXPECT_TRUE(absl::IsDataLoss(registry_->Status(corrupt).error));
-  EXPECT_TRUE(Acquire(vectors_).ok());
   // It is tried again when it is asked for again.
-  std::filesystem::remove(path);
-  std::filesystem::copy_file(folder_ / "kept", path);
-  EXPECT_TRUE(Acquire(corrupt).ok());
-  EXPECT_EQ(State(corrupt), ModelState::kReady);
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    const absl::Status status = Acquire(corrupt).status();
+    EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+    EXPECT_EQ(State(corrupt), ModelState::kFailed);
+    EXPECT_TRUE(absl::IsDataLoss(registry_->Status(corrupt).error));
+    EXPECT_TRUE(Acquire(vectors_).ok());
+  }
+  EXPECT_TRUE(store_->DeleteVersion(corrupt, false).ok());  // what could not be loaded is not in use
+}
+
+TEST_F(ModelRegistryTest, AVersionInMemoryIsInUse) {
+  auto user = Acquire(vectors_);
+  ASSERT_TRUE(user.ok()) << user.status();
+  const absl::Status refused = store_->DeleteVersion(vectors_, false);
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_NE(std::string(refused.message()).find("loaded"), std::string::npos) << refused;
+  ASSERT_TRUE(registry_->Unload(vectors_).ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(store_->DeleteVersion(vectors_, false)));  // somebody still samples from it
+  user = absl::UnknownError("");
+  EXPECT_TRUE(store_->DeleteVersion(vectors_, false).ok());
 }
 
 TEST_F(ModelRegistryTest, UnloadingWhatIsNotLoadedChangesNothing) {

@@ -19,6 +19,14 @@ TEST(Sha256, MatchesThePublishedExamples) {
   EXPECT_EQ(Sha256Hex(std::string(1'000'000, 'a')), "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
+TEST(Sha256, TakesItsInputInPieces) {
+  Sha256 sha256;
+  sha256.Update("a");
+  sha256.Update("");
+  sha256.Update("bc");
+  EXPECT_EQ(sha256.HexDigest(), Sha256Hex("abc"));
+}
+
 Manifest FullManifest() {
   Manifest manifest;
   manifest.architecture_json = R"({"model":{"architecture":"mlp","dim":2}})";
@@ -27,6 +35,9 @@ Manifest FullManifest() {
   manifest.default_guidance_scale = 1.5;
   manifest.parent = "toy@1";
   manifest.job_id = "0123";
+  manifest.upload_id = "weights-7";
+  manifest.upload_digest = "cd";
+  manifest.labels = {{"team", "vision"}, {"stage", ""}};
   manifest.adapter = AdapterInfo{{"toy", 1}, 4, 8.0};
   NativeSchedule native{"bellman", 1.5, 10, {}};
   native.schedule.knots = {0, 3, 10};
@@ -59,6 +70,9 @@ TEST(Manifest, ReadsWhatItWrites) {
   EXPECT_FALSE(read->evaluation[0].straightness.has_value());
   EXPECT_EQ(read->create_time, manifest.create_time);
   EXPECT_EQ(read->sha256, manifest.sha256);
+  EXPECT_EQ(read->upload_id, manifest.upload_id);
+  EXPECT_EQ(read->upload_digest, manifest.upload_digest);
+  EXPECT_EQ(read->labels, manifest.labels);
 }
 
 TEST(Manifest, NamesWhatIsWrong) {

@@ -9,24 +9,18 @@
 #include <string>
 #include <vector>
 
-#include "core/base/clock.h"
 #include "core/evaluate/classifier.h"
 #include "core/finetune/lora.h"
 #include "core/io/atomic_file.h"
-#include "tests/support/temp_folder.h"
+#include "tests/server/store/store_fixture.h"
 
 namespace boss::server {
 namespace {
 
-constexpr char kArchitecture[] = R"({"model":{"architecture":"mlp","dim":2,"hidden":8,"layers":2}})";
-
-std::unique_ptr<VelocityModel> Network(uint64_t seed) { return *CreateModel(kArchitecture, seed); }
-
-Manifest PlainManifest() {
-  Manifest manifest;
-  manifest.architecture_json = kArchitecture;
-  return manifest;
-}
+using testing::kArchitecture;
+using testing::Network;
+using testing::PlainManifest;
+using testing::ScheduleSetOf;
 
 void ExpectSameWeights(const VelocityModel& a, const VelocityModel& b) {
   const auto state_a = a.State(), state_b = b.State();
@@ -35,47 +29,10 @@ void ExpectSameWeights(const VelocityModel& a, const VelocityModel& b) {
     EXPECT_TRUE(at::equal(state_a[i].second, state_b[i].second)) << state_a[i].first;
 }
 
-StoredScheduleSet ScheduleSetOf(int k_max, double guidance_scale) {
-  StoredScheduleSet stored;
-  stored.set.k_max = k_max;
-  stored.set.num_samples = 3;
-  stored.set.guidance_scale = guidance_scale;
-  stored.set.cost_matrix.assign((k_max + 1) * (k_max + 1), 0.5);
-  for (int steps = 1; steps <= k_max; ++steps) {
-    Schedule& schedule = stored.set.schedules.emplace_back();
-    std::vector<double> times;
-    for (int i = 0; i < steps; ++i) {
-      schedule.knots.push_back(i);
-      times.push_back(static_cast<double>(i) / k_max);
-    }
-    schedule.knots.push_back(k_max);
-    times.push_back(1);
-    schedule.time_grid = *TimeGrid::Create(times);
-  }
-  return stored;
-}
-
-class ModelStoreTest : public ::testing::Test {
+class ModelStoreTest : public testing::StoreTest {
  protected:
   ModelStoreTest() { Reopen(); }
-  void Reopen() {
-    store_.reset();
-    absl::StatusOr<std::unique_ptr<ModelStore>> opened = ModelStore::Open(folder_.path(), clock_);
-    ASSERT_TRUE(opened.ok()) << opened.status();
-    store_ = *std::move(opened);
-  }
-  VersionKey Publish(uint64_t seed, Manifest manifest = PlainManifest()) {
-    const absl::StatusOr<VersionKey> key = store_->Publish("toy", std::move(manifest), Network(seed)->State());
-    EXPECT_TRUE(key.ok()) << key.status();
-    return key.ok() ? *key : VersionKey{};
-  }
-  std::string File(const VersionKey& key, const std::string& name) const {
-    return folder_ / ("models/" + key.name + "/" + std::to_string(key.version) + "/" + name);
-  }
-
-  RealClock clock_;
-  boss::testing::TempFolder folder_;
-  std::unique_ptr<ModelStore> store_;
+  void Reopen() { Open(); }
 };
 
 TEST_F(ModelStoreTest, LoadsWhatWasPublishedAlsoAfterAReopen) {
@@ -151,12 +108,7 @@ TEST_F(ModelStoreTest, RefusesNamesThatAreNoFolderNames) {
 
 TEST_F(ModelStoreTest, SaysThatCorruptWeightsAreLost) {
   const VersionKey flipped = Publish(1), truncated = Publish(2), missing = Publish(3), whole = Publish(4);
-  std::fstream file(File(flipped, "model.safetensors"), std::ios::in | std::ios::out | std::ios::binary);
-  file.seekg(-1, std::ios::end);
-  const char last = static_cast<char>(file.get());
-  file.seekp(-1, std::ios::end);
-  file.put(static_cast<char>(last ^ 1));
-  file.close();
+  FlipLastByte(File(flipped, "model.safetensors"));
   std::filesystem::resize_file(File(truncated, "model.safetensors"), 100);
   std::filesystem::remove(File(missing, "model.safetensors"));
   for (const VersionKey& key : {flipped, truncated, missing}) {
@@ -288,7 +240,7 @@ TEST_F(ModelStoreTest, MergesAnAdapterIntoItsBase) {
   tuned->MergeLora();
   ExpectSameWeights(**loaded, *tuned);
   // Without its base it would be nothing.
-  EXPECT_EQ(store_->DeleteVersion(base, true).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(store_->DeleteVersion(base, false).code(), absl::StatusCode::kFailedPrecondition);
   ASSERT_TRUE(store_->DeleteVersion(*key, false).ok());
   EXPECT_TRUE(store_->DeleteVersion(base, false).ok());
 }
@@ -355,6 +307,24 @@ TEST_F(ModelStoreTest, FindsWhatAJobPublished) {
   for (int round = 0; round < 2; ++round) {
     EXPECT_EQ(store_->GetVersion(key)->manifest.evaluation[0].version, "toy@1");
     EXPECT_EQ(store_->GetVersion(key)->manifest.evaluation[1].version, "teacher@3");
+    Reopen();
+  }
+}
+
+TEST_F(ModelStoreTest, FindsWhatAnUploadPublished) {
+  Publish(1);
+  Manifest manifest = PlainManifest();
+  manifest.upload_id = "upload-7";
+  manifest.upload_digest = "ab12";
+  manifest.labels = {{"team", "vision"}};
+  const VersionKey key = Publish(2, manifest);
+  for (int round = 0; round < 2; ++round) {
+    EXPECT_EQ(*store_->FindByUpload("toy", "upload-7"), key);
+    EXPECT_EQ(store_->GetVersion(key)->manifest.upload_digest, "ab12");
+    EXPECT_EQ(store_->GetVersion(key)->manifest.labels, manifest.labels);
+    EXPECT_EQ(store_->FindByUpload("toy", "upload-8").status().code(), absl::StatusCode::kNotFound);
+    EXPECT_EQ(store_->FindByUpload("toy", "").status().code(), absl::StatusCode::kNotFound);
+    EXPECT_EQ(store_->FindByUpload("other", "upload-7").status().code(), absl::StatusCode::kNotFound);
     Reopen();
   }
 }
