@@ -33,6 +33,9 @@ absl::Status UnknownJob(absl::string_view id) {
   return absl::NotFoundError(absl::StrCat("job ", id, " does not exist"));
 }
 
+// Whether a job may still need its folder: a failed one keeps its last good training state.
+bool KeepsData(JobState state) { return !IsFinal(state) || state == JobState::kFailed; }
+
 bool Matches(const Job& job, const JobFilter& filter) {
   const auto among = [](const auto& values, auto value) {
     return values.empty() || std::find(values.begin(), values.end(), value) != values.end();
@@ -120,10 +123,12 @@ absl::Status JobManager::Recover() {
       if (use.ok()) entry.inputs.push_back(*std::move(use));
     }
   }
-  // A deletion that was interrupted may have left a folder.
+  // The end of a job or its deletion may have been interrupted before its folder was removed.
   BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> names, options_.files->ListFolder(folder));
   for (const std::string& name : names) {
-    if (!jobs_.contains(name)) BOSS_RETURN_IF_ERROR(options_.files->RemoveAll(JobFolder(name)));
+    const auto found = jobs_.find(name);
+    const bool needed = found != jobs_.end() && KeepsData(found->second.job.state);
+    if (!needed) BOSS_RETURN_IF_ERROR(options_.files->RemoveAll(JobFolder(name)));
   }
   DeleteExpired(clock_.Now());
   return absl::OkStatus();

@@ -8,6 +8,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
@@ -15,6 +16,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 
 extern char** environ;
 
@@ -62,8 +64,11 @@ absl::StatusOr<std::unique_ptr<ServerProcess>> ServerProcess::Start(const std::s
   const absl::Cleanup close_process = [&] { close(process_fd); };
   WaitForFile(port_file, folder_watch, process_fd);
   std::ifstream file(port_file);
-  if (!file)
-    return absl::InternalError(absl::StrCat(binary, " ended with ", process->WaitForExit(), " before it was ready"));
+  if (!file) {
+    const int exit_status = process->WaitForExit();
+    const std::string message = absl::StrCat(binary, " ended with ", exit_status, " before it was ready");
+    return exit_status < 0 ? absl::AbortedError(message) : absl::InternalError(message);
+  }
   const nlohmann::json ports = nlohmann::json::parse(file);
   process->grpc_port_ = ports.at("grpc");
   process->metrics_port_ = ports.at("metrics");
@@ -84,6 +89,20 @@ int ServerProcess::WaitForExit() {
   }
   pid_ = 0;
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
+}
+
+std::optional<int> ServerProcess::WaitForExit(absl::Duration timeout) {
+  const int process_fd = static_cast<int>(syscall(SYS_pidfd_open, pid_, 0));
+  const absl::Cleanup close_process = [&] { close(process_fd); };
+  const absl::Time deadline = absl::Now() + timeout;
+  pollfd descriptor = {.fd = process_fd, .events = POLLIN};
+  while (true) {
+    const absl::Duration left = std::max(deadline - absl::Now(), absl::ZeroDuration());
+    const int ready = poll(&descriptor, 1, static_cast<int>(absl::ToInt64Milliseconds(left)));
+    if (ready > 0) return WaitForExit();
+    if (ready == 0) return std::nullopt;
+    if (errno != EINTR) return std::nullopt;
+  }
 }
 
 }  // namespace boss::testing

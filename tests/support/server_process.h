@@ -4,10 +4,12 @@
 #include <sys/types.h>
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 
 namespace boss::testing {
 
@@ -15,7 +17,7 @@ namespace boss::testing {
 class ServerProcess {
  public:
   // Starts `binary` with `arguments`, --listen and --metrics-listen on free loopback ports, and --port-file in
-  // `folder`, and waits until it is ready. \error INTERNAL if it ends instead.
+  // `folder`, and waits until it is ready. \error if it ends instead: ABORTED by a signal, INTERNAL otherwise.
   static absl::StatusOr<std::unique_ptr<ServerProcess>> Start(const std::string& binary, const std::string& folder,
                                                               std::vector<std::string> arguments);
   ~ServerProcess();
@@ -29,6 +31,8 @@ class ServerProcess {
   void Signal(int signal_number);
   // Waits for its end: the exit status, or minus the number of the signal that ended it.
   int WaitForExit();
+  // The same, or nothing if it still runs after `timeout`.
+  std::optional<int> WaitForExit(absl::Duration timeout);
 
  private:
   explicit ServerProcess(pid_t pid) : pid_(pid) {}

@@ -22,6 +22,7 @@
 #include "server/jobs/job_manager.h"
 #include "server/store/job_journal.h"
 #include "server/store/model_store.h"
+#include "tests/support/idx_file.h"
 #include "tests/support/temp_folder.h"
 
 namespace boss::server::testing {
@@ -96,15 +97,7 @@ class GateExecutor final : public StepExecutor {
 
 inline constexpr char kToyArchitecture[] = R"({"model":{"architecture":"mlp","dim":2,"hidden":32,"layers":2}})";
 
-// unsigned bytes in LeCun's format.
-inline void WriteIdx(const std::string& path, const std::vector<uint32_t>& dims, const std::vector<uint8_t>& bytes) {
-  std::string text = {0, 0, 8, static_cast<char>(dims.size())};
-  for (uint32_t dim : dims) {
-    for (int shift = 24; shift >= 0; shift -= 8) text.push_back(static_cast<char>(dim >> shift));
-  }
-  text.append(bytes.begin(), bytes.end());
-  std::ofstream(path, std::ios::binary) << text;
-}
+using boss::testing::WriteIdx;
 
 class JobTest : public ::testing::Test {
  protected:
