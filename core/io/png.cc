@@ -63,6 +63,12 @@ absl::StatusOr<Image> DecodePng(std::string_view bytes) {
     return absl::ResourceExhaustedError(
         absl::StrCat("decode PNG: got ", png.width, " x ", png.height, " pixels, expected at most ", kMaxPixels));
   }
+  // So that a small file does not ask for much memory: a pixel has at least a bit, and deflate makes a byte of at most
+  // 1,032.
+  if (pixels / (8 * 1032) > bytes.size()) {
+    return absl::DataLossError(absl::StrCat("decode PNG of ", bytes.size(), " bytes: they cannot hold the ", png.width,
+                                            " x ", png.height, " pixels that it tells (truncated)"));
+  }
   Image image;
   image.width = static_cast<int>(png.width);
   image.height = static_cast<int>(png.height);

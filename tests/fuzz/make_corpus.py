@@ -4,6 +4,7 @@
 Needs nothing but Python. The other files in corpus/ are inputs that once failed; they are kept as they are.
 """
 import collections
+import gzip
 import io
 import json
 import pathlib
@@ -12,6 +13,7 @@ import struct
 import sys
 import types
 import zipfile
+import zlib
 
 CORPUS = pathlib.Path(__file__).resolve().parent / 'corpus'
 
@@ -182,6 +184,37 @@ def zip_seeds():
     save('zip_archive_fuzzer', 'zip64_directory', plain[:-22] + record + locator + plain[-22:])
 
 
+# Images
+
+
+def png_seeds():
+    def chunk(kind, data):
+        return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+
+    def png(size, depth, colour, row, more=b'', interlace=0):
+        header = struct.pack('>IIBBBBB', *size, depth, colour, 0, 0, interlace)
+        rows = b''.join(b'\0' + row for _ in range(size[1]))
+        return (b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + more + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
+
+    save('png_fuzzer', 'grey', png((4, 3), 8, 0, bytes(range(4))))
+    save('png_fuzzer', 'one_bit', png((9, 2), 1, 0, b'\xaa\x80'))
+    save('png_fuzzer', 'rgb', png((2, 2), 8, 2, bytes(range(6))))
+    save('png_fuzzer', 'rgb_16_bits', png((1, 1), 16, 2, bytes(range(6))))
+    save('png_fuzzer', 'alpha', png((2, 1), 8, 6, bytes(range(100, 108)), chunk(b'gAMA', struct.pack('>I', 45455))))
+    save('png_fuzzer', 'grey_alpha', png((2, 2), 8, 4, bytes(range(4))))
+    save('png_fuzzer', 'palette', png((4, 1), 2, 3, b'\x1b', chunk(b'PLTE', bytes(range(12))) + chunk(b'tRNS', b'\0\x80')))
+    save('png_fuzzer', 'interlaced', png((1, 1), 8, 0, b'\x7f', interlace=1))
+    save('png_fuzzer', 'huge_size', png((2**15, 2**12), 8, 2, b''))
+
+
+def idx_seeds():
+    images = struct.pack('>IIII', 0x803, 2, 3, 4) + bytes(range(24))
+    save('idx_fuzzer', 'images', images)
+    save('idx_fuzzer', 'images_gzip', gzip.compress(images, mtime=0))
+    save('idx_fuzzer', 'labels', struct.pack('>II', 0x801, 2) + b'\0\1')
+    save('idx_fuzzer', 'huge_sizes', struct.pack('>IIII', 0x803, 2**31, 2**31, 1) + bytes(24))
+
+
 # The store's own JSON files
 
 
@@ -221,5 +254,7 @@ if __name__ == '__main__':
     pickle_seeds()
     checkpoint_seeds()
     zip_seeds()
+    png_seeds()
+    idx_seeds()
     manifest_seeds()
     schedule_set_seeds()

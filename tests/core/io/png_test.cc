@@ -103,14 +103,32 @@ TEST(PngTest, DamagedPixelsAreDataLoss) {
   EXPECT_EQ(DecodePng(bytes).status().code(), absl::StatusCode::kDataLoss);
 }
 
-TEST(PngTest, HugeImagesAreRefusedBeforeTheyAreAllocated) {
+// The PNG of one pixel with a header that tells other sides.
+std::string WithSides(const std::string& sides) {
   std::string bytes = EncodePng(RandomImage(1, 1, 1)).value();
   const size_t header = bytes.find("IHDR");
-  const std::string sides("\x00\x01\x86\xa0\x00\x01\x86\xa0", 8);  // 100,000 x 100,000
   bytes.replace(header + 4, 8, sides);
   const uint32_t crc = crc32(0, reinterpret_cast<const Bytef*>(bytes.data() + header), 17);
   for (int i = 0; i < 4; ++i) bytes[header + 17 + i] = static_cast<char>(crc >> (24 - 8 * i));
-  EXPECT_EQ(DecodePng(bytes).status().code(), absl::StatusCode::kResourceExhausted);
+  return bytes;
+}
+
+TEST(PngTest, HugeImagesAreRefusedBeforeTheyAreAllocated) {
+  const std::string sides("\x00\x01\x86\xa0\x00\x01\x86\xa0", 8);  // 100,000 x 100,000
+  EXPECT_EQ(DecodePng(WithSides(sides)).status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST(PngTest, NoMorePixelsAreAllocatedThanTheFileCanHold) {
+  const std::string sides("\x00\x00\x20\x00\x00\x00\x20\x00", 8);  // 8,192 x 8,192
+  const absl::Status status = DecodePng(WithSides(sides)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_NE(status.message().find("cannot hold"), absl::string_view::npos) << status;
+
+  // Nothing packs better than one colour.
+  Image white{4096, 4096, 1, std::vector<uint8_t>(4096 * 4096, 255)};
+  const absl::StatusOr<Image> decoded = DecodePng(EncodePng(white).value());
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  EXPECT_EQ(decoded->pixels, white.pixels);
 }
 
 }  // namespace
