@@ -46,6 +46,8 @@ struct SampleRequest {
   SampleFormat format = SampleFormat::kDefault;
   int preview_interval = 0;  // solver steps between previews; 0: none
   int priority = 0;          // higher goes first
+  // Samples that are the same bits whatever runs beside them and however many of them are asked for.
+  bool deterministic = false;
   absl::Time deadline = absl::InfiniteFuture();
   bool validate_only = false;  // ends after OnAccepted
 };

@@ -3,8 +3,6 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <atomic>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,48 +10,9 @@
 #include "core/base/status_macros.h"
 #include "core/flow/noise.h"
 #include "server/engine/encode_sample.h"
+#include "server/engine/open_request.h"
 
 namespace boss::server {
-
-// Fields without a comment on their thread are guarded by the engine's mutex.
-class SamplerEngine::Request final : public SampleHandle, public std::enable_shared_from_this<Request> {
- public:
-  Request(SamplerEngine& engine, SampleRequest request, std::shared_ptr<SampleSink> sink)
-      : request(std::move(request)),
-        sink(std::move(sink)),
-        strand(engine.pool_),
-        submit_time(engine.clock_.Now()),
-        engine_(engine) {}
-
-  void Cancel(absl::Status reason) override { engine_.Cancel(shared_from_this(), std::move(reason)); }
-  void Consumed(int64_t bytes) override { engine_.Consumed(shared_from_this(), bytes); }
-
-  enum class Phase { kPreparing, kActive, kDone };
-
-  const SampleRequest request;
-  const std::shared_ptr<SampleSink> sink;  // called on the strand only
-  Strand strand;
-  const absl::Time submit_time;
-
-  std::optional<SamplingTask> task;  // set before kActive; then used on the device's thread only
-  Phase phase = Phase::kPreparing;
-  absl::Status stop;     // why the request ends before its time
-  bool in_unit = false;  // a solver step of it runs now
-  int64_t last_turn = 0;
-  int64_t reserved_samples = 0;  // of it in queued_samples_
-  int64_t unread_bytes = 0;
-  SampleProgress progress;
-  bool progress_posted = false;
-  absl::Time accept_time;
-  std::optional<absl::Time> start_time;  // of the first solver step
-  absl::Duration device_time;
-  absl::Status output_error;            // on the strand only: a sample could not be encoded
-  SampleSummary summary;                // output_time and num_samples: on the strand only
-  std::atomic<bool> abandoned = false;  // what waits to be encoded is not wanted any more
-
- private:
-  SamplerEngine& engine_;
-};
 
 SamplerEngine::SamplerEngine(SamplerEngineOptions options, const ModelStore& store, ModelRegistry& registry,
                              DeviceWorker& worker, EngineMetrics metrics, const Clock& clock)
@@ -136,10 +95,7 @@ void SamplerEngine::Admit(const RequestPtr& request, absl::StatusOr<std::shared_
     accepted.requests_before = static_cast<int64_t>(active_.size());
     request->accept_time = clock_.Now();
     if (!validate_only) {
-      request->task.emplace(request->request, *std::move(resolved), options_.max_batch);
-      request->summary.device = at::Device(worker_.device()).str();
-      request->phase = Request::Phase::kActive;
-      active_.push_back(request);
+      Activate(request, *std::move(resolved));
       EnsureUnit();
     }
   }
@@ -148,92 +104,35 @@ void SamplerEngine::Admit(const RequestPtr& request, absl::StatusOr<std::shared_
   if (validate_only) Finish(request, absl::OkStatus());
 }
 
-SamplerEngine::RequestPtr SamplerEngine::NextTurn() {
-  const absl::Time now = clock_.Now();
-  const std::vector<RequestPtr> active = active_;  // FinishLocked takes requests out of active_
-  RequestPtr next;
-  for (const RequestPtr& request : active) {
-    if (request->request.deadline <= now) {
-      FinishLocked(request, absl::DeadlineExceededError("the request's deadline has passed"));
-      continue;
-    }
-    if (request->unread_bytes >= options_.max_unread_bytes) continue;
-    const bool goes_first =
-        !next || request->request.priority > next->request.priority ||
-        (request->request.priority == next->request.priority && request->last_turn < next->last_turn);
-    if (goes_first) next = request;
+void SamplerEngine::Activate(const RequestPtr& request, ResolvedRequest resolved) {
+  request->resolved = std::move(resolved);
+  const ResolvedRequest& constant = *request->resolved;
+  request->summary.device = at::Device(worker_.device()).str();
+  request->phase = Request::Phase::kActive;
+  request->virtual_time = virtual_time_;
+  const bool by_itself = constant.solver.solver == SolverKind::kRk45 || request->request.deterministic;
+  if (by_itself) {
+    request->task.emplace(request->request, constant, options_.max_batch);
+  } else {
+    request->progress.total_solver_steps = constant.accepted.steps * request->request.num_samples;
+    std::unique_ptr<Group>& group = groups_[constant.model.get()];
+    if (group == nullptr) group = std::make_unique<Group>(constant.model, options_.max_lanes, virtual_time_);
+    request->group = group.get();
+    group->requests.push_back(request);
   }
-  return next;
+  active_.push_back(request);
 }
 
-void SamplerEngine::EnsureUnit() {
-  if (unit_posted_) return;
-  const bool has_work = std::any_of(active_.begin(), active_.end(), [&](const RequestPtr& request) {
-    return request->unread_bytes < options_.max_unread_bytes;
-  });
-  if (has_work) unit_posted_ = worker_.PostSampling([this] { RunUnit(); });
-}
-
-void SamplerEngine::RunUnit() {
-  RequestPtr request;
+void SamplerEngine::Deliver(const RequestPtr& request, SampleBatch batch, bool is_preview) {
   {
+    // Counted in full size until it is encoded.
     absl::MutexLock lock(&mutex_);
-    request = NextTurn();
-    if (!request) {
-      unit_posted_ = false;
-      return;
-    }
-    request->in_unit = true;
-    request->last_turn = ++turns_;
+    request->unread_bytes += static_cast<int64_t>(batch.x.nbytes());
   }
-  const absl::Time start = clock_.Now();
-  StepOutcome outcome = request->task->Step();
-  const absl::Time end = clock_.Now();
-  metrics_.solver_steps.Add(1);
-  metrics_.velocity_evaluations.Add(static_cast<double>(outcome.evaluations));
-
-  const absl::Status status = outcome.status;
-  const int64_t arrived = outcome.samples ? outcome.samples->x.size(0) : 0;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (!request->start_time) {
-      request->start_time = start;
-      request->summary.queue_time = start - request->accept_time;
-      metrics_.queue_seconds.Observe(absl::ToDoubleSeconds(start - request->submit_time));
-    }
-    request->progress = request->task->progress();
-    request->device_time += end - start;
-    request->summary.compute_time = end - *request->start_time;
-    request->summary.nfe = request->task->nfe();
-    device_time_ += end - start;
-    samples_done_ += arrived;
-  }
-  // What this step brought is on the strand before the request can be finished, so OnDone stays the last call.
-  Deliver(request, std::move(outcome));
-  absl::MutexLock lock(&mutex_);
-  request->in_unit = false;
-  Release(request, arrived);
-  if (!request->stop.ok()) {
-    FinishLocked(request, request->stop);
-  } else if (!status.ok() || request->task->done()) {
-    FinishLocked(request, status);
-  }
-  unit_posted_ = false;
-  EnsureUnit();
+  request->strand.Post([this, request, batch = std::move(batch), is_preview] { Encode(request, batch, is_preview); });
 }
 
-void SamplerEngine::Deliver(const RequestPtr& request, StepOutcome outcome) {
-  const bool is_preview = outcome.preview.has_value();
-  std::optional<SampleBatch>& batch = is_preview ? outcome.preview : outcome.samples;
-  if (batch) {
-    {
-      // Counted in full size until it is encoded.
-      absl::MutexLock lock(&mutex_);
-      request->unread_bytes += static_cast<int64_t>(batch->x.nbytes());
-    }
-    request->strand.Post(
-        [this, request, batch = *std::move(batch), is_preview] { Encode(request, batch, is_preview); });
-  }
+void SamplerEngine::PostProgress(const RequestPtr& request) {
   absl::MutexLock lock(&mutex_);
   if (std::exchange(request->progress_posted, true)) return;
   request->strand.Post([this, request] { SendProgress(request); });
@@ -242,7 +141,7 @@ void SamplerEngine::Deliver(const RequestPtr& request, StepOutcome outcome) {
 void SamplerEngine::Encode(const RequestPtr& request, const SampleBatch& batch, bool is_preview) {
   if (request->abandoned) return;
   const absl::Time start = clock_.Now();
-  const ResolvedRequest& resolved = request->task->resolved();
+  const ResolvedRequest& resolved = *request->resolved;
   const at::Tensor& labels = resolved.condition.class_labels;
   const int64_t num_classes = resolved.model->network->NumClasses();
   int64_t encoded_bytes = 0;
@@ -253,7 +152,7 @@ void SamplerEngine::Encode(const RequestPtr& request, const SampleBatch& batch, 
       Cancel(request, encoded.status());
       return;
     }
-    encoded->index = batch.first_index + i;
+    encoded->index = batch.indices[static_cast<size_t>(i)];
     encoded->seed = SampleSeed(request->request.seed, encoded->index);
     encoded->solver_steps = batch.solver_steps;
     encoded->t = batch.t;
@@ -294,6 +193,7 @@ void SamplerEngine::Cancel(const RequestPtr& request, absl::Status reason) {
   if (request->phase == Request::Phase::kDone || !request->stop.ok()) return;
   request->abandoned = true;
   request->stop = std::move(reason);
+  metrics_.cancelled_requests.Add(1);
   if (!request->in_unit) FinishLocked(request, request->stop);
 }
 
@@ -312,6 +212,7 @@ void SamplerEngine::FinishLocked(const RequestPtr& request, absl::Status status)
   if (std::exchange(request->phase, Request::Phase::kDone) == Request::Phase::kDone) return;
   active_.erase(std::remove(active_.begin(), active_.end(), request), active_.end());
   Release(request, request->reserved_samples);
+  LeaveGroup(request);
   if (request->start_time) metrics_.compute_seconds.Observe(absl::ToDoubleSeconds(request->device_time));
   if (!status.ok()) request->abandoned = true;
   request->strand.Post([this, request, status = std::move(status)] {
@@ -319,6 +220,16 @@ void SamplerEngine::FinishLocked(const RequestPtr& request, absl::Status status)
     absl::MutexLock lock(&mutex_);
     open_.erase(request);
   });
+}
+
+void SamplerEngine::LeaveGroup(const RequestPtr& request) {
+  Group* const group = std::exchange(request->group, nullptr);
+  if (group == nullptr) return;
+  for (const auto& lane : request->lanes) group->lanes.ReturnSlot(lane->slot);
+  request->lanes.clear();
+  std::erase(group->requests, request);
+  // A group in a unit has a request in it, which leaves after the unit.
+  if (group->requests.empty()) groups_.erase(&group->lanes.model());
 }
 
 void SamplerEngine::Release(const RequestPtr& request, int64_t samples) {

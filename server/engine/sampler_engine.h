@@ -1,7 +1,8 @@
-// Serves sampling requests: many at a time, one solver step after another on one device.
+// Serves sampling requests: samples of all of them share velocity evaluations on one device.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <set>
 #include <vector>
@@ -25,7 +26,8 @@ namespace boss::server {
 
 struct SamplerEngineOptions {
   SamplingLimits limits;
-  int64_t max_batch = 64;  // samples that go through the network together
+  int64_t max_batch = 64;   // rows of the network's batch; a sample with guidance takes two
+  int64_t max_lanes = 256;  // samples in flight per model version; the others wait without a state
   int64_t max_queued_samples =
       16384;  // of all requests that have not finished; at least limits.max_samples_per_request
   // Data that a client has not taken yet. Beyond it the request's batches pause until the client catches up.
@@ -35,11 +37,20 @@ struct SamplerEngineOptions {
 
 // A request's way:
 //
-//   Submit -> PREPARING (its model is loaded, its fields are checked) -> ACTIVE (its batches run) -> DONE (OnDone is on
-//   its way)
+//   Submit -> PREPARING (its model is loaded, its fields are checked) -> ACTIVE (its samples are computed) -> DONE
+//   (OnDone is on its way)
 //
-// Active requests take turns: of those with the highest priority, the one whose last turn is longest ago gets one
-// solver step. A request is cancelled, or found to be beyond its deadline, between two steps.
+// A sample in flight is a lane (lane_group.h). The batch is formed anew for every velocity evaluation, of lanes of all
+// requests for one model version, whatever their numbers of steps, schedules, solvers, guidance and progress
+// (batch_plan.h says how many of whom): new ones join at the next evaluation, finished ones leave. Requests whose
+// batches must not be mixed (rk45, which has one step size for a batch; `deterministic`) run by themselves, one solver
+// step at a time (sampling_task.h).
+//
+// Model versions, and requests that run by themselves, share the device's time by start-time fair queueing (Goyal, Vin
+// and Cheng, SIGCOMM 1996): whoever has had the least device time per request goes next; who comes new starts level
+// with the others.
+//
+// A request is cancelled, or found to be beyond its deadline, between two evaluations.
 //
 // Thread-safe. `store`, `registry`, `worker` and `clock` outlive the engine; handles must not be used after it.
 class SamplerEngine {
@@ -70,12 +81,34 @@ class SamplerEngine {
  private:
   class Request;
   using RequestPtr = std::shared_ptr<Request>;
+  struct Group;  // the requests for one model version that share batches
+  struct Unit;   // one evaluation's lanes
 
   void Prepare(const RequestPtr& request);
   void Admit(const RequestPtr& request, absl::StatusOr<std::shared_ptr<const LoadedModel>> model);
-  // One solver step of the request whose turn it is; on the device's thread.
+
+  void Activate(const RequestPtr& request, ResolvedRequest resolved) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Frees the request's lanes; the group goes with its last request.
+  void LeaveGroup(const RequestPtr& request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  // sampler_units.cc, on the device's thread.
+  // The evaluation whose turn it is.
   void RunUnit();
-  void Deliver(const RequestPtr& request, StepOutcome outcome);
+  void RunTask(const RequestPtr& request);
+  void RunLanes(Group& group, Unit unit);
+  // Starts new samples, evaluates all lanes, and takes the states that go out.
+  absl::Status Compute(Group& group, Unit& unit);
+  Unit FormUnit(Group& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ExpireDeadlines() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Books an evaluation's time; after it the request may be finished again.
+  void Account(const RequestPtr& request, absl::Time start, absl::Time end, absl::Duration share, int64_t arrived)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EndUnit(const RequestPtr& request, const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsRunnable(const Request& request) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
+  void UpdateLaneGauges() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  void Deliver(const RequestPtr& request, SampleBatch batch, bool is_preview);
+  void PostProgress(const RequestPtr& request);
   void Encode(const RequestPtr& request, const SampleBatch& batch, bool is_preview);
   void SendProgress(const RequestPtr& request);
 
@@ -86,7 +119,6 @@ class SamplerEngine {
   void FinishLocked(const RequestPtr& request, absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Release(const RequestPtr& request, int64_t samples) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  RequestPtr NextTurn() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EnsureUnit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration RetryDelay() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool IsIdle() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return open_.empty(); }
@@ -104,7 +136,9 @@ class SamplerEngine {
   std::set<RequestPtr> open_ ABSL_GUARDED_BY(mutex_);       // until their OnDone has returned
   std::vector<RequestPtr> active_ ABSL_GUARDED_BY(mutex_);  // in the order of acceptance
   int64_t queued_samples_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::map<const LoadedModel*, std::unique_ptr<Group>> groups_ ABSL_GUARDED_BY(mutex_);
   int64_t turns_ ABSL_GUARDED_BY(mutex_) = 0;
+  double virtual_time_ ABSL_GUARDED_BY(mutex_) = 0;   // start of the latest unit, in seconds of device time per request
   int acquiring_ ABSL_GUARDED_BY(mutex_) = 0;         // callbacks that the registry owes
   bool unit_posted_ ABSL_GUARDED_BY(mutex_) = false;  // a unit waits or runs on the device
   int64_t samples_done_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -4,28 +4,47 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "core/base/torch_guard.h"
 #include "core/flow/noise.h"
 
 namespace boss::server {
+namespace {
+
+// Repeats the last row until there are `rows`.
+at::Tensor FillUp(const at::Tensor& tensor, int64_t rows) {
+  const int64_t missing = rows - tensor.size(0);
+  if (!tensor.defined() || missing <= 0) return tensor;
+  std::vector<int64_t> shape = tensor.sizes().vec();
+  shape[0] = missing;
+  return at::cat({tensor, tensor.slice(0, tensor.size(0) - 1).expand(shape)});
+}
+
+}  // namespace
 
 SamplingTask::SamplingTask(const SampleRequest& request, ResolvedRequest resolved, int64_t max_batch)
     : resolved_(std::move(resolved)),
       num_samples_(request.num_samples),
       seed_(request.seed),
       preview_interval_(request.preview_interval),
-      max_batch_(max_batch) {}
+      deterministic_(request.deterministic),
+      batch_size_(request.deterministic ? kDeterministicBatch : max_batch) {}
 
 void SamplingTask::StartBatch() {
   const VelocityModel& network = *resolved_.model->network;
-  end_ = std::min(begin_ + max_batch_, num_samples_);
+  end_ = std::min(begin_ + batch_size_, num_samples_);
   at::Tensor noise = resolved_.initial_noise.defined()
                          ? resolved_.initial_noise.slice(0, begin_, end_)
                          : SampleNoise(seed_, begin_, end_ - begin_, network.SampleShape());
-  run_ = std::make_unique<SolverRun>(network, noise.to(network.device()),
-                                     resolved_.condition.Slice(begin_, end_).To(network.device()), resolved_.solver);
+  Condition condition = resolved_.condition.Slice(begin_, end_);
+  if (deterministic_) {
+    noise = FillUp(noise, batch_size_);
+    if (condition.class_labels.defined()) condition.class_labels = FillUp(condition.class_labels, batch_size_);
+  }
+  run_ = std::make_unique<SolverRun>(network, noise.to(network.device()), condition.To(network.device()),
+                                     resolved_.solver);
 }
 
 StepOutcome SamplingTask::Step() {
@@ -36,13 +55,17 @@ StepOutcome SamplingTask::Step() {
     const int64_t count = end_ - begin_;
     const int64_t evaluations_before = run_->evaluations();
     if (absl::Status status = run_->Step(); !status.ok()) return status;
-    outcome.evaluations = (run_->evaluations() - evaluations_before) * count;
+    outcome.calls = run_->evaluations() - evaluations_before;
+    outcome.evaluations = outcome.calls * count;
     solver_steps_ += count;
     const bool arrived = run_->done();
     const bool wants_preview = preview_interval_ > 0 && run_->steps_done() % preview_interval_ == 0;
     if (!arrived && !wants_preview) return absl::OkStatus();
-    SampleBatch batch = {
-        .first_index = begin_, .x = run_->x().to(at::kCPU), .solver_steps = run_->steps_done(), .t = run_->t()};
+    SampleBatch batch = {.indices = std::vector<int64_t>(static_cast<size_t>(count)),
+                         .x = run_->x().slice(0, 0, count).to(at::kCPU),
+                         .solver_steps = run_->steps_done(),
+                         .t = run_->t()};
+    std::iota(batch.indices.begin(), batch.indices.end(), begin_);
     if (!arrived) {
       outcome.preview = std::move(batch);
       return absl::OkStatus();
@@ -60,10 +83,6 @@ SampleProgress SamplingTask::progress() const {
   return {.solver_steps = solver_steps_,
           .total_solver_steps = resolved_.accepted.steps * num_samples_,
           .samples_done = begin_};
-}
-
-double SamplingTask::nfe() const {
-  return begin_ == 0 ? 0.0 : static_cast<double>(finished_evaluations_) / static_cast<double>(begin_);
 }
 
 }  // namespace boss::server

@@ -22,6 +22,8 @@ namespace {
 const prometheus::Histogram::BucketBoundaries kSecondsBuckets = {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25,
                                                                  0.5,   1,      2.5,   5,    10,    30,   60,  300};
 
+const prometheus::Histogram::BucketBoundaries kRowsBuckets = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
+
 prometheus::Counter* NewCounter(prometheus::Registry& registry, const std::string& name, const std::string& help) {
   return &prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
 }
@@ -74,19 +76,38 @@ class Metrics::State final : public prometheus::Collectable {
                              .Name("boss_request_seconds")
                              .Help("Time from an RPC's start to its status, streams included")
                              .Register(registry_)) {
+    auto& lanes = prometheus::BuildGauge()
+                      .Name("boss_lanes")
+                      .Help("Samples in flight (active) and accepted but not begun (waiting)")
+                      .Register(registry_);
+    auto& ended = prometheus::BuildCounter()
+                      .Name("boss_sampling_ended_requests_total")
+                      .Help("Sampling requests that ended before their time, by reason")
+                      .Register(registry_);
     engine_ = {
         .samples = Counter(NewCounter(registry_, "boss_samples_total", "Samples delivered to requests")),
         .velocity_evaluations = Counter(NewCounter(registry_, "boss_velocity_evaluations_total",
                                                    "Velocity evaluations of sampling, counted per sample")),
-        .solver_steps =
-            Counter(NewCounter(registry_, "boss_solver_steps_total", "Solver steps, one for a whole batch")),
+        .evaluations = Counter(NewCounter(registry_, "boss_evaluations_total",
+                                          "Evaluations of the network for sampling, one for a whole batch")),
+        .batch_rows = Histogram(&prometheus::BuildHistogram()
+                                     .Name("boss_batch_rows")
+                                     .Help("Rows of an evaluation's batch; a sample with guidance takes two")
+                                     .Register(registry_)
+                                     .Add({}, kRowsBuckets)),
+        .lanes_active = Gauge(&lanes.Add({{"state", "active"}})),
+        .lanes_waiting = Gauge(&lanes.Add({{"state", "waiting"}})),
         .refused_requests = Counter(NewCounter(registry_, "boss_sampling_refused_requests_total",
                                                "Sampling requests refused because the queue was full")),
+        .cancelled_requests = Counter(&ended.Add({{"reason", "cancelled"}})),
+        .expired_requests = Counter(&ended.Add({{"reason", "deadline"}})),
+        .slow_reader_pauses = Counter(NewCounter(registry_, "boss_slow_reader_pauses_total",
+                                                 "Times that a request paused because its client did not read")),
         .queued_samples = Gauge(NewGauge(registry_, "boss_queued_samples", "Samples accepted and not yet finished")),
         .queue_seconds = Histogram(NewHistogram(registry_, "boss_sampling_queue_seconds",
-                                                "Time from a sampling request's arrival to its first solver step")),
-        .compute_seconds =
-            Histogram(NewHistogram(registry_, "boss_sampling_compute_seconds", "Device time of one sampling request")),
+                                                "Time from a sampling request's arrival to its first evaluation")),
+        .compute_seconds = Histogram(NewHistogram(registry_, "boss_sampling_compute_seconds",
+                                                  "Device time of one sampling request, by its share of the batches")),
     };
     prometheus::BuildGauge()
         .Name("boss_build_info")

@@ -56,11 +56,17 @@ class Histogram {
 struct EngineMetrics {
   Counter samples;               // boss_samples_total: delivered to a request
   Counter velocity_evaluations;  // boss_velocity_evaluations_total: per sample, guidance counting two
-  Counter solver_steps;          // boss_solver_steps_total: one for a whole batch
+  Counter evaluations;           // boss_evaluations_total: of the network, one for a whole batch
+  Histogram batch_rows;          // boss_batch_rows: of an evaluation that requests share
+  Gauge lanes_active;            // boss_lanes{state="active"}: samples in flight
+  Gauge lanes_waiting;           // boss_lanes{state="waiting"}: samples accepted and not begun
   Counter refused_requests;      // boss_sampling_refused_requests_total: RESOURCE_EXHAUSTED
+  Counter cancelled_requests;    // boss_sampling_ended_requests_total{reason="cancelled"}: by the client or the server
+  Counter expired_requests;      // boss_sampling_ended_requests_total{reason="deadline"}
+  Counter slow_reader_pauses;    // boss_slow_reader_pauses_total
   Gauge queued_samples;          // boss_queued_samples: accepted and not yet finished
-  Histogram queue_seconds;       // boss_sampling_queue_seconds: from Submit to the first solver step
-  Histogram compute_seconds;     // boss_sampling_compute_seconds: device time of one request
+  Histogram queue_seconds;       // boss_sampling_queue_seconds: from Submit to the first evaluation
+  Histogram compute_seconds;  // boss_sampling_compute_seconds: device time of one request, by its share of the batches
 };
 
 // Values that their owner keeps, read when somebody scrapes.

@@ -131,6 +131,7 @@ absl::StatusOr<SampleRequest> SampleRequestFromProto(const v1::GenerateRequest& 
   BOSS_ASSIGN_OR_RETURN(request.format, FormatFromProto(proto.output_format()));
   request.preview_interval = proto.preview_interval();
   request.priority = proto.priority();
+  request.deterministic = proto.deterministic();
   request.deadline = deadline;
   request.validate_only = proto.validate_only();
   return request;

@@ -113,7 +113,7 @@ class EngineTest : public ::testing::Test {
 
   void StartEngine(SamplerEngineOptions options) {
     engine_.reset();
-    engine_ = std::make_unique<SamplerEngine>(options, *store_, *registry_, *worker_, EngineMetrics(), clock_);
+    engine_ = std::make_unique<SamplerEngine>(options, *store_, *registry_, *worker_, metrics_, clock_);
   }
 
   // Requests of the model of vectors.
@@ -156,6 +156,7 @@ class EngineTest : public ::testing::Test {
   std::unique_ptr<ModelStore> store_;
   std::unique_ptr<DeviceWorker> worker_;
   std::unique_ptr<ModelRegistry> registry_;
+  EngineMetrics metrics_;  // of engines that are started after it was set
   std::unique_ptr<SamplerEngine> engine_;
   VersionKey vectors_;
 };

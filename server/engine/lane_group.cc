@@ -1,0 +1,150 @@
+#include "server/engine/lane_group.h"
+
+#include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+
+#include "core/base/torch_guard.h"
+
+namespace boss::server {
+namespace {
+
+at::Tensor ToTensor(const std::vector<int64_t>& values, at::Device device) {
+  return at::tensor(values, at::kLong).to(device);
+}
+at::Tensor ToTensor(const std::vector<float>& values, at::Device device) {
+  return at::tensor(values, at::kFloat).to(device);
+}
+
+// [B] with trailing dimensions of size 1, to multiply states with.
+at::Tensor PerLane(const std::vector<float>& values, const at::Tensor& like) {
+  std::vector<int64_t> shape(like.dim(), 1);
+  shape[0] = static_cast<int64_t>(values.size());
+  return ToTensor(values, like.device()).view(shape);
+}
+
+}  // namespace
+
+// What one evaluation needs to know of its lanes, in their order. Lanes in the second half of a heun step, those in its
+// first half and those with guidance are named by their positions: what they alone need touches no other lane, not even
+// by a zero times infinity.
+struct LaneGroup::Batch {
+  std::vector<int64_t> slots;
+  std::vector<float> times;     // at which the velocity is evaluated
+  std::vector<int64_t> labels;  // for models with labels
+  std::vector<float> weights;   // of the new velocity in the new state
+  std::vector<int64_t> first_halves;
+  std::vector<int64_t> second_halves;
+  std::vector<float> steps;  // of the second halves: the step size
+  std::vector<int64_t> guided;
+  std::vector<float> scales;  // of the guided
+};
+
+LaneGroup::LaneGroup(std::shared_ptr<const LoadedModel> model, int64_t capacity)
+    : model_(std::move(model)), capacity_(capacity) {
+  // The lowest slots come first, so that few lanes lie close together.
+  for (int64_t slot = capacity - 1; slot >= 0; --slot) free_.push_back(slot);
+}
+
+int64_t LaneGroup::TakeSlot() {
+  const int64_t slot = free_.back();
+  free_.pop_back();
+  return slot;
+}
+
+absl::Status LaneGroup::Start(absl::Span<const int64_t> slots, const at::Tensor& noises) {
+  return GuardTorch("starting samples", [&]() -> absl::Status {
+    const c10::InferenceMode inference_mode;
+    const at::Device device = model_->network->device();
+    if (!states_.defined()) {
+      std::vector<int64_t> shape = model_->network->SampleShape();
+      shape.insert(shape.begin(), capacity_);
+      states_ = at::empty(shape, at::TensorOptions(at::kFloat).device(device));
+    }
+    states_.index_copy_(0, ToTensor(std::vector<int64_t>(slots.begin(), slots.end()), device), noises.to(device));
+    return absl::OkStatus();
+  });
+}
+
+at::Tensor LaneGroup::Velocity(const Batch& batch, const at::Tensor& x) const {
+  const VelocityModel& network = *model_->network;
+  const at::Device device = x.device();
+  at::Tensor input = x, t = ToTensor(batch.times, device);
+  Condition condition;
+  if (network.NumClasses() > 0) condition.class_labels = ToTensor(batch.labels, device);
+  if (batch.guided.empty()) return network.Velocity(input, t, condition);
+  // The guided lanes once more, without their labels.
+  const at::Tensor guided = ToTensor(batch.guided, device);
+  condition.class_labels = at::cat({condition.class_labels, at::full_like(guided, network.NumClasses())});
+  const at::Tensor both = network.Velocity(at::cat({input, input.index_select(0, guided)}),
+                                           at::cat({t, t.index_select(0, guided)}), condition);
+  at::Tensor velocity = both.slice(0, 0, x.size(0));
+  const at::Tensor unlabelled = both.slice(0, x.size(0));
+  return velocity.index_copy(0, guided,
+                             at::lerp(unlabelled, velocity.index_select(0, guided), PerLane(batch.scales, unlabelled)));
+}
+
+absl::Status LaneGroup::Evaluate(absl::Span<Lane* const> lanes) {
+  return GuardTorch("sampling", [&]() -> absl::Status {
+    const c10::InferenceMode inference_mode;
+    const int64_t no_label = model_->network->NumClasses();
+    Batch batch;
+    for (size_t i = 0; i < lanes.size(); ++i) {
+      const Lane& lane = *lanes[i];
+      const auto h = static_cast<float>(lane.time_grid().StepSize(lane.steps_done));
+      const Condition& condition = lane.request->condition;
+      const bool is_heun = lane.request->solver.solver == SolverKind::kHeun;
+      const bool first_half = is_heun && !lane.in_second_phase;
+      batch.slots.push_back(lane.slot);
+      batch.times.push_back(
+          static_cast<float>(lane.in_second_phase ? lane.time_grid()[lane.steps_done + 1] : lane.t()));
+      batch.labels.push_back(
+          condition.class_labels.defined() ? condition.class_labels.const_data_ptr<int64_t>()[lane.index] : no_label);
+      batch.weights.push_back(first_half ? 0 : is_heun ? h / 2 : h);
+      if (first_half) batch.first_halves.push_back(static_cast<int64_t>(i));
+      if (lane.in_second_phase) {
+        batch.second_halves.push_back(static_cast<int64_t>(i));
+        batch.steps.push_back(h);
+      }
+      if (lane.rows() == 2) {
+        batch.guided.push_back(static_cast<int64_t>(i));
+        batch.scales.push_back(static_cast<float>(condition.guidance_scale));
+      }
+    }
+    const at::Tensor slots = ToTensor(batch.slots, states_.device());
+    const at::Tensor x = states_.index_select(0, slots);
+    at::Tensor input = x, second, euler;
+    if (!batch.second_halves.empty()) {
+      second = ToTensor(batch.second_halves, states_.device());
+      euler = velocities_.index_select(0, slots.index_select(0, second)) * PerLane(batch.steps, x);
+      input = x.index_add(0, second, euler);
+    }
+    const at::Tensor v = Velocity(batch, input);
+    at::Tensor x_new = at::addcmul(x, v, PerLane(batch.weights, x));
+    if (second.defined()) x_new = x_new.index_add(0, second, euler, 0.5);
+    states_.index_copy_(0, slots, x_new);
+    if (!batch.first_halves.empty()) {
+      if (!velocities_.defined()) velocities_ = at::empty_like(states_);
+      const at::Tensor first = ToTensor(batch.first_halves, states_.device());
+      velocities_.index_copy_(0, slots.index_select(0, first), v.index_select(0, first));
+    }
+    for (Lane* lane : lanes) {
+      lane->evaluations += lane->rows();
+      const bool first_half = lane->request->solver.solver == SolverKind::kHeun && !lane->in_second_phase;
+      lane->in_second_phase = first_half;
+      if (!first_half) ++lane->steps_done;
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<at::Tensor> LaneGroup::States(absl::Span<const int64_t> slots) const {
+  return GuardTorch("samples", [&] {
+    const c10::InferenceMode inference_mode;
+    return states_.index_select(0, ToTensor(std::vector<int64_t>(slots.begin(), slots.end()), states_.device()))
+        .to(at::kCPU);
+  });
+}
+
+}  // namespace boss::server

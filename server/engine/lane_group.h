@@ -1,0 +1,70 @@
+// Samples in flight on one model version, whoever asked for them.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "server/engine/resolve_request.h"
+
+namespace boss::server {
+
+// One sample on its way through euler or heun.
+struct Lane {
+  const ResolvedRequest* request = nullptr;  // solver, times, condition, model
+  int64_t index = 0;                         // of the sample in its request
+  int64_t slot = 0;                          // row of its state
+  int steps_done = 0;                        // solver steps
+  bool in_second_phase = false;              // of a heun step: the first velocity is kept
+  int64_t evaluations = 0;                   // velocity evaluations
+
+  const TimeGrid& time_grid() const { return request->solver.time_grid; }
+  double t() const { return time_grid()[steps_done]; }
+  bool done() const { return steps_done == time_grid().steps(); }
+  // Of the network's batch.
+  int64_t rows() const { return EvaluationsPerCall(request->condition); }
+};
+
+// The states of the lanes of one model version, in slots of one tensor, and the one evaluation that moves a batch of
+// them on: each lane with its own time, step, solver phase, label and guidance scale.
+//
+// Results: a sample depends on the other lanes of its batches by float rounding alone (kernels may split another batch
+// size in another way).
+//
+// Not thread-safe, except for what is said below; everything but the slots belongs to the device's thread.
+class LaneGroup {
+ public:
+  // Room for `capacity` lanes. Lets go of the model with itself.
+  LaneGroup(std::shared_ptr<const LoadedModel> model, int64_t capacity);
+
+  const LoadedModel& model() const { return *model_; }
+
+  // Slots are handed out and taken back under the caller's lock, on any thread.
+  int64_t free_slots() const { return static_cast<int64_t>(free_.size()); }
+  int64_t TakeSlot();
+  void ReturnSlot(int64_t slot) { free_.push_back(slot); }
+
+  // Puts the noises [count, ...] (float32, CPU) into the slots. \error what LibTorch reports.
+  absl::Status Start(absl::Span<const int64_t> slots, const at::Tensor& noises);
+  // One velocity evaluation of all `lanes`: an euler step, or half of a heun step. None is done. \error what LibTorch
+  // reports; then the lanes must not go on.
+  absl::Status Evaluate(absl::Span<Lane* const> lanes);
+  // The states [count, ...] of the slots, float32 on the CPU: one copy. \error what LibTorch reports.
+  absl::StatusOr<at::Tensor> States(absl::Span<const int64_t> slots) const;
+
+ private:
+  struct Batch;
+  at::Tensor Velocity(const Batch& batch, const at::Tensor& x) const;
+
+  const std::shared_ptr<const LoadedModel> model_;
+  const int64_t capacity_;
+  std::vector<int64_t> free_;
+  at::Tensor states_;      // [capacity, ...] on the model's device
+  at::Tensor velocities_;  // likewise: the first velocities of heun steps; undefined until one is needed
+};
+
+}  // namespace boss::server
