@@ -157,10 +157,7 @@ absl::StatusOr<std::unique_ptr<ModelImport>> ModelImport::Begin(const Context& c
     if (!plan.id.empty()) {
       BOSS_ASSIGN_OR_RETURN(committed, context.uploads.Query(plan));
     }
-    // The version is written beside the uploaded file.
-    const int64_t version_bytes = import->options_.validate_only ? 0 : plan.total_bytes;
-    BOSS_RETURN_IF_ERROR(
-        context.store.CheckRoom(plan.total_bytes - committed + version_bytes + context.uploads.PromisedBytes()));
+    BOSS_RETURN_IF_ERROR(context.store.CheckRoom(plan.total_bytes - committed + context.uploads.PromisedBytes()));
   }
   BOSS_ASSIGN_OR_RETURN(import->upload_, context.uploads.Take(plan));
   // Asked again: an import that was published in between has left nothing to go on with.
