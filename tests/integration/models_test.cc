@@ -156,8 +156,8 @@ TEST_F(ModelsTest, UploadsThatAreNotWholeOrNotRightPublishNothing) {
   start = Upload();
   start.clear_architecture_json();
   EXPECT_EQ(FieldOfError(Import(start, weights_)), "start.architecture_json");
-  start.set_upload_id("x");
-  EXPECT_EQ(FieldOfError(Import(start, weights_)), "start.upload_id");
+  start.set_preset("x");
+  EXPECT_EQ(FieldOfError(Import(start, weights_)), "start.preset");
   start = Upload();
   start.set_alias("12");
   EXPECT_EQ(FieldOfError(Import(start, weights_)), "start.alias");
