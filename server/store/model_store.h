@@ -25,6 +25,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "core/base/clock.h"
@@ -34,6 +35,7 @@
 #include "core/io/safetensors.h"
 #include "core/nets/factory.h"
 #include "server/store/manifest.h"
+#include "server/store/store_files.h"
 #include "server/store/version_use.h"
 
 namespace boss::server {
@@ -78,7 +80,7 @@ struct ModelStoreOptions {
   int64_t min_free_bytes = 0;  // of the disk, which uploads leave free for work that has begun
 };
 
-// A folder under <data>/staging for files on their way in; removed with all it holds when this goes away.
+// A folder under <data>/staging for files on their way in or out; removed with all it holds when this goes away.
 class StagingFolder {
  public:
   StagingFolder(const FileSystem& files, std::string path) : files_(files), path_(std::move(path)) {}
@@ -248,8 +250,9 @@ class ModelStore {
   absl::Status CheckDisk(int64_t bytes, int64_t reserve) const;
   // What keeps the version from being deleted; empty: nothing.
   std::string HeldBy(const VersionKey& key) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
-  // Deletes it, whatever holds it. `trash` takes its files.
-  absl::Status Remove(const VersionKey& key, const StagingFolder& trash) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  using Trash = std::vector<std::unique_ptr<StagingFolder>>;
+  // Deletes it, whatever holds it. Its files are gone when `trash` is.
+  absl::Status Remove(const VersionKey& key, Trash& trash) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Of one model, or of all if `only` is empty.
   void CollectGarbageOf(absl::string_view only) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -272,6 +275,7 @@ class ModelStore {
   // it says from now on.
   absl::Status OnCorrupt(const VersionKey& key, const absl::Status& why) const ABSL_LOCKS_EXCLUDED(mutex_);
 
+  std::string NewStagingPath() { return absl::StrCat(data_folder_, "/", kStagingFolder, "/", next_staging_++); }
   std::string ModelFolder(absl::string_view name) const;
   std::string VersionFolder(const VersionKey& key) const;
   std::string ScheduleFolder(const VersionKey& key) const;

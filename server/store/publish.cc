@@ -37,8 +37,7 @@ absl::Status NoBase(const Manifest& manifest) {
 StagingFolder::~StagingFolder() { files_.RemoveAll(path_).IgnoreError(); }  // Open() removes what is left.
 
 absl::StatusOr<std::unique_ptr<StagingFolder>> ModelStore::NewStagingFolder() {
-  auto folder =
-      std::make_unique<StagingFolder>(files_, absl::StrCat(data_folder_, "/", kStagingFolder, "/", next_staging_++));
+  auto folder = std::make_unique<StagingFolder>(files_, NewStagingPath());
   BOSS_RETURN_IF_ERROR(files_.CreateFolders(folder->path()));
   return folder;
 }
@@ -46,7 +45,8 @@ absl::StatusOr<std::unique_ptr<StagingFolder>> ModelStore::NewStagingFolder() {
 absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::BuildModel(const Manifest& manifest,
                                                                       const Safetensors& weights) const {
   if (!manifest.adapter) {
-    BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> model, CreateModel(manifest.architecture_json, /*seed=*/0));
+    BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> model,
+                          CreateModel(manifest.architecture_json, /*seed=*/0, WeightCount(weights.tensors)));
     BOSS_RETURN_IF_ERROR(LoadWeights(*model, weights.tensors));
     return model;
   }

@@ -60,7 +60,9 @@ absl::Status CheckFolder(const FileSystem& files, const std::string& path) {
 }
 
 absl::StatusOr<int64_t> SizeOfFile(const FileSystem& files, const std::string& folder, const std::string& name) {
-  const absl::StatusOr<FileInfo> info = files.Stat(absl::StrCat(folder, "/", name));
+  const absl::Status there = CheckFolder(files, folder);
+  const absl::StatusOr<FileInfo> info =
+      there.ok() ? files.Stat(absl::StrCat(folder, "/", name)) : absl::StatusOr<FileInfo>(there);
   if (absl::IsNotFound(info.status())) return absl::DataLossError(absl::StrCat(name, " is missing"));
   BOSS_RETURN_IF_ERROR(info.status());
   if (info->kind == FileInfo::Kind::kRegular) return info->size_bytes;

@@ -35,7 +35,8 @@ std::optional<int64_t> ParseVersion(absl::string_view text);
 int64_t FolderSize(const FileSystem& files, const std::string& path);
 // \error DATA_LOSS if there is something else than a folder, NOT_FOUND if there is nothing; what the system reports.
 absl::Status CheckFolder(const FileSystem& files, const std::string& path);
-// Bytes of a file that must be there. \error DATA_LOSS if it is not, or is no regular file; what the system reports.
+// Bytes of a file that must be there. \error DATA_LOSS if it is not, or is no regular file in a folder; what the system
+// reports.
 absl::StatusOr<int64_t> SizeOfFile(const FileSystem& files, const std::string& folder, const std::string& name);
 // Its contents; a link is not followed. \error as SizeOfFile.
 absl::StatusOr<std::string> ReadStoredFile(const FileSystem& files, const std::string& folder, const std::string& name);

@@ -77,7 +77,7 @@ std::string ModelStore::HeldBy(const VersionKey& key) const {
 }
 
 absl::Status ModelStore::DeleteVersion(const VersionKey& key, bool force) {
-  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<StagingFolder> trash, NewStagingFolder());
+  Trash trash;  // emptied after the lock
   // One lock over the checks and the deletion: nobody can begin to use the version in between.
   absl::MutexLock lock(&mutex_);
   BOSS_RETURN_IF_ERROR(Find(key).status());
@@ -86,7 +86,7 @@ absl::Status ModelStore::DeleteVersion(const VersionKey& key, bool force) {
     return absl::FailedPreconditionError(
         absl::StrCat(key.ToString(), " is ", held_by, ": end that first, or force the deletion"));
   }
-  return Remove(key, *trash);
+  return Remove(key, trash);
 }
 
 absl::Status ModelStore::KeepNumber(const VersionKey& key, const Model& model) const {
@@ -94,7 +94,7 @@ absl::Status ModelStore::KeepNumber(const VersionKey& key, const Model& model) c
   return files_.CreateFolders(absl::StrCat(ModelFolder(key.name), "/", kUsedFolder, "/", key.version));
 }
 
-absl::Status ModelStore::Remove(const VersionKey& key, const StagingFolder& trash) {
+absl::Status ModelStore::Remove(const VersionKey& key, Trash& trash) {
   Model& model = models_[key.name];
   // First what must not be forgotten: that the number is used up. Then the version is gone with one rename.
   BOSS_RETURN_IF_ERROR(KeepNumber(key, model));
@@ -102,7 +102,8 @@ absl::Status ModelStore::Remove(const VersionKey& key, const StagingFolder& tras
     const absl::StatusOr<FileInfo> info = files_.Stat(folder);
     if (absl::IsNotFound(info.status())) continue;
     BOSS_RETURN_IF_ERROR(info.status());
-    const std::string gone = absl::StrCat(trash.path(), "/", next_staging_++);
+    // Straight into the staging folder: a full disk may have no room for another folder.
+    const std::string& gone = trash.emplace_back(std::make_unique<StagingFolder>(files_, NewStagingPath()))->path();
     const absl::Status moved = MoveAndSync(files_, folder, gone);
     // What might be back after a crash is not deleted, unless it cannot even be put back now.
     const bool is_back = !moved.ok() && (files_.Rename(gone, folder).ok() || !files_.Stat(gone).ok());
@@ -127,11 +128,7 @@ void ModelStore::CollectGarbage() { CollectGarbageOf(""); }
 
 void ModelStore::CollectGarbageOf(absl::string_view only) {
   if (options_.keep_versions <= 0) return;
-  const absl::StatusOr<std::unique_ptr<StagingFolder>> trash = NewStagingFolder();
-  if (!trash.ok()) {
-    spdlog::error("cannot delete old model versions error={}", trash.status().ToString());
-    return;
-  }
+  Trash trash;  // emptied after the lock
   absl::MutexLock lock(&mutex_);
   std::vector<VersionKey> old;
   for (const auto& [name, model] : models_) {
@@ -150,7 +147,7 @@ void ModelStore::CollectGarbageOf(absl::string_view only) {
         ++key;
         continue;
       }
-      const absl::Status removed = Remove(*key, **trash);
+      const absl::Status removed = Remove(*key, trash);
       if (removed.ok()) {
         spdlog::info("deleted old model version={} keep_versions={}", key->ToString(), options_.keep_versions);
         changed = true;

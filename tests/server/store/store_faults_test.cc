@@ -96,6 +96,18 @@ class FailingDisk final : public boss::testing::ForwardingFileSystem {
   bool for_good_ = false;
 };
 
+// A disk on which no new file or folder fits.
+class FullDisk final : public boss::testing::ForwardingFileSystem {
+ public:
+  absl::StatusOr<std::unique_ptr<WritableFile>> OpenForWriting(const std::string& path, WriteMode mode) const override {
+    return absl::ResourceExhaustedError("no space left in the test");
+  }
+  absl::Status CreateFolders(const std::string& path) const override {
+    if (Stat(path).ok()) return absl::OkStatus();
+    return absl::ResourceExhaustedError("no space left in the test");
+  }
+};
+
 class StoreFaultsTest : public testing::StoreTest {
  protected:
   StoreFaultsTest() { Open({}, disk_); }
@@ -229,6 +241,22 @@ TEST_F(StoreFaultsTest, AnAliasMovesWholeOrNotAtAll) {
     if (!failed) break;
     ASSERT_TRUE(store_->SetAlias("toy", "prod", 1).ok());
   }
+}
+
+TEST_F(StoreFaultsTest, AFullDiskServesAndLetsOldVersionsGo) {
+  const VersionKey old = Publish(1), newest = Publish(2);
+  ASSERT_TRUE(store_->SetAlias("toy", "prod", 1).ok());
+  const FullDisk full;
+  Open({.keep_versions = 1}, full);
+  EXPECT_EQ(TryPublish(3).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(store_->SetAlias("toy", "prod", 2).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(store_->AddScheduleSet(old, ScheduleSetOf(4, 1.0)).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(store_->Resolve("toy@prod")->version, 1);
+  EXPECT_TRUE(store_->LoadVersionModel(newest).ok());
+  ASSERT_TRUE(store_->DeleteVersion(old, true).ok());
+  Open();
+  EXPECT_EQ(Versions(), std::vector<int64_t>{2});
+  EXPECT_TRUE(store_->GetModel("toy")->aliases.empty());
 }
 
 TEST_F(StoreFaultsTest, WhatCannotBeQuarantinedOnAFullDiskStillIsNotServed) {

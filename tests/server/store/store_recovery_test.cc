@@ -131,7 +131,7 @@ TEST_F(StoreRecoveryTest, WhatIsFoundCorruptLaterIsQuarantinedThen) {
 }
 
 TEST_F(StoreRecoveryTest, NoLinkIsFollowedOnReads) {
-  const VersionKey loaded = Publish(1), exported = Publish(2), manifest = Publish(3);
+  const VersionKey loaded = Publish(1), exported = Publish(2), manifest = Publish(3), folder = Publish(4);
   ReplaceByLink(File(loaded, "model.safetensors"));
   EXPECT_EQ(store_->LoadVersionModel(loaded).status().code(), absl::StatusCode::kDataLoss);
   ExpectQuarantined(loaded, "symbolic link");
@@ -141,6 +141,9 @@ TEST_F(StoreRecoveryTest, NoLinkIsFollowedOnReads) {
   ReplaceByLink(File(manifest, "manifest.json"));
   EXPECT_EQ(store_->OpenForExport(manifest).status().code(), absl::StatusCode::kDataLoss);
   ExpectQuarantined(manifest, "symbolic link");
+  ReplaceByLink(Path("models/toy/4"));
+  EXPECT_EQ(store_->LoadVersionModel(folder).status().code(), absl::StatusCode::kDataLoss);
+  ExpectQuarantined(folder, "symbolic link");
 }
 
 TEST_F(StoreRecoveryTest, NothingIsPublishedThroughALink) {
