@@ -213,13 +213,25 @@ bool Campaign::RandomOperation() {
     case 6:
       return models_.MoveAlias(server, random_);
     case 7:
-      return models_.num_versions() < kMaxVersions / 2 || models_.Delete(server, random_);
+      if (models_.num_versions() < kMaxVersions / 2) return true;
+      return (random_() % 2 == 0 || models_.Release(server, random_)) && models_.Delete(server, random_);
     case 8:
       return jobs_.kept() < kMaxKept / 2 || jobs_.Delete(server, random_);
     default:
       if (jobs_.unfinished() >= kMaxUnfinished || jobs_.kept() >= kMaxKept) return jobs_.Delete(server, random_);
       return jobs_.Submit(server, NewJob(static_cast<JobKind>(random_() % 6)));
   }
+}
+
+bool Campaign::Tidy() {
+  Connection& server = server_.connection();
+  while (jobs_.kept() > kMaxKept && jobs_.finished() > 0) {
+    if (!jobs_.Delete(server, random_)) return false;
+  }
+  for (size_t i = models_.num_versions(); i > kMaxVersions; --i) {
+    if (!models_.Release(server, random_) || !models_.Delete(server, random_)) return false;
+  }
+  return true;
 }
 
 std::map<std::string, int64_t> Campaign::CountSites() {
@@ -278,7 +290,7 @@ void Campaign::RandomRound(const std::map<std::string, int64_t>& sites) {
 }
 
 bool Campaign::ScriptedRound(const KillPoint& point) {
-  if (!StartAndCheck(PlanOf(point), 0)) {
+  if (!StartAndCheck(PlanOf(point), 0) || !Tidy()) {
     server_.Kill();
     return false;
   }

@@ -62,6 +62,8 @@ class Campaign {
   // Every kind of operation once. False when the server has gone.
   bool RunScript();
   bool RandomOperation();
+  // Deletes what has become much. False when the server has gone.
+  bool Tidy();
   void CheckLeftovers();
   void CountKill(const std::string& what) { ++kills_[what]; }
 

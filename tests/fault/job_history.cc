@@ -358,6 +358,11 @@ size_t JobHistory::unfinished() const {
   return std::count_if(records_.begin(), records_.end(), [](const auto& record) { return !record->finished; });
 }
 
+size_t JobHistory::finished() const {
+  return std::count_if(records_.begin(), records_.end(),
+                       [](const auto& record) { return record->finished && record->deletion == Deletion::kNone; });
+}
+
 size_t JobHistory::kept() const {
   return std::count_if(records_.begin(), records_.end(),
                        [](const auto& record) { return record->deletion == Deletion::kNone; });

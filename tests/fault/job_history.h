@@ -53,7 +53,8 @@ class JobHistory {
   void CheckAllFinished();
 
   size_t unfinished() const;
-  size_t kept() const;  // jobs that have not been deleted
+  size_t finished() const;  // and not deleted
+  size_t kept() const;      // jobs that have not been deleted
   // What finished jobs published, as Check saw it: job by version.
   const std::map<std::string, v1::Job>& published() const { return published_; }
 

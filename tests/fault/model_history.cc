@@ -83,6 +83,7 @@ bool ModelHistory::Send(Connection& server, Upload& upload) {
   const Outcome sent = finish(*writer);
   if (sent != Outcome::kDone) return sent == Outcome::kRefused;
   upload.version = KeyOf(response.version());
+  if (!upload.start.alias().empty()) set_with_versions_[{kImports, upload.start.alias()}] = upload.version;
   const auto [it, is_new] = versions_.try_emplace(upload.version);
   if (is_new) it->second.description = upload.start.description();
   if (it->second.description != upload.start.description())
@@ -106,27 +107,44 @@ bool ModelHistory::MoveAlias(Connection& server, Random& random) {
   }
   if (targets.empty()) return true;
   const std::string alias = absl::StrCat("moving-", random() % kAliases);
-  std::set<std::string>& values = aliases_.try_emplace(alias, std::set<std::string>{""}).first->second;
-  const bool remove = random() % 4 == 0 && !values.contains("");
-  const std::string target = remove ? "" : targets[random() % targets.size()];
+  const bool remove =
+      random() % 4 == 0 && aliases_.contains({kImports, alias}) && !aliases_[{kImports, alias}].contains("");
+  return SetAlias(server, kImports, alias, remove ? "" : targets[random() % targets.size()]);
+}
+
+bool ModelHistory::SetAlias(Connection& server, const std::string& model, const std::string& alias,
+                            const std::string& version) {
+  std::set<std::string>& values = aliases_.try_emplace({model, alias}, std::set<std::string>{""}).first->second;
   v1::SetAliasRequest request;
-  request.set_model(kImports);
+  request.set_model(model);
   request.set_alias(alias);
-  request.set_version(target);
+  request.set_version(version);
   v1::Model response;
   const grpc::Status status = Connection::Call(*server.models, &v1::Models::Stub::SetAlias, request, response);
   switch (OutcomeOf(status)) {
     case Outcome::kDone:
-      values = {target};
+      values = {version};
       return true;
     case Outcome::kRefused:
-      findings_.Add(absl::StrCat("alias ", alias, " to \"", target, "\": ", Describe(status)));
+      findings_.Add(absl::StrCat("alias ", alias, " to \"", version, "\": ", Describe(status)));
       return true;
     case Outcome::kUnknown:
-      values.insert(target);
+      values.insert(version);
       return false;
   }
   return true;
+}
+
+bool ModelHistory::Release(Connection& server, Random& random) {
+  std::vector<std::pair<std::string, std::string>> candidates;
+  for (const auto& [alias, version] : set_with_versions_) {
+    if (!aliases_.contains(alias)) candidates.push_back(alias);
+  }
+  if (candidates.empty()) return true;
+  const auto& [model, alias] = candidates[random() % candidates.size()];
+  const std::string& version = set_with_versions_[{model, alias}];
+  aliases_[{model, alias}] = {version.substr(version.find('@') + 1)};
+  return SetAlias(server, model, alias, "");
 }
 
 bool ModelHistory::Delete(Connection& server, Random& random) {
@@ -216,31 +234,22 @@ bool ModelHistory::CheckVersion(Connection& server, const v1::ModelVersion& list
   return true;
 }
 
-void ModelHistory::CheckAliases(const std::map<std::string, v1::Model>& models,
-                                const std::map<std::string, v1::Job>& jobs) {
-  const auto imports = models.find(kImports);
-  const auto value_of = [](const v1::Model& model, const std::string& alias) {
-    const auto found = model.aliases().find(alias);
-    return found == model.aliases().end() ? std::string() : found->second;
+void ModelHistory::CheckAliases(const std::map<std::string, v1::Model>& models) {
+  const auto value_of = [&](const std::pair<std::string, std::string>& alias) -> std::string {
+    const auto model = models.find(alias.first);
+    if (model == models.end()) return "";
+    const auto found = model->second.aliases().find(alias.second);
+    return found == model->second.aliases().end() ? "" : found->second;
   };
   for (auto& [alias, values] : aliases_) {
-    const std::string value = imports == models.end() ? "" : value_of(imports->second, alias);
-    if (!values.contains(value)) findings_.Add(absl::StrCat("alias ", alias, " is \"", value, "\", which nobody set"));
+    const std::string value = value_of(alias);
+    if (!values.contains(value))
+      findings_.Add(absl::StrCat("alias ", alias.second, " is \"", value, "\", which nobody set"));
     values = {value};
   }
-  for (const Upload& upload : uploads_) {
-    if (upload.version.empty() || upload.start.alias().empty()) continue;
-    if (imports == models.end() ||
-        absl::StrCat(kImports, "@", value_of(imports->second, upload.start.alias())) != upload.version)
-      findings_.Add(absl::StrCat("alias ", upload.start.alias(), " is not at ", upload.version));
-  }
-  for (const auto& [key, job] : jobs) {
-    const std::string& alias = job.has_train() ? job.train().output_alias() : job.distill().output_alias();
-    const std::string name = key.substr(0, key.find('@'));
-    const auto model = models.find(name);
-    if (alias.empty()) continue;
-    if (model == models.end() || absl::StrCat(name, "@", value_of(model->second, alias)) != key)
-      findings_.Add(absl::StrCat("alias ", alias, " of ", job.name(), " is not at ", key));
+  for (const auto& [alias, version] : set_with_versions_) {
+    if (!aliases_.contains(alias) && absl::StrCat(alias.first, "@", value_of(alias)) != version)
+      findings_.Add(absl::StrCat("alias ", alias.second, " is not at ", version));
   }
 }
 
@@ -286,8 +295,12 @@ bool ModelHistory::Check(Connection& server, const std::map<std::string, v1::Job
     if (version.presence == Presence::kThere) findings_.Add(absl::StrCat(key, " is lost"));
     version.presence = Presence::kGone;
   }
-  for (const auto& [key, job] : published_by_jobs) of_finished_jobs_.insert(key);
-  CheckAliases(models, published_by_jobs);
+  for (const auto& [key, job] : published_by_jobs) {
+    of_finished_jobs_.insert(key);
+    const std::string& alias = job.has_train() ? job.train().output_alias() : job.distill().output_alias();
+    if (!alias.empty()) set_with_versions_[{key.substr(0, key.find('@')), alias}] = key;
+  }
+  CheckAliases(models);
   CheckJobs(published_by_jobs);
   CheckUploads();
   return true;
@@ -295,8 +308,8 @@ bool ModelHistory::Check(Connection& server, const std::map<std::string, v1::Job
 
 std::string ModelHistory::Kept(Random& random) const {
   std::vector<std::string> kept;
-  for (const Upload& upload : uploads_) {
-    if (!upload.version.empty() && !upload.start.alias().empty()) kept.push_back(upload.version);
+  for (const auto& [alias, version] : set_with_versions_) {
+    if (alias.first == kImports && !aliases_.contains(alias)) kept.push_back(version);
   }
   return kept.empty() ? "" : kept[random() % kept.size()];
 }

@@ -28,6 +28,8 @@ class ModelHistory {
   bool FinishImports(Connection& server);
   // Points an alias of "imports" at one of its versions, or removes it.
   bool MoveAlias(Connection& server, Random& random);
+  // Removes the alias by which a random upload or finished job keeps its version.
+  bool Release(Connection& server, Random& random);
   // A random version that came from an upload or a finished job; refused if something holds it.
   bool Delete(Connection& server, Random& random);
 
@@ -53,17 +55,21 @@ class ModelHistory {
   };
 
   bool Send(Connection& server, Upload& upload);
+  // Sets or removes an alias and remembers what it may be now.
+  bool SetAlias(Connection& server, const std::string& model, const std::string& alias, const std::string& version);
   bool CheckVersion(Connection& server, const v1::ModelVersion& listed);
   bool CheckFile(Connection& server, const std::string& key, v1::ExportModelRequest::Part part, std::string& sha256);
-  void CheckAliases(const std::map<std::string, v1::Model>& models, const std::map<std::string, v1::Job>& jobs);
+  void CheckAliases(const std::map<std::string, v1::Model>& models);
   void CheckJobs(const std::map<std::string, v1::Job>& jobs);
   void CheckUploads();
 
   Findings& findings_;
   std::map<std::string, Version> versions_;  // by NAME@VERSION, also those that are gone
   std::vector<Upload> uploads_;
-  // What each alias of "imports" may be: versions, or "" for none.
-  std::map<std::string, std::set<std::string>> aliases_;
+  // What each alias (model and name) that clients have moved may be: versions, or "" for none.
+  std::map<std::pair<std::string, std::string>, std::set<std::string>> aliases_;
+  // Aliases that uploads and finished jobs have set, and what to.
+  std::map<std::pair<std::string, std::string>, std::string> set_with_versions_;
   std::set<std::string> of_finished_jobs_;  // versions
 };
 
