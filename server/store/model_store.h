@@ -287,7 +287,7 @@ class ModelStore {
   const FileSystem& files_;
   const ModelStoreOptions options_;
   const std::shared_ptr<VersionUses> uses_ = std::make_shared<VersionUses>();
-  std::atomic<int64_t> next_staging_ = 0;
+  std::atomic<int64_t> next_staging_ = 1;
   mutable absl::Mutex mutex_;
   // Reading may find that a version is corrupt.
   mutable std::map<std::string, Model, std::less<>> models_ ABSL_GUARDED_BY(mutex_);

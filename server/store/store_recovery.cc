@@ -1,6 +1,8 @@
 // What a store finds on the disk when it opens: whole versions, what was never finished, and what is corrupt.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -22,13 +24,13 @@ constexpr char kSetAsideFolder[] = "files";
 
 std::string Message(const absl::Status& status) { return std::string(status.message()); }
 
-// Removes what an interrupted write left. What cannot be removed is in nobody's way.
-void RemoveTemporary(const FileSystem& files, const std::string& path) {
+// What cannot be removed is in nobody's way.
+void RemoveUnfinished(const FileSystem& files, const std::string& path) {
   const absl::Status status = files.RemoveAll(path);
   if (status.ok()) {
-    spdlog::warn("removed an unfinished file path={}", path);
+    spdlog::warn("removed what was never finished path={}", path);
   } else {
-    spdlog::error("cannot remove an unfinished file path={} error={}", path, status.ToString());
+    spdlog::error("cannot remove what was never finished path={} error={}", path, status.ToString());
   }
 }
 
@@ -40,7 +42,7 @@ absl::StatusOr<std::vector<std::string>> ListAndTidy(const FileSystem& files, co
   BOSS_ASSIGN_OR_RETURN(std::vector<std::string> names, files.ListFolder(folder));
   std::erase_if(names, [&](const std::string& name) {
     if (!IsTemporary(name)) return false;
-    RemoveTemporary(files, absl::StrCat(folder, "/", name));
+    RemoveUnfinished(files, absl::StrCat(folder, "/", name));
     return true;
   });
   return names;
@@ -68,9 +70,17 @@ absl::StatusOr<std::unique_ptr<ModelStore>> ModelStore::Open(const std::string& 
                                                              const FileSystem& files,
                                                              const ModelStoreOptions& options) {
   std::unique_ptr<ModelStore> store(new ModelStore(data_folder, clock, files, options));
-  BOSS_RETURN_IF_ERROR(files.RemoveAll(absl::StrCat(data_folder, "/", kStagingFolder)));
-  BOSS_RETURN_IF_ERROR(files.CreateFolders(absl::StrCat(data_folder, "/", kStagingFolder)));
   BOSS_RETURN_IF_ERROR(files.CreateFolders(absl::StrCat(data_folder, "/", kModelsFolder)));
+  // The folder itself stays: a full disk may have no room for another.
+  const std::string staging = absl::StrCat(data_folder, "/", kStagingFolder);
+  BOSS_RETURN_IF_ERROR(files.CreateFolders(staging));
+  BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> unfinished, files.ListFolder(staging));
+  for (const std::string& entry : unfinished) {
+    RemoveUnfinished(files, absl::StrCat(staging, "/", entry));
+    // What could not be removed is in nobody's way either.
+    if (const std::optional<int64_t> number = ParseVersion(entry))
+      store->next_staging_ = std::max<int64_t>(store->next_staging_, *number + 1);
+  }
   std::set<std::string> names;
   for (const char* folder : {kModelsFolder, kQuarantineFolder}) {
     const std::string path = absl::StrCat(data_folder, "/", folder);
@@ -152,7 +162,8 @@ void ModelStore::ReadQuarantine(const std::string& name, Model& model) {
     const std::optional<int64_t> number = ParseVersion(stem);
     if (!number) continue;
     if (stem != entry) {  // the reason of a version that has gone, or was not moved
-      if (!there.contains(std::string(stem))) RemoveTemporary(files_, absl::StrCat(QuarantineFolder(name), "/", entry));
+      if (!there.contains(std::string(stem)))
+        RemoveUnfinished(files_, absl::StrCat(QuarantineFolder(name), "/", entry));
       continue;
     }
     const VersionKey key{name, *number};
@@ -211,7 +222,7 @@ void ModelStore::ReadSchedules(const std::string& name, Model& model) {
     const auto version = model.versions.find(*number);
     // Unless something of the model could not be read: then the version may be there after all.
     if (version == model.versions.end()) {
-      if (model.unreadable.ok()) RemoveTemporary(files_, ScheduleFolder(key));
+      if (model.unreadable.ok()) RemoveUnfinished(files_, ScheduleFolder(key));
       continue;
     }
     if (!version->second.manifest.ok()) continue;
