@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/error_details.h"
+#include "core/base/parse_json.h"
 #include "core/base/status_macros.h"
 #include "core/io/atomic_file.h"
 #include "server/store/json_reader.h"
@@ -37,7 +38,7 @@ absl::StatusOr<UploadStore::Record> UploadStore::ReadRecord(const std::string& n
   if (info.kind != FileInfo::Kind::kFolder) return absl::NotFoundError(absl::StrCat(name, " is no folder"));
   BOSS_ASSIGN_OR_RETURN(const std::string text, files_.ReadFile(absl::StrCat(FolderOf(name), "/", kRecordFile)));
   Record record;
-  const absl::StatusOr<Json> json = ParseJsonObject("upload", text);
+  const absl::StatusOr<Json> json = ParseJson(text);
   if (!json.ok()) return absl::NotFoundError(json.status().message());
   JsonReader reader(*json, "upload");
   reader.Required("digest", record.digest);
