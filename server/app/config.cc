@@ -111,6 +111,11 @@ std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
       ->check(CLI::Range(1, 65536))
       ->capture_default_str()
       ->group("Device");
+  app.add_option("--max-model-memory-bytes", config.max_model_memory_bytes,
+                 "Memory of loaded models; idle ones are unloaded for new ones; 0: no limit")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group("Device");
   app.add_option("--training-share", config.training_share,
                  "Share of device time that jobs are sure of while sampling waits")
       ->check(CLI::Range(0.01, 1.0))

@@ -22,7 +22,8 @@ struct ServerConfig {
   std::vector<std::string> dataset_folders;             // that jobs may read from
   std::map<std::string, std::string> feature_networks;  // TorchScript files by name
   int threads = 0;                                      // of LibTorch inside one operator; 0: one a core
-  int64_t max_batch = 64;                               // samples that go through the network together
+  int64_t max_batch = 64;                               // rows of the network's batch
+  int64_t max_model_memory_bytes = 0;                   // of models in memory; 0: no limit
   int64_t max_samples_per_request = 4096;
   int64_t max_queued_samples = 16384;
   int max_queued_jobs = 64;                             // jobs that have not finished

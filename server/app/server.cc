@@ -144,8 +144,8 @@ class Server::Parts {
                                                    {.keep_versions = config_.keep_versions,
                                                     .max_bytes = config_.max_store_bytes,
                                                     .min_free_bytes = config_.min_free_disk_bytes}));
-    BOSS_ASSIGN_OR_RETURN(uploads_, UploadStore::Open(absl::StrCat(config_.data_folder, "/", kUploadsFolder),
-                                                      disk_.files, clock_));
+    BOSS_ASSIGN_OR_RETURN(
+        uploads_, UploadStore::Open(absl::StrCat(config_.data_folder, "/", kUploadsFolder), disk_.files, clock_));
     BOSS_ASSIGN_OR_RETURN(journal_, SqliteJobJournal::Open(config_.data_folder + "/bossd.db", disk_.sqlite_vfs));
     if (!config_.seed_models_folder.empty()) return ImportSeedModels(*store_, config_.seed_models_folder);
     return absl::OkStatus();
@@ -156,7 +156,7 @@ class Server::Parts {
         DeviceWorkerOptions{
             .device = at::kCPU, .num_threads = config_.threads, .training_share = config_.training_share},
         clock_);
-    registry_ = std::make_unique<ModelRegistry>(*store_, worker_->device());
+    registry_ = std::make_unique<ModelRegistry>(*store_, worker_->device(), config_.max_model_memory_bytes);
     engine_ = std::make_unique<SamplerEngine>(EngineOptions(config_), *store_, *registry_, *worker_, metrics_.engine(),
                                               clock_);
     JobManagerOptions options;
@@ -222,7 +222,11 @@ class Server::Parts {
                                       .help = "Model versions in memory",
                                       .kind = CollectedFamily::Kind::kGauge,
                                       .series = {{{}, static_cast<double>(registry_->NumReady())}}};
-      return std::vector<CollectedFamily>{DeviceSeconds(times), DeviceUnits(times), loaded};
+      const CollectedFamily memory = {.name = "boss_model_memory_bytes",
+                                      .help = "Memory of the model versions that are loaded",
+                                      .kind = CollectedFamily::Kind::kGauge,
+                                      .series = {{{}, static_cast<double>(registry_->MemoryBytes())}}};
+      return std::vector<CollectedFamily>{DeviceSeconds(times), DeviceUnits(times), loaded, memory};
     });
     if (config_.metrics_listen.empty()) return absl::OkStatus();
     BOSS_ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Start(config_.metrics_listen, metrics_));

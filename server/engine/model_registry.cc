@@ -1,7 +1,9 @@
 #include "server/engine/model_registry.h"
 
 #include <ATen/ATen.h>
+#include <c10/core/InferenceMode.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -17,6 +19,15 @@ ModelShape ShapeOf(const VelocityModel& network) {
   return {.parameter_count = ParameterCount(network),
           .sample_shape = network.SampleShape(),
           .num_classes = network.NumClasses()};
+}
+
+// The first evaluation makes kernels and plans that later ones find.
+void WarmUp(const VelocityModel& network) {
+  const c10::InferenceMode inference_mode;
+  std::vector<int64_t> shape = network.SampleShape();
+  shape.insert(shape.begin(), 1);
+  const auto options = at::TensorOptions(at::kFloat).device(network.device());
+  network.Velocity(at::zeros(shape, options), at::full({1}, 0.5, options), {});
 }
 
 }  // namespace
@@ -60,7 +71,8 @@ std::string_view ModelStateName(ModelState state) {
   return "";
 }
 
-ModelRegistry::ModelRegistry(const ModelStore& store, at::Device device) : store_(store), device_(device) {}
+ModelRegistry::ModelRegistry(const ModelStore& store, at::Device device, int64_t memory_budget)
+    : store_(store), device_(device), memory_budget_(memory_budget) {}
 
 ModelRegistry::~ModelRegistry() {
   std::vector<Callback> waiting;
@@ -92,6 +104,7 @@ void ModelRegistry::Acquire(const VersionKey& key, Callback done) {
   {
     absl::MutexLock lock(&state_->mutex);
     Entry& entry = state_->entries[key];
+    entry.last_use = ++state_->uses;
     if (entry.state == ModelState::kReady) {
       ready = entry.model;
     } else if (entry.state != ModelState::kUnloading) {
@@ -113,6 +126,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> ModelRegistry::LoadFromStore(const 
   BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> network, store_.LoadVersionModel(key));
   return GuardTorch(absl::StrCat("loading ", key.ToString()), [&]() -> absl::StatusOr<std::unique_ptr<LoadedModel>> {
     network->To(device_);
+    WarmUp(*network);
     auto model = std::make_unique<LoadedModel>();
     model->key = key;
     model->manifest = std::move(info.manifest);
@@ -147,8 +161,15 @@ void ModelRegistry::Load(const VersionKey& key) {
     result = loaded.status();
   }
   std::vector<Callback> waiting;
+  std::vector<std::shared_ptr<const LoadedModel>> evicted;
   {
     absl::MutexLock lock(&state_->mutex);
+    if (result.ok()) {
+      if (const absl::Status status = MakeRoom((*result)->memory_bytes, evicted); !status.ok()) {
+        evicted.push_back(*std::move(result));
+        result = absl::Status(status.code(), absl::StrCat(key.ToString(), ": ", status.message()));
+      }
+    }
     Entry& entry = state_->entries[key];
     waiting.swap(entry.waiting);
     if (result.ok()) {
@@ -162,6 +183,7 @@ void ModelRegistry::Load(const VersionKey& key) {
       entry.error = result.status();
     }
   }
+  evicted.clear();  // its memory is free before the new version is used
   // The last one gets this function's own reference: once all have let go, nothing here keeps the model alive.
   for (size_t i = 0; i < waiting.size(); ++i) {
     const bool is_last = i + 1 == waiting.size();
@@ -191,6 +213,38 @@ ModelStatus ModelRegistry::Status(const VersionKey& key) const {
   if (found == state_->entries.end()) return {.key = key};
   const Entry& entry = found->second;
   return {.key = key, .state = entry.state, .error = entry.error, .memory_bytes = entry.memory_bytes};
+}
+
+int64_t ModelRegistry::MemoryBytes() const {
+  absl::MutexLock lock(&state_->mutex);
+  int64_t bytes = 0;
+  for (const auto& [key, entry] : state_->entries) bytes += entry.memory_bytes;
+  return bytes;
+}
+
+absl::Status ModelRegistry::MakeRoom(int64_t bytes, std::vector<std::shared_ptr<const LoadedModel>>& evicted) const {
+  if (memory_budget_ == 0) return absl::OkStatus();
+  int64_t in_use = 0, idle_bytes = 0;
+  std::vector<Entry*> idle;
+  for (auto& [key, entry] : state_->entries) {
+    // A reference beside the registry's is a user's; only Acquire, under the mutex, makes the first of them.
+    const bool is_idle = entry.state == ModelState::kReady && entry.model.use_count() == 1;
+    (is_idle ? idle_bytes : in_use) += entry.memory_bytes;
+    if (is_idle) idle.push_back(&entry);
+  }
+  if (in_use + bytes > memory_budget_) {
+    return absl::ResourceExhaustedError(absl::StrCat("the version takes ", bytes, " bytes of memory; of ",
+                                                     memory_budget_, " that models may take, ", in_use,
+                                                     " are taken by versions in use"));
+  }
+  std::sort(idle.begin(), idle.end(), [](const Entry* a, const Entry* b) { return a->last_use < b->last_use; });
+  for (Entry* entry : idle) {
+    if (in_use + idle_bytes + bytes <= memory_budget_) break;
+    idle_bytes -= entry->memory_bytes;
+    Apply(*entry, ModelEvent::kUnload);
+    evicted.push_back(std::move(entry->model));
+  }
+  return absl::OkStatus();
 }
 
 int64_t ModelRegistry::NumReady() const {

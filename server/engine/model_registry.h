@@ -60,15 +60,18 @@ struct ModelStatus {
   int64_t memory_bytes = 0;
 };
 
-// Loads published versions onto one device, each once, on a thread of its own. A version that cannot be loaded
-// (DATA_LOSS, RESOURCE_EXHAUSTED) fails whoever asked for it and nobody else. A version that is being loaded or in
-// memory is in use (ModelStore::Use) as "loaded". Thread-safe.
+// Loads published versions onto one device, each once, on a thread of its own, and evaluates each once before anybody
+// gets it. A version that cannot be loaded (DATA_LOSS, RESOURCE_EXHAUSTED) fails whoever asked for it and nobody else.
+// A version that is being loaded or in memory is in use (ModelStore::Use) as "loaded". Thread-safe.
+//
+// Memory: with a budget, versions that nobody uses are unloaded, the least recently used first, until a new one fits;
+// if it does not fit then, it is RESOURCE_EXHAUSTED. While it is being loaded it is not counted yet.
 class ModelRegistry {
  public:
   using Callback = std::function<void(absl::StatusOr<std::shared_ptr<const LoadedModel>>)>;
 
-  // `store` must outlive the registry.
-  ModelRegistry(const ModelStore& store, at::Device device);
+  // `store` must outlive the registry. `memory_budget`: bytes of all versions in memory; 0: no limit.
+  ModelRegistry(const ModelStore& store, at::Device device, int64_t memory_budget = 0);
   // Fails the loads that have not begun with UNAVAILABLE and waits for the one that has.
   ~ModelRegistry();
   ModelRegistry(const ModelRegistry&) = delete;
@@ -86,6 +89,8 @@ class ModelRegistry {
   ModelStatus Status(const VersionKey& key) const;
   // Of READY versions.
   int64_t NumReady() const;
+  // Of READY and UNLOADING versions.
+  int64_t MemoryBytes() const;
 
   // Builds the network once a version, with random weights, if the version has not been loaded yet. Blocks. \error as
   // CreateModel.
@@ -100,21 +105,28 @@ class ModelRegistry {
     int64_t memory_bytes = 0;
     std::shared_ptr<const LoadedModel> model;  // with kReady
     std::vector<Callback> waiting;             // with kLoading
+    int64_t last_use = 0;                      // by State::uses
   };
   // Outlives the registry where users of its models do: they report their release here.
   struct State {
     mutable absl::Mutex mutex;
     std::map<VersionKey, Entry> entries ABSL_GUARDED_BY(mutex);
     std::map<VersionKey, ModelShape> shapes ABSL_GUARDED_BY(mutex);
+    int64_t uses ABSL_GUARDED_BY(mutex) = 0;
   };
 
   void Load(const VersionKey& key);
   absl::StatusOr<std::unique_ptr<LoadedModel>> LoadFromStore(const VersionKey& key) const;
+  // Unloads versions that nobody uses until `bytes` more fit into the budget; they go to `evicted`, to die when the
+  // mutex is free. \error RESOURCE_EXHAUSTED if they do not fit all the same; then nothing was unloaded.
+  absl::Status MakeRoom(int64_t bytes, std::vector<std::shared_ptr<const LoadedModel>>& evicted) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_->mutex);
   // Applies `event` where it changes something. \return whether it did.
   static bool Apply(Entry& entry, ModelEvent event);
 
   const ModelStore& store_;
   const at::Device device_;
+  const int64_t memory_budget_;
   const std::shared_ptr<State> state_ = std::make_shared<State>();
   ThreadPool loader_{1};
 };

@@ -217,6 +217,9 @@ void SamplerEngine::FinishLocked(const RequestPtr& request, absl::Status status)
   if (!status.ok()) request->abandoned = true;
   request->strand.Post([this, request, status = std::move(status)] {
     request->sink->OnDone(request->output_error.ok() ? status : request->output_error, request->summary);
+    // Whoever keeps a handle keeps no model.
+    request->task.reset();
+    request->resolved.reset();
     absl::MutexLock lock(&mutex_);
     open_.erase(request);
   });

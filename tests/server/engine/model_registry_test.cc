@@ -113,6 +113,41 @@ TEST_F(ModelRegistryTest, TellsTheShapeWithoutLoading) {
   EXPECT_EQ(State(vectors_), ModelState::kUnloaded);
 }
 
+TEST_F(ModelRegistryTest, ABudgetEvictsTheLeastRecentlyUsedOfTheIdle) {
+  const VersionKey a = vectors_;
+  const VersionKey b = boss::testing::PublishTinyModel(*store_, "b", boss::testing::kTinyVectorArchitecture);
+  const VersionKey c = boss::testing::PublishTinyModel(*store_, "c", boss::testing::kTinyVectorArchitecture);
+  const int64_t bytes = (*Acquire(a))->memory_bytes;
+  engine_.reset();
+  registry_ = std::make_unique<ModelRegistry>(*store_, at::kCPU, 2 * bytes);
+  ASSERT_TRUE(Acquire(a).ok() && Acquire(b).ok() && Acquire(a).ok());
+  ASSERT_TRUE(Acquire(c).ok());  // b is the one that was used longest ago
+  EXPECT_EQ(State(a), ModelState::kReady);
+  EXPECT_EQ(State(b), ModelState::kUnloaded);
+  EXPECT_EQ(State(c), ModelState::kReady);
+  EXPECT_EQ(registry_->MemoryBytes(), 2 * bytes);
+
+  // Those in use stay, and what does not fit beside them is refused.
+  const auto user_a = Acquire(a), user_c = Acquire(c);
+  const absl::Status refused = Acquire(b).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(refused)) << refused;
+  EXPECT_EQ(State(b), ModelState::kFailed);
+  EXPECT_EQ(registry_->MemoryBytes(), 2 * bytes);
+  EXPECT_EQ((*user_a)->network->NumClasses(), 3);
+}
+
+TEST_F(ModelRegistryTest, AVersionThatWasRefusedLoadsOnceThereIsRoom) {
+  const VersionKey b = boss::testing::PublishTinyModel(*store_, "b", boss::testing::kTinyVectorArchitecture);
+  const int64_t bytes = (*Acquire(vectors_))->memory_bytes;
+  engine_.reset();
+  registry_ = std::make_unique<ModelRegistry>(*store_, at::kCPU, bytes);
+  auto user = Acquire(vectors_);
+  ASSERT_TRUE(absl::IsResourceExhausted(Acquire(b).status()));
+  user = absl::UnknownError("");
+  EXPECT_TRUE(Acquire(b).ok());
+  EXPECT_EQ(State(vectors_), ModelState::kUnloaded);
+}
+
 TEST_F(ModelRegistryTest, AModelMayOutliveTheRegistry) {
   auto user = Acquire(vectors_);
   ASSERT_TRUE(user.ok());
