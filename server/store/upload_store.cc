@@ -85,17 +85,17 @@ absl::StatusOr<std::unique_ptr<UploadStore>> UploadStore::Open(std::string folde
                                                                const Clock& clock) {
   auto store = std::unique_ptr<UploadStore>(new UploadStore(std::move(folder), files, clock));
   BOSS_RETURN_IF_ERROR(files.CreateFolders(store->folder_));
-  absl::MutexLock lock(&store->mutex_);
+  const std::lock_guard lock(store->mutex_);
   store->Sweep();
   return store;
 }
 
 absl::StatusOr<int64_t> UploadStore::Query(const UploadPlan& plan) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   if (const auto found = held_.find(plan.id); found != held_.end()) {
     const std::shared_ptr<Entry> entry = found->second;
     if (entry->plan.digest != plan.digest) return OtherContents(plan.id);
-    absl::MutexLock entry_lock(&entry->mutex);
+    const std::lock_guard entry_lock(entry->mutex);
     if (entry->sealed) return entry->file->size();
     entry->holder = nullptr;
     held_.erase(found);
@@ -111,12 +111,12 @@ absl::StatusOr<int64_t> UploadStore::Query(const UploadPlan& plan) {
 }
 
 absl::StatusOr<std::unique_ptr<Upload>> UploadStore::Take(const UploadPlan& plan) {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   const std::string name = plan.id.empty() ? absl::StrCat(kUnnamed, next_unnamed_++) : plan.id;
   if (const auto found = held_.find(name); found != held_.end()) {
     const std::shared_ptr<Entry>& entry = found->second;
     if (entry->plan.digest != plan.digest) return OtherContents(plan.id);
-    absl::MutexLock entry_lock(&entry->mutex);
+    const std::lock_guard entry_lock(entry->mutex);
     if (entry->sealed) {
       return WithRetryDelay(absl::UnavailableError(absl::StrCat("upload ", plan.id, " is just being checked")),
                             kRetryDelay);
@@ -142,7 +142,7 @@ absl::StatusOr<std::unique_ptr<Upload>> UploadStore::Take(const UploadPlan& plan
   auto entry = std::make_shared<Entry>();
   entry->name = name;
   entry->plan = plan;
-  absl::MutexLock entry_lock(&entry->mutex);
+  const std::lock_guard entry_lock(entry->mutex);
   entry->file = *std::move(file);
   entry->recorded = clock_.Now();
   auto upload = std::unique_ptr<Upload>(new Upload(*this, entry, exists, entry->file->size()));
@@ -152,18 +152,18 @@ absl::StatusOr<std::unique_ptr<Upload>> UploadStore::Take(const UploadPlan& plan
 }
 
 int64_t UploadStore::PromisedBytes() const {
-  absl::MutexLock lock(&mutex_);
+  const std::lock_guard lock(mutex_);
   int64_t bytes = 0;
   for (const auto& [name, entry] : held_) {
-    absl::MutexLock entry_lock(&entry->mutex);
+    const std::lock_guard entry_lock(entry->mutex);
     bytes += entry->plan.total_bytes - entry->file->size();
   }
   return bytes;
 }
 
 void UploadStore::Release(const std::shared_ptr<Entry>& entry, const Upload* holder, bool remove) {
-  absl::MutexLock lock(&mutex_);
-  absl::MutexLock entry_lock(&entry->mutex);
+  const std::lock_guard lock(mutex_);
+  const std::lock_guard entry_lock(entry->mutex);
   if (entry->holder != holder) return;
   entry->holder = nullptr;
   held_.erase(entry->name);
@@ -188,7 +188,7 @@ absl::Status Upload::CheckHeld() const {
 }
 
 absl::Status Upload::Append(std::string_view data) {
-  absl::MutexLock lock(&entry_->mutex);
+  const std::lock_guard lock(entry_->mutex);
   BOSS_RETURN_IF_ERROR(CheckHeld());
   const int64_t committed = entry_->file->committed_bytes();
   BOSS_RETURN_IF_ERROR(entry_->file->Append(data));
@@ -202,7 +202,7 @@ absl::Status Upload::Append(std::string_view data) {
 }
 
 absl::Status Upload::Seal() {
-  absl::MutexLock lock(&entry_->mutex);
+  const std::lock_guard lock(entry_->mutex);
   BOSS_RETURN_IF_ERROR(CheckHeld());
   BOSS_RETURN_IF_ERROR(entry_->file->Commit());
   entry_->sealed = true;
@@ -212,7 +212,7 @@ absl::Status Upload::Seal() {
 absl::Status Upload::Read(absl::FunctionRef<absl::Status(std::string_view)> visit) const {
   const SegmentedFile* file = nullptr;
   {
-    absl::MutexLock lock(&entry_->mutex);
+    const std::lock_guard lock(entry_->mutex);
     BOSS_RETURN_IF_ERROR(CheckHeld());
     file = entry_->file.get();
   }

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <string_view>
 
@@ -17,7 +18,6 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "core/base/clock.h"
 #include "core/io/file_system.h"
@@ -62,7 +62,7 @@ class UploadStore {
   struct Entry {
     std::string name;  // of the folder
     UploadPlan plan;
-    absl::Mutex mutex;  // after UploadStore::mutex_
+    std::mutex mutex;  // after UploadStore::mutex_
     std::unique_ptr<SegmentedFile> file ABSL_GUARDED_BY(mutex);
     const Upload* holder ABSL_GUARDED_BY(mutex) = nullptr;
     bool sealed ABSL_GUARDED_BY(mutex) = false;
@@ -91,7 +91,7 @@ class UploadStore {
   const std::string folder_;
   const FileSystem& files_;
   const Clock& clock_;
-  mutable absl::Mutex mutex_;
+  mutable std::mutex mutex_;
   std::map<std::string, std::shared_ptr<Entry>> held_ ABSL_GUARDED_BY(mutex_);  // by folder name
   int64_t next_unnamed_ ABSL_GUARDED_BY(mutex_) = 0;
 };

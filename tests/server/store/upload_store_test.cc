@@ -7,6 +7,8 @@
 #include <fstream>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <thread>
 #include <vector>
 
 #include "core/base/error_details.h"
@@ -228,6 +230,30 @@ TEST_F(UploadStoreTest, AFullDiskLeavesWhatWasCommitted) {
   EXPECT_EQ(upload->size(), SegmentedFile::kPieceBytes);
   ASSERT_TRUE(upload->Append("more").ok());
   EXPECT_EQ(Contents(*upload), piece + "more");
+}
+
+TEST_F(UploadStoreTest, ManyWhoFightOverAnUploadNeverMixItsBytes) {
+  std::string contents(20'000, '\0');
+  for (size_t i = 0; i < contents.size(); ++i) contents[i] = static_cast<char>(i * i >> 5);
+  const UploadPlan plan = {"mine", "digest", static_cast<int64_t>(contents.size())};
+  const auto work = [&](int thread) {
+    for (int round = 0;; ++round) {
+      if (thread == 0 && round % 2 == 1) EXPECT_TRUE(store_->Query(plan).ok());
+      auto upload = store_->Take(plan);
+      ASSERT_TRUE(upload.ok()) << upload.status();
+      for (int chunk = 0; chunk < 10; ++chunk) {
+        const int64_t size = (*upload)->size();
+        if (size == plan.total_bytes) return;
+        const absl::Status status = (*upload)->Append(std::string_view(contents).substr(static_cast<size_t>(size), 37));
+        EXPECT_TRUE(status.ok() || absl::IsAborted(status)) << status;
+        if (!status.ok()) break;
+      }
+    }
+  };
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) threads.emplace_back(work, i);
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(Contents(*Take(plan)), contents);
 }
 
 TEST_F(UploadStoreTest, TellsWhatIsStillToCome) {
