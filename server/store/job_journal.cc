@@ -4,6 +4,8 @@
 
 #include <array>
 #include <cerrno>
+#include <string>
+#include <system_error>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -31,9 +33,18 @@ CREATE TABLE events(
   PRIMARY KEY(job, sequence));
 )sql"};
 
+// What the system said last. sqlite3_system_errno does not know of what fails in a COMMIT.
+int SystemError(sqlite3* database) {
+  sqlite3_vfs* vfs = nullptr;
+  if (sqlite3_file_control(database, "main", SQLITE_FCNTL_VFS_POINTER, &vfs) != SQLITE_OK) return 0;
+  return vfs == nullptr || vfs->xGetLastError == nullptr ? 0 : vfs->xGetLastError(vfs, 0, nullptr);
+}
+
 absl::Status DatabaseError(sqlite3* database, absl::string_view what) {
-  const int code = sqlite3_errcode(database);
-  const std::string message = absl::StrCat("job journal: ", what, ": ", sqlite3_errmsg(database));
+  const int code = sqlite3_errcode(database), error = SystemError(database);
+  std::string message = absl::StrCat("job journal: ", what, ": ", sqlite3_errmsg(database));
+  if ((code & 0xff) == SQLITE_IOERR && error != 0)
+    absl::StrAppend(&message, ": ", std::generic_category().message(error));
   switch (code & 0xff) {
     case SQLITE_FULL:
       return absl::ResourceExhaustedError(message);
@@ -41,9 +52,19 @@ absl::Status DatabaseError(sqlite3* database, absl::string_view what) {
     case SQLITE_PERM:
       return absl::PermissionDeniedError(message);
     case SQLITE_IOERR:
-      // A quota that is used up is no SQLITE_FULL.
-      if (sqlite3_system_errno(database) == EDQUOT) return absl::ResourceExhaustedError(message);
-      return absl::InternalError(message);
+      // Only a write to a full disk is SQLITE_FULL: not a quota that is used up, and not a sync or a shared memory that
+      // needs room.
+      switch (error) {
+        case ENOSPC:
+        case EDQUOT:
+          return absl::ResourceExhaustedError(message);
+        case EACCES:
+        case EPERM:
+        case EROFS:
+          return absl::PermissionDeniedError(message);
+        default:
+          return absl::InternalError(message);
+      }
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
       return absl::DataLossError(message);
