@@ -4,7 +4,7 @@
 # boss_program(NAME SRCS ... [DEPS ...] [TORCH])
 # boss_test(NAME SRCS ... [DEPS ...] [TORCH] [TIMEOUT seconds] [LABELS ...])
 #   A GoogleTest program, one ctest entry. Tests without TORCH carry the label "std" and also run under the sanitizers.
-# boss_fuzzer(NAME SRCS ... [DEPS ...] [TORCH] [RUNS inputs] [MAX_LEN bytes])
+# boss_fuzzer(NAME SRCS ... [DEPS ...] [TORCH] RUNS inputs MAX_LEN bytes [OPTIONS ...])
 #   A libFuzzer program. Its ctest entry runs corpus/NAME and then inputs that it makes up from it, always the same RUNS ones. NAME.dict is its
 #   dictionary if there is one.
 
@@ -16,7 +16,7 @@ if(BOSS_WITH_TORCH)
 endif()
 
 macro(boss_parse)
-  cmake_parse_arguments(ARG "TORCH" "TIMEOUT;RUNS;MAX_LEN" "SRCS;DEPS;LABELS" ${ARGN})
+  cmake_parse_arguments(ARG "TORCH" "TIMEOUT;RUNS;MAX_LEN" "SRCS;DEPS;LABELS;OPTIONS" ${ARGN})
 endmacro()
 
 function(boss_use_torch target)
@@ -81,7 +81,7 @@ function(boss_fuzzer name)
   endif()
   boss_program(${name} SRCS ${ARG_SRCS} DEPS ${ARG_DEPS} ${torch})
   target_link_options(${name} PRIVATE -fsanitize=fuzzer)
-  set(options -max_len=${ARG_MAX_LEN} -rss_limit_mb=2048 -malloc_limit_mb=256 -timeout=10 -keep_seed=1)
+  set(options -max_len=${ARG_MAX_LEN} -rss_limit_mb=2048 -malloc_limit_mb=256 -timeout=10 -keep_seed=1 ${ARG_OPTIONS})
   if(EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${name}.dict")
     list(APPEND options "-dict=${CMAKE_CURRENT_SOURCE_DIR}/${name}.dict")
   endif()

@@ -51,7 +51,7 @@ class RecordReader {
     if (slash == std::string::npos)
       return absl::DataLossError(absl::StrCat("the record ", Printable(first), " is in no folder"));
     first.resize(slash + 1);
-    return RecordReader(std::move(archive), std::move(first));
+    return RecordReader(std::move(archive), std::move(first), bytes.size());
   }
 
   // \error DATA_LOSS if the record is missing.
@@ -70,11 +70,17 @@ class RecordReader {
   // A view of the tensor's storage, which is read once however many tensors share it. Throws what LibTorch throws.
   absl::StatusOr<at::Tensor> ReadTensor(const PickleTensor& tensor) {
     BOSS_ASSIGN_OR_RETURN(const at::Tensor storage, ReadStorage(tensor.storage));
-    return storage.as_strided(tensor.size, tensor.stride, tensor.offset);
+    at::Tensor view = storage.as_strided(tensor.size, tensor.stride, tensor.offset);
+    // Thousands of tensors may view one storage, and whoever copies them would need that much more memory.
+    if (view.nbytes() > view_bytes_left_)
+      return absl::DataLossError("the tensors that share storages have more bytes than the file");
+    view_bytes_left_ -= view.nbytes();
+    return view;
   }
 
  private:
-  RecordReader(ZipArchive archive, std::string folder) : archive_(std::move(archive)), folder_(std::move(folder)) {}
+  RecordReader(ZipArchive archive, std::string folder, size_t file_size)
+      : archive_(std::move(archive)), folder_(std::move(folder)), view_bytes_left_(file_size) {}
 
   absl::StatusOr<at::Tensor> ReadStorage(const PickleStorage& storage) {
     const at::ScalarType type = StorageType(storage.dtype);
@@ -104,6 +110,7 @@ class RecordReader {
 
   ZipArchive archive_;
   std::string folder_;  // with a slash at its end
+  size_t view_bytes_left_;
   std::map<std::string, at::Tensor> storages_;
 };
 

@@ -22,7 +22,7 @@ struct TorchCheckpoint {
 
 // Reads torch's zip format with a restricted unpickler: dictionaries, lists, tuples, numbers, strings and tensors.
 // Every other global is refused by name; no code in a file is ever run. Sizes, offsets and strides are checked against
-// the records, and the tensors together need no more memory than the file has bytes. Thread-safe. \error DATA_LOSS for
+// the records, and all tensors, copied, need no more memory than the file has bytes. Thread-safe. \error DATA_LOSS for
 // a corrupt or truncated file, INVALID_ARGUMENT naming a global or opcode that is not allowed, or a record that is
 // compressed; NOT_FOUND if there is no file.
 absl::StatusOr<TorchCheckpoint> ReadTorchCheckpoint(const std::string& path,

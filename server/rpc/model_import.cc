@@ -109,7 +109,8 @@ absl::StatusOr<std::optional<VersionKey>> FindPublished(const ModelStore& store,
 
 absl::StatusOr<Safetensors> CheckpointTensors(const TorchCheckpoint& checkpoint, const std::string& architecture_json,
                                               bool raw, std::vector<std::string>& warnings) {
-  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> network, CreateModel(architecture_json, /*seed=*/0));
+  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> network,
+                        CreateModel(architecture_json, /*seed=*/0, WeightCount(checkpoint.model)));
   std::vector<std::string> parameters;
   for (const auto& [name, parameter] : network->Parameters()) parameters.push_back(name);
   Safetensors weights;
@@ -129,7 +130,8 @@ absl::StatusOr<Safetensors> CheckpointTensors(const TorchCheckpoint& checkpoint,
 
 // Weights that do not fit are the client's mistake, not a loss.
 absl::Status CheckFit(const std::string& architecture_json, const Safetensors& weights) {
-  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> network, CreateModel(architecture_json, /*seed=*/0));
+  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> network,
+                        CreateModel(architecture_json, /*seed=*/0, WeightCount(weights.tensors)));
   const absl::Status status = LoadWeights(*network, weights.tensors);
   return absl::IsDataLoss(status) ? absl::InvalidArgumentError(status.message()) : status;
 }

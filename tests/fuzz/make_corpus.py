@@ -249,6 +249,48 @@ def schedule_set_seeds():
                       create_time=1700000000123456789))
 
 
+# Uploads; see model_import_fuzzer.cc for the order of the choices.
+
+
+def upload(name=0, format=0, architecture=0, total=0, sha256=0, upload_id=0, alias=0, flags=0, query=0, chunks=(), end=0, restart=0):
+    """Each chunk is (size, one too many, offset, checksum)."""
+    flat = [value for chunk in chunks for value in chunk]
+    choices = [name, format, architecture, total, sha256, upload_id, alias, flags, query, len(chunks), *flat, end]
+    return [len(choices), *choices, restart]
+
+
+def import_seeds():
+    def seed(name, file, *uploads):
+        choices = [value for one in uploads for value in one]
+        save('model_import_fuzzer', name, bytes([len(choices)] + choices) + file)
+
+    shapes = {'layers.0.weight': [1, 3], 'layers.0.bias': [1], 'layers.1.weight': [1, 1], 'layers.1.bias': [1]}
+    architecture = json.dumps({'model': {'architecture': 'mlp', 'dim': 1, 'hidden': 1, 'layers': 1}})
+    header, data, tensors, records = {'__metadata__': {'architecture': architecture}}, b'', {}, {}
+    for i, (name, shape) in enumerate(shapes.items()):
+        values = struct.pack('<3f', 0.5, 1, 2)[:12 if len(shape) == 2 and shape[1] == 3 else 4]
+        header[name] = entry('F32', shape, len(data), len(data) + len(values))
+        data += values
+        tensors[name] = Tensor(Storage('Float', str(i), len(values) // 4), tuple(shape), tuple([1] * len(shape)))
+        records[str(i)] = values
+    weights = safetensors(header, data)
+    checkpoint = archive({'model': tensors, 'ema': {'shadow_params': list(tensors.values())}, 'step': 1}, records)
+
+    chunk, last = (100, 0, 0, 1), (255, 0, 0, 0)
+    seed('safetensors', weights, upload(chunks=[chunk, chunk]))
+    seed('safetensors_twice', weights, upload(alias=1), upload(architecture=1, flags=12))
+    seed('checkpoint', checkpoint, upload(architecture=1, sha256=1), upload(format=2, flags=1))
+    seed('only_checked', weights, upload(flags=2), upload(architecture=2, flags=2), upload(architecture=2))
+    seed('resumed', weights, upload(upload_id=1, chunks=[chunk], end=2), upload(upload_id=1, query=1, chunks=[chunk, last]))
+    seed('resumed_after_restart', weights, upload(upload_id=1, chunks=[chunk], end=2, restart=1), upload(upload_id=1, query=1),
+         upload(upload_id=1, query=1))
+    seed('other_options_under_one_id', weights, upload(upload_id=2, end=3), upload(upload_id=2, sha256=1), upload(name=1, upload_id=2))
+    seed('bad_chunks', weights, upload(chunks=[(10, 0, 3, 1)]), upload(chunks=[(10, 0, 0, 3)]), upload(chunks=[last, last, last, (255, 3, 0, 1)]),
+         upload(end=1))
+    seed('bad_options', weights, upload(name=4), upload(alias=2), upload(total=7), upload(upload_id=3))
+    seed('wrong_digest', weights, upload(sha256=2), upload(total=1), upload(total=2))
+
+
 if __name__ == '__main__':
     safetensors_seeds()
     pickle_seeds()
@@ -258,3 +300,4 @@ if __name__ == '__main__':
     idx_seeds()
     manifest_seeds()
     schedule_set_seeds()
+    import_seeds()

@@ -153,6 +153,19 @@ TEST(TorchCheckpointTest, ReadsViewsStepsAndParameters) {
   EXPECT_TRUE(at::equal(checkpoint->model[1].second, at::arange(6, at::kFloat).view({2, 3}).t()));
 }
 
+// Each view costs the file a few bytes, and whoever copies it a thousand.
+TEST(TorchCheckpointTest, ViewsTogetherHaveNoMoreBytesThanTheFile) {
+  const std::string everything("K\x00K\xfa\x85K\x01\x85", 8);
+  const auto read = [&everything](int views) {
+    std::string items;
+    for (int i = 0; i < views; ++i) items += Text(absl::StrCat("w", i)) + Tensor("Float", "0", '\xfa', everything);
+    return ReadZip({{"data.pkl", Root(Model(items))}, {"data/0", std::string(1000, '\0')}}).status();
+  };
+  EXPECT_TRUE(read(2).ok()) << read(2);
+  EXPECT_EQ(read(50).code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(read(50).ToString(), HasSubstr("share storages"));
+}
+
 TEST(TorchCheckpointTest, ForbiddenGlobalsAreRefusedByName) {
   const absl::Status status = ReadZip({{"data.pkl",
                                         "\x80\x02"

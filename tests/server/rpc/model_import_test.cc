@@ -90,6 +90,17 @@ class ModelImportTest : public ::testing::Test {
   std::unique_ptr<UploadStore> uploads_;
 };
 
+TEST_F(ModelImportTest, AShortFileAsksForNoHugeNetwork) {
+  ImportOptions options = Options();
+  options.architecture_json = R"({"model":{"architecture":"mlp","hidden":65536,"layers":64}})";
+  for (const bool validate_only : {false, true}) {
+    options.validate_only = validate_only;
+    const absl::Status status = Send(options, bytes_).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(status.ToString(), HasSubstr("the network has more than"));
+  }
+}
+
 TEST_F(ModelImportTest, PublishesWhatWasSent) {
   ImportOptions options = Options();
   options.alias = "best";
