@@ -21,12 +21,14 @@ struct KillPoint {
   int64_t occurrence = 1;
   Fault::Action action = Fault::Action::kKillBefore;
   bool from_start = false;  // counts from the start of the process, not from the first work after the check
+  bool power_loss = false;  // the disk forgets what was not flushed
 
   std::string Name() const;  // of site and action
 };
 
 // The points of a process with these sites: of each site up to `occurrences` of its operations, the first and the last
-// among them, before, after and, where there is something to split, in the middle of each. 0: all operations.
+// among them, before, after and, where there is something to split, in the middle of each. 0: all operations. At
+// every other occurrence the disk forgets what was not flushed, too.
 std::vector<KillPoint> PointsOf(const std::map<std::string, int64_t>& sites, int64_t occurrences);
 
 // Not thread-safe. The process goes away with it.
@@ -50,6 +52,8 @@ class Campaign {
   // Kills so far, by KillPoint::Name; "random moment" where the server was killed from outside.
   const std::map<std::string, int64_t>& kills() const { return kills_; }
   int64_t num_kills() const;
+  // Those among them after which the disk had forgotten what was not flushed.
+  int64_t num_power_losses() const { return num_power_losses_; }
 
  private:
   enum class JobKind { kTrain, kTrainPictures, kOptimize, kDistill, kDistillLora, kEvaluate };
@@ -65,7 +69,9 @@ class Campaign {
   // Deletes what has become much. False when the server has gone.
   bool Tidy();
   void CheckLeftovers();
-  void CountKill(const std::string& what) { ++kills_[what]; }
+  // The plan of a process that is killed at `point`.
+  std::string PlanOf(const KillPoint& point) const;
+  void CountKill(const KillPoint& point);
 
   TempFolder folder_;
   Findings findings_;
@@ -74,6 +80,7 @@ class Campaign {
   JobHistory jobs_;
   ModelHistory models_;
   std::map<std::string, int64_t> kills_;
+  int64_t num_power_losses_ = 0;
   int64_t next_job_ = 1;
   bool started_killed_ = false;
 };

@@ -5,6 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
+#include <vector>
 
 #include "tests/fault/campaign.h"
 
@@ -14,6 +16,7 @@ int Report(const boss::testing::Campaign& campaign) {
   std::printf("\n%-36s %s\n", "killed at", "times");
   for (const auto& [what, count] : campaign.kills())
     std::printf("%-36s %5ld\n", what.c_str(), static_cast<long>(count));
+  std::printf("%-36s %5ld\n", "of them with power loss", static_cast<long>(campaign.num_power_losses()));
   const std::vector<std::string> findings = campaign.findings().all();
   for (const std::string& finding : findings) std::printf("lost: %s\n", finding.c_str());
   std::printf("\n%ld kills, %zu lost\n", static_cast<long>(campaign.num_kills()), findings.size());
@@ -27,14 +30,16 @@ int main(int argc, char** argv) {
   int64_t kills = 100, occurrences = 0;
   uint64_t seed = 1;
   bool every_point = false;
+  std::string binary = BOSSD_FAULT_BINARY;
   app.add_option("--kills", kills, "How often the server is killed")->check(CLI::PositiveNumber);
   app.add_option("--seed", seed, "Of everything random");
   app.add_flag("--every-point", every_point, "Instead of random points, each one that the script reaches");
   app.add_option("--occurrences", occurrences, "With --every-point: operations of each site; 0 for all")
       ->check(CLI::NonNegativeNumber);
+  app.add_option("--binary", binary, "The bossd_fault to kill")->check(CLI::ExistingFile);
   CLI11_PARSE(app, argc, argv);
 
-  boss::testing::Campaign campaign(BOSSD_FAULT_BINARY, seed);
+  boss::testing::Campaign campaign(binary, seed);
   const auto sites = campaign.CountSites();
   std::printf("%-20s %s\n", "site", "operations");
   for (const auto& [site, count] : sites) std::printf("%-20s %5ld\n", site.c_str(), static_cast<long>(count));

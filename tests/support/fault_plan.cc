@@ -37,11 +37,6 @@ bool Lookup(const std::array<std::pair<const char*, Value>, n>& names, const std
   return false;
 }
 
-[[noreturn]] void KillSelf() {
-  ::kill(::getpid(), SIGKILL);
-  while (true) ::pause();  // the signal ends this thread, too, but it may take a moment
-}
-
 }  // namespace
 
 std::string FaultActionName(Fault::Action action) {
@@ -72,6 +67,8 @@ absl::StatusOr<std::unique_ptr<FaultPlan>> FaultPlan::Parse(absl::string_view te
       fault.lasting = value == "1";
     } else if (name == "unarmed") {
       plan->armed_ = value != "1";
+    } else if (name == "attic") {
+      plan->power_loss_ = std::make_unique<PowerLoss>(value);
     } else if (name == "counts") {
       plan->counts_file_ = value;
     } else {
@@ -107,7 +104,19 @@ std::optional<Fault> FaultPlan::Next(absl::string_view site) {
   return fault_;
 }
 
+void FaultPlan::Kill() {
+  if (power_loss_ != nullptr) power_loss_->Strike();
+  ::kill(::getpid(), SIGKILL);
+  while (true) ::pause();  // the signal ends this thread, too, but it may take a moment
+}
+
 int FaultPlan::Run(absl::string_view site, absl::FunctionRef<void()> whole, absl::FunctionRef<void()> half) {
+  if (power_loss_ == nullptr) return RunNow(site, whole, half);
+  absl::MutexLock lock(&power_loss_->mutex());
+  return RunNow(site, whole, half);
+}
+
+int FaultPlan::RunNow(absl::string_view site, absl::FunctionRef<void()> whole, absl::FunctionRef<void()> half) {
   const std::optional<Fault> fault = Next(site);
   if (!fault) {
     whole();
@@ -115,13 +124,13 @@ int FaultPlan::Run(absl::string_view site, absl::FunctionRef<void()> whole, absl
   }
   switch (fault->action) {
     case Fault::Action::kKillBefore:
-      KillSelf();
+      Kill();
     case Fault::Action::kKillHalf:
       half();
-      KillSelf();
+      Kill();
     case Fault::Action::kKillAfter:
       whole();
-      KillSelf();
+      Kill();
     case Fault::Action::kFail:
       return fault->error;
     case Fault::Action::kFailHalf:

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "tests/support/power_loss.h"
 
 namespace boss::testing {
 
@@ -45,7 +46,8 @@ class FaultPlan {
 
   // "site=wal.sync n=3 do=kill-before"; do: kill-before, kill-half, kill-after, fail, fail-half; with a failure also
   // error=ENOSPC and lasting=1. Beside or in place of it "counts=FILE" (see WriteCounts) and "unarmed=1": nothing is
-  // counted and nothing happens before Arm(). \error INVALID_ARGUMENT.
+  // counted and nothing happens before Arm(); "attic=FOLDER": a kill is a power failure (see PowerLoss), and no
+  // operation runs beside another. \error INVALID_ARGUMENT.
   static absl::StatusOr<std::unique_ptr<FaultPlan>> Parse(absl::string_view text);
 
   // From now on operations count, from 1. Async-signal-safe.
@@ -59,6 +61,9 @@ class FaultPlan {
   int Run(absl::string_view site, absl::FunctionRef<void()> whole, absl::FunctionRef<void()> half)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // For the operations to tell what they do; nullptr unless a kill is a power failure.
+  PowerLoss* power_loss() const { return power_loss_.get(); }
+
   // Operations so far, by site.
   std::map<std::string, int64_t> counts() const ABSL_LOCKS_EXCLUDED(mutex_);
   // Whether the fault has happened.
@@ -71,7 +76,12 @@ class FaultPlan {
   // Counts the operation; the fault if it is to happen now.
   std::optional<Fault> Next(absl::string_view site) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  int RunNow(absl::string_view site, absl::FunctionRef<void()> whole, absl::FunctionRef<void()> half)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+  [[noreturn]] void Kill();
+
   std::atomic<bool> armed_ = true;
+  std::unique_ptr<PowerLoss> power_loss_;
   std::string counts_file_;
   mutable absl::Mutex mutex_;
   std::optional<Fault> fault_ ABSL_GUARDED_BY(mutex_);

@@ -42,27 +42,51 @@ int RunOperation(FaultVfs& vfs, absl::string_view site, int io_error, absl::Func
 
 void Nothing() {}
 
-int Close(sqlite3_file* file) { return Base(file)->pMethods->xClose(Base(file)); }
+PowerLoss* PowerLossOf(const File& self) { return self.vfs->plan().power_loss(); }
+
+int Close(sqlite3_file* file) {
+  if (PowerLoss* power_loss = PowerLossOf(Self(file))) {
+    absl::MutexLock lock(&power_loss->mutex());
+    power_loss->ClosingDatabase(Base(file));
+  }
+  return Base(file)->pMethods->xClose(Base(file));
+}
 int Read(sqlite3_file* file, void* data, int size, sqlite3_int64 offset) {
   return Base(file)->pMethods->xRead(Base(file), data, size, offset);
 }
 int Write(sqlite3_file* file, const void* data, int size, sqlite3_int64 offset) {
-  const auto write = [&](int bytes) { return Base(file)->pMethods->xWrite(Base(file), data, bytes, offset); };
   const File& self = Self(file);
+  const auto write = [&](int bytes) {
+    if (self.area != nullptr && PowerLossOf(self) != nullptr)
+      PowerLossOf(self)->WritingDatabase(Base(file), offset, bytes);
+    return Base(file)->pMethods->xWrite(Base(file), data, bytes, offset);
+  };
   if (self.area == nullptr) return write(size);
   return RunOperation(
       *self.vfs, absl::StrCat(self.area, ".write"), SQLITE_IOERR_WRITE, [&] { return write(size); },
       [&] { write(size / 2); });
 }
 int Truncate(sqlite3_file* file, sqlite3_int64 size) {
-  const auto truncate = [&] { return Base(file)->pMethods->xTruncate(Base(file), size); };
   const File& self = Self(file);
+  const auto truncate = [&] {
+    if (self.area != nullptr && PowerLossOf(self) != nullptr) {
+      sqlite3_int64 file_size = 0;
+      Base(file)->pMethods->xFileSize(Base(file), &file_size);
+      PowerLossOf(self)->WritingDatabase(Base(file), size, file_size - size);
+    }
+    return Base(file)->pMethods->xTruncate(Base(file), size);
+  };
   if (self.area == nullptr) return truncate();
   return RunOperation(*self.vfs, absl::StrCat(self.area, ".truncate"), SQLITE_IOERR_TRUNCATE, truncate, Nothing);
 }
 int Sync(sqlite3_file* file, int flags) {
-  const auto sync = [&] { return Base(file)->pMethods->xSync(Base(file), flags); };
   const File& self = Self(file);
+  const auto sync = [&] {
+    const int code = Base(file)->pMethods->xSync(Base(file), flags);
+    if (code == SQLITE_OK && self.area != nullptr && PowerLossOf(self) != nullptr)
+      PowerLossOf(self)->SyncedDatabase(Base(file));
+    return code;
+  };
   if (self.area == nullptr) return sync();
   return RunOperation(*self.vfs, absl::StrCat(self.area, ".sync"), SQLITE_IOERR_FSYNC, sync, Nothing);
 }
