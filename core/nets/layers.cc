@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <c10/core/GradMode.h>
 
 #include <algorithm>
 #include <cmath>
@@ -20,7 +21,7 @@ at::Tensor FirKernel(int64_t channels, double gain, const at::Tensor& like) {
 
 at::Tensor AddResidual(const at::Tensor& x, const at::Tensor& h, bool rescale) {
   const at::Tensor sum = x + h;
-  return rescale ? sum / std::numbers::sqrt2 : sum;
+  return rescale ? sum.div_(std::numbers::sqrt2) : sum;
 }
 
 }  // namespace
@@ -86,6 +87,11 @@ at::Tensor GroupNorm::operator()(const ParameterStore& store, const at::Tensor& 
   return at::group_norm(x, groups, store.Weight(weight), store.Weight(bias), /*eps=*/1e-6);
 }
 
+at::Tensor NormAndActivate(const GroupNorm& norm, const ParameterStore& store, const at::Tensor& x) {
+  at::Tensor normalized = norm(store, x);
+  return at::GradMode::is_enabled() ? at::silu(normalized) : at::silu_(normalized);
+}
+
 Nin Nin::Build(LayerBuilder& builder, const std::string& name, int64_t in, int64_t out, double scale) {
   Nin nin;
   nin.weight = builder.store.Add(name + ".W", builder.VarianceScaling({in, out}, in, out, scale), Kind::kAdaptable);
@@ -149,10 +155,10 @@ ResBlock ResBlock::Build(LayerBuilder& builder, const std::string& name, const O
 }
 
 at::Tensor ResBlock::operator()(const ParameterStore& store, const at::Tensor& x, const at::Tensor& activated_embedding) const {
-  at::Tensor h = ApplyResample(at::silu(norm_0(store, x)), resample, fir);
+  at::Tensor h = ApplyResample(NormAndActivate(norm_0, store, x), resample, fir);
   at::Tensor skip = ApplyResample(x, resample, fir);
-  h = conv_0(store, h) + time_projection(store, activated_embedding).unsqueeze(2).unsqueeze(3);
-  h = conv_1(store, at::silu(norm_1(store, h)));
+  h = conv_0(store, h).add_(time_projection(store, activated_embedding).unsqueeze(2).unsqueeze(3));
+  h = conv_1(store, NormAndActivate(norm_1, store, h));
   if (has_shortcut) skip = shortcut(store, skip);
   return AddResidual(skip, h, skip_rescale);
 }

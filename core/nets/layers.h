@@ -57,6 +57,9 @@ struct GroupNorm {
   at::Tensor operator()(const ParameterStore& store, const at::Tensor& x) const;
 };
 
+// The swish of the norm. Without gradients the norm's own memory takes the result.
+at::Tensor NormAndActivate(const GroupNorm& norm, const ParameterStore& store, const at::Tensor& x);
+
 // Groups of GroupNorm for that many channels.
 int64_t NumGroups(int64_t channels);
 

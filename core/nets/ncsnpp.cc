@@ -239,12 +239,12 @@ at::Tensor Ncsnpp::Velocity(const at::Tensor& x_t, const at::Tensor& t, const Co
     }
     if (up.attention) h = (*up.attention)(store, h);
     if (up.pyramid_conv) {
-      const at::Tensor level_output = (*up.pyramid_conv)(store, at::silu((*up.pyramid_norm)(store, h)));
+      const at::Tensor level_output = (*up.pyramid_conv)(store, NormAndActivate(*up.pyramid_norm, store, h));
       output = output.defined() ? ApplyResample(output, Resample::kUp, config_.fir) + level_output : level_output;
     }
     if (up.up) h = (*up.up)(store, h, embedding);
   }
-  if (!config_.output_skip) output = output_conv_(store, at::silu(output_norm_(store, h)));
+  if (!config_.output_skip) output = output_conv_(store, NormAndActivate(output_norm_, store, h));
   if (config_.scale_by_sigma) output = output / t_net.view({-1, 1, 1, 1});
   return config_.patch_size > 1 ? at::pixel_shuffle(output, config_.patch_size) : output;
 }

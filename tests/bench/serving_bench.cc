@@ -346,6 +346,7 @@ void Memory(const Server& server) {
 int main(int argc, char** argv) {
   const std::set<std::string> wanted(argv + 1, argv + argc);
   const auto runs = [&](const char* table) { return wanted.empty() || wanted.contains(table); };
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
   const boss::Server server;
   std::printf("%d threads\n", at::get_num_threads());
   if (runs("throughput")) boss::Throughput(server);
