@@ -1,0 +1,182 @@
+// What the embedded model's network costs by itself: bare evaluations of each batch size, a straightening train step,
+// and stage 1 (fine trajectories and their cost matrix).
+//
+//   network_bench [--threads=N] [--rounds=N] [--batch=N] [evaluations] [train] [stage1]
+//
+// All three by default, with one thread a core; evaluations of 1 to 128 samples, or of --batch alone.
+//
+// Beside the table there is a line a number for other programs: "result NAME threads N batch N seconds S", the median
+// over the rounds.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <c10/core/InferenceMode.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/strip.h"
+#include "core/base/status_macros.h"
+#include "core/finetune/objectives.h"
+#include "core/finetune/trainer.h"
+#include "core/flow/noise.h"
+#include "core/io/safetensors.h"
+#include "core/nets/factory.h"
+#include "core/solver/record_trajectory.h"
+#include "core/stepsize/cost_matrix.h"
+#include "nlohmann/json.hpp"
+
+namespace boss {
+namespace {
+
+constexpr char kModelFolder[] = BOSS_SOURCE_DIR "/deploy/models/fashion-mnist";
+constexpr int64_t kTrainBatch = 32, kPairs = 256;
+constexpr int64_t kStage1Samples = 32;
+constexpr int kKMax = 50;
+constexpr int kTrainSteps = 8;  // of one round
+constexpr double kWindow = 1;   // seconds of one round of evaluations
+
+absl::StatusOr<std::unique_ptr<VelocityModel>> LoadEmbeddedModel() {
+  std::ifstream file(std::string(kModelFolder) + "/manifest.json");
+  const nlohmann::json manifest = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
+  if (!manifest.is_object() || !manifest.contains("architecture"))
+    return absl::NotFoundError(std::string(kModelFolder) + ": no manifest with an architecture");
+  BOSS_ASSIGN_OR_RETURN(auto model, CreateModel(manifest["architecture"].dump(), 1));
+  BOSS_ASSIGN_OR_RETURN(const Safetensors weights, ReadSafetensors(std::string(kModelFolder) + "/model.safetensors"));
+  BOSS_RETURN_IF_ERROR(LoadWeights(*model, weights.tensors));
+  return model;
+}
+
+struct Options {
+  int threads = at::get_num_threads();
+  int rounds = 3;
+  int64_t batch = 0;  // of the evaluations; 0: several
+  std::set<std::string> wanted;
+  bool Wants(const char* what) const { return wanted.empty() || wanted.contains(what); }
+};
+
+double Seconds(const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// Seconds of one call of `work`: the median over rounds of `calls` calls each, after one round that does not count.
+double MedianSeconds(const Options& options, int calls, const std::function<void()>& work) {
+  const auto round = [&] {
+    return Seconds([&] {
+             for (int i = 0; i < calls; ++i) work();
+           }) /
+           calls;
+  };
+  round();
+  std::vector<double> seconds;
+  for (int i = 0; i < options.rounds; ++i) seconds.push_back(round());
+  std::sort(seconds.begin(), seconds.end());
+  return seconds[seconds.size() / 2];
+}
+
+void Report(const Options& options, const char* name, int64_t batch, double seconds) {
+  std::printf("%-14s batch %4ld %12.3f ms %12.1f a second\n", name, static_cast<long>(batch), seconds * 1e3,
+              static_cast<double>(batch) / seconds);
+  std::printf("result %s threads %d batch %ld seconds %.9f\n", name, options.threads, static_cast<long>(batch),
+              seconds);
+}
+
+void Evaluations(const Options& options, const VelocityModel& model) {
+  std::vector<int64_t> batches{1, 2, 4, 8, 16, 32, 64, 128};
+  if (options.batch > 0) batches = {options.batch};
+  for (const int64_t batch : batches) {
+    const at::Tensor x = SampleNoise(1, 0, batch, model.SampleShape());
+    const at::Tensor t = at::full({batch}, 0.5);
+    const auto evaluate = [&] {
+      const c10::InferenceMode inference_mode;
+      model.Velocity(x, t, {});
+    };
+    evaluate();
+    const int calls = std::max(1, static_cast<int>(kWindow / Seconds(evaluate)));
+    Report(options, "evaluation", batch, MedianSeconds(options, calls, evaluate));
+  }
+}
+
+absl::Status TrainSteps(const Options& options, const VelocityModel& model) {
+  SegmentPairs pairs;
+  pairs.x_start = SampleNoise(2, 0, kPairs, model.SampleShape());
+  pairs.x_end = SampleNoise(3, 0, kPairs, model.SampleShape());
+  pairs.t_start = at::rand({kPairs}) * 0.5;
+  pairs.t_end = pairs.t_start + 0.25;
+  pairs.segment = at::zeros({kPairs}, at::kLong);
+  pairs.class_labels = at::randint(model.NumClasses(), {kPairs}, at::kLong);
+  StraighteningObjective objective(std::move(pairs), kTrainBatch, /*guidance_scale=*/1.0);
+  Trainer trainer(model.Clone(), {});
+  absl::Status status;
+  const double seconds = MedianSeconds(options, kTrainSteps, [&] { status.Update(trainer.Step(objective).status()); });
+  if (status.ok()) Report(options, "train_step", kTrainBatch, seconds);
+  return status;
+}
+
+absl::Status Stage1(const Options& options, const VelocityModel& model) {
+  const at::Tensor noise = SampleNoise(1, 0, kStage1Samples, model.SampleShape());
+  InlineExecutor executor;
+  absl::StatusOr<Trajectory> trajectory;
+  const double record =
+      MedianSeconds(options, 1, [&] { trajectory = RecordTrajectory(model, noise, {}, kKMax, executor); });
+  BOSS_RETURN_IF_ERROR(trajectory.status());
+  absl::Status status;
+  const double gram = MedianSeconds(options, 1, [&] {
+    CostMatrixAccumulator accumulator(kKMax);
+    status.Update(accumulator.Add(*trajectory));
+    status.Update(accumulator.CostMatrix().status());
+  });
+  BOSS_RETURN_IF_ERROR(status);
+  Report(options, "trajectories", kStage1Samples, record);
+  Report(options, "cost_matrix", kStage1Samples, gram);
+  return absl::OkStatus();
+}
+
+absl::Status Run(const Options& options) {
+  at::set_num_threads(options.threads);
+  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> model, LoadEmbeddedModel());
+  std::printf("%lld parameters, %d threads\n", static_cast<long long>(ParameterCount(*model)), options.threads);
+  if (options.Wants("evaluations")) Evaluations(options, *model);
+  if (options.Wants("train")) BOSS_RETURN_IF_ERROR(TrainSteps(options, *model));
+  if (options.Wants("stage1")) BOSS_RETURN_IF_ERROR(Stage1(options, *model));
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace boss
+
+int main(int argc, char** argv) {
+  boss::Options options;
+  bool ok = true;
+  for (int i = 1; i < argc; ++i) {
+    absl::string_view argument = argv[i];
+    if (absl::ConsumePrefix(&argument, "--threads=")) {
+      ok = ok && absl::SimpleAtoi(argument, &options.threads) && options.threads > 0;
+    } else if (absl::ConsumePrefix(&argument, "--rounds=")) {
+      ok = ok && absl::SimpleAtoi(argument, &options.rounds) && options.rounds > 0;
+    } else if (absl::ConsumePrefix(&argument, "--batch=")) {
+      ok = ok && absl::SimpleAtoi(argument, &options.batch) && options.batch > 0;
+    } else {
+      ok = ok && (argument == "evaluations" || argument == "train" || argument == "stage1");
+      options.wanted.emplace(argument);
+    }
+  }
+  if (!ok) {
+    std::fprintf(stderr, "usage: %s [--threads=N] [--rounds=N] [--batch=N] [evaluations] [train] [stage1]\n", argv[0]);
+    return 2;
+  }
+  const absl::Status status = boss::Run(options);
+  if (!status.ok()) std::fprintf(stderr, "%s\n", status.ToString().c_str());
+  return status.ok() ? 0 : 1;
+}
