@@ -288,6 +288,8 @@ def import_seeds():
     seed('bad_chunks', weights, upload(chunks=[(10, 0, 3, 1)]), upload(chunks=[(10, 0, 0, 3)]), upload(chunks=[last, last, last, (255, 3, 0, 1)]),
          upload(end=1))
     seed('bad_options', weights, upload(name=4), upload(alias=2), upload(total=7), upload(upload_id=3))
+    seed('taken_over', weights, upload(upload_id=1, chunks=[chunk], end=4), upload(upload_id=1, restart=2), upload(end=4),
+         upload(name=1, upload_id=1, restart=2))
     seed('wrong_digest', weights, upload(sha256=2), upload(total=1), upload(total=2))
 
 

@@ -1,5 +1,5 @@
-// A few uploads, one after the other, into a store of their own: any file, any options, chunks in and out of order,
-// connections that end, servers that begin anew. The input is: the number of bytes that choose all this, those bytes,
+// A few uploads into a store of their own: any file, any options, chunks in and out of order, connections that end or
+// hang, servers that begin anew. The input is: the number of bytes that choose all this, those bytes,
 // and the file.
 #include <spdlog/spdlog.h>
 #include <stdlib.h>
@@ -14,6 +14,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "server/rpc/model_import.h"
 #include "server/store/sha256.h"
@@ -68,8 +69,8 @@ class Server {
  public:
   explicit Server(std::string_view file) : file_(file) { Start(); }
 
-  // \pre nobody uploads, here and below.
   void Restart() {
+    hanging_.reset();
     uploads_.reset();
     store_.reset();
     Start();
@@ -91,9 +92,24 @@ class Server {
     for (int chunks = choices.Byte() % 8; chunks > 0; --chunks) {
       if (!SendChunk(import, options, choices)) return;
     }
-    const auto end = choices.Of({End::kSendRestAndFinish, End::kFinish, End::kLeave, End::kSendRestAndLeave});
-    if (end == End::kSendRestAndFinish || end == End::kSendRestAndLeave) SendRest(import, options);
-    if (end == End::kSendRestAndFinish || end == End::kFinish) Finish(import, options);
+    const auto end =
+        choices.Of({End::kSendRestAndFinish, End::kFinish, End::kLeave, End::kSendRestAndLeave, End::kHang});
+    if (end == End::kSendRestAndFinish || end == End::kSendRestAndLeave)
+      FuzzCheck(SendRest(import, options).ok(), "the rest is refused");
+    if (end == End::kSendRestAndFinish || end == End::kFinish) Finish(import, options, /*may_be_taken=*/false);
+    if (end == End::kHang) hanging_ = Hanging{*std::move(begun), options};
+  }
+
+  // Goes on with the import that was left hanging, if there is one. Another one may have taken its upload.
+  void GoOnWithHanging() {
+    if (!hanging_) return;
+    const Hanging hanging = *std::exchange(hanging_, std::nullopt);
+    const absl::Status status = SendRest(*hanging.import, hanging.options);
+    if (status.ok()) {
+      Finish(*hanging.import, hanging.options, /*may_be_taken=*/true);
+    } else {
+      FuzzCheckError(status, absl::StatusCode::kAborted);
+    }
   }
 
   void CheckWhatIsLeft() {
@@ -113,7 +129,11 @@ class Server {
   }
 
  private:
-  enum class End { kSendRestAndFinish, kFinish, kLeave, kSendRestAndLeave };
+  enum class End { kSendRestAndFinish, kFinish, kLeave, kSendRestAndLeave, kHang };
+  struct Hanging {
+    std::unique_ptr<ModelImport> import;
+    ImportOptions options;
+  };
 
   void Start() {
     auto store = ModelStore::Open(folder_.path(), clock_);
@@ -189,17 +209,18 @@ class Server {
     return fits;
   }
 
-  void SendRest(ModelImport& import, const ImportOptions& options) {
+  absl::Status SendRest(ModelImport& import, const ImportOptions& options) {
     const int64_t received = import.received_bytes();
     const std::string rest = Part(received, options.total_bytes - received);
-    FuzzCheck(import.Append(received, rest, Checksum(rest)).ok(), "the rest is refused");
+    return import.Append(received, rest, Checksum(rest));
   }
 
-  void Finish(ModelImport& import, const ImportOptions& options) {
+  void Finish(ModelImport& import, const ImportOptions& options, bool may_be_taken) {
     const bool whole = import.received_bytes() == options.total_bytes, was_published = import.is_published();
     const auto result = import.Finish();
     if (!result.ok()) {
       FuzzCheck(!was_published, "what was published is no more: " + result.status().ToString());
+      if (may_be_taken && absl::IsAborted(result.status())) return;
       FuzzCheckError(result.status(), absl::StatusCode::kInvalidArgument, absl::StatusCode::kDataLoss);
       return;
     }
@@ -212,7 +233,9 @@ class Server {
       return;
     }
     ++versions_;
-    if (!options.upload_id.empty()) published_[options.upload_id] = *result->version;
+    if (!options.upload_id.empty()) {
+      FuzzCheck(published_.emplace(options.upload_id, *result->version).second, "an upload has published two versions");
+    }
     const auto model = store_->LoadVersionModel(*result->version);
     FuzzCheck(model.ok(), "a published version does not load: " + model.status().ToString());
     if (options.alias.empty()) return;
@@ -227,6 +250,7 @@ class Server {
   std::unique_ptr<UploadStore> uploads_;
   int versions_ = 0;
   std::map<std::string, VersionKey> published_;  // by upload id
+  std::optional<Hanging> hanging_;
 };
 
 }  // namespace
@@ -247,7 +271,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   Server server(rest.substr(num_choices));
   for (int i = 0; i < kMaxImports && !choices.empty(); ++i) {
     server.Import(choices.Part());
-    if (choices.Byte() % 4 == 1) server.Restart();
+    const uint8_t next = choices.Byte() % 4;
+    if (next == 1) server.Restart();
+    if (next == 2) server.GoOnWithHanging();
   }
   server.CheckWhatIsLeft();
   return 0;
