@@ -7,8 +7,8 @@
 #
 # usage: tests/bench/run.sh [--build=FOLDER] [--python=PYTHON] [TABLE ...]      all tables by default
 #
-# Build bossd, serving_bench and network_bench first (build/release by default). Tables 3 and 5 need Python packages of several
-# gigabytes, installed into an environment that is removed at the end; --python names one that has them already.
+# Build bossd, serving_bench and network_bench first (build/release by default). Tables 3 and 5 need Python packages of
+# several gigabytes, installed into an environment that is removed at the end; --python names one that has them already.
 set -euo pipefail
 
 source_folder=$(cd "$(dirname "$0")/../.." && pwd)

@@ -12,6 +12,7 @@ import threading
 import time
 
 import grpc
+import grpc.experimental
 import httpx
 from grpc_tools import protoc
 
@@ -19,14 +20,14 @@ START_SECONDS = 120
 
 
 def load_stubs(proto_folder, work):
-    """Imports what protoc makes of boss/v1/sampling.proto: (messages, stubs)."""
+    """Imports what protoc makes of boss/v1: messages of models.proto and sampling.proto, and the latter's stubs."""
     folder = pathlib.Path(work) / "stubs"
     folder.mkdir()
-    names = [f"boss/v1/{name}.proto" for name in ("models", "sampling")]
-    if protoc.main(["protoc", f"-I{proto_folder}", f"--python_out={folder}", f"--grpc_python_out={folder}", *names]) != 0:
+    outputs = [f"--python_out={folder}", f"--grpc_python_out={folder}"]
+    if protoc.main(["protoc", f"-I{proto_folder}", *outputs, "boss/v1/models.proto", "boss/v1/sampling.proto"]) != 0:
         raise RuntimeError("protoc cannot read the contract")
     sys.path.insert(0, str(folder))
-    return importlib.import_module("boss.v1.sampling_pb2"), importlib.import_module("boss.v1.sampling_pb2_grpc")
+    return [importlib.import_module(f"boss.v1.{name}") for name in ("models_pb2", "sampling_pb2", "sampling_pb2_grpc")]
 
 
 class Process:
@@ -78,7 +79,7 @@ class Bossd(Process):
                           "--log-level=warn"], work / "bossd.log")
         self.wait_until(port_file.exists)
         self.address = f"127.0.0.1:{json.loads(port_file.read_text())['grpc']}"
-        self.messages, self.stubs = stubs
+        self.models, self.messages, self.stubs = stubs
 
     def client(self):
         return BossClient(self)
@@ -92,7 +93,7 @@ class BossClient:
         self.messages, self.sampler = server.messages, server.stubs.SamplerStub(self.channel)
 
     def generate(self, **fields):
-        request = self.messages.GenerateRequest(model="fashion-mnist", **fields)
+        request = self.messages.GenerateRequest(model="fashion-mnist", schedule="SCHEDULE_KIND_UNIFORM", **fields)
         return {event.sample.index: event.sample.data for event in self.sampler.Generate(request)
                 if event.HasField("sample")}
 
@@ -127,7 +128,7 @@ class LitServe(Process):
 
 class LitServeClient:
     def __init__(self, server):
-        self.http = httpx.Client(base_url=server.url, timeout=60)
+        self.http = httpx.Client(base_url=server.url, timeout=60, verify=False)  # plain HTTP
 
     def draw(self, steps, samples):
         assert samples == 1
@@ -151,8 +152,7 @@ def drive(server, clients, request, window):
     """
     lock, totals, latencies, errors = threading.Lock(), {"number": 0, "samples": 0, "evaluations": 0}, [], []
 
-    def work():
-        client = server.client()
+    def work(client):
         try:
             while time.monotonic() - start < window:
                 with lock:
@@ -171,9 +171,10 @@ def drive(server, clients, request, window):
         finally:
             client.close()
 
+    connections = [server.client() for _ in range(clients)]
     with server.running():
         start, cpu = time.monotonic(), time.process_time()
-        threads = [threading.Thread(target=work) for _ in range(clients)]
+        threads = [threading.Thread(target=work, args=(client,)) for client in connections]
         for thread in threads:
             thread.start()
         for thread in threads:
