@@ -198,11 +198,7 @@ bool Campaign::RunScript() {
        {JobKind::kOptimize, JobKind::kDistillLora, JobKind::kEvaluate, JobKind::kTrain, JobKind::kTrainPictures}) {
     if (!jobs_.Submit(server, NewJob(kind))) return false;
   }
-  if (!jobs_.Steer(server, kCancel, random_) || !jobs_.ResumeAll(server)) return false;
-  jobs_.Watch(server, jobs_.unfinished(), random_);
-  jobs_.JoinWatches();
-  // What has finished is known from here on.
-  return jobs_.Check(server, 0, random_) && models_.Check(server, jobs_.published()) && jobs_.Delete(server, random_) &&
+  return jobs_.Steer(server, kCancel, random_) && FinishJobs() && jobs_.Delete(server, random_) &&
          models_.Delete(server, random_);
 }
 
@@ -232,8 +228,18 @@ bool Campaign::RandomOperation() {
   }
 }
 
+bool Campaign::FinishJobs() {
+  Connection& server = server_.connection();
+  if (!jobs_.ResumeAll(server)) return false;
+  jobs_.Watch(server, jobs_.unfinished(), random_);
+  jobs_.JoinWatches();
+  // What has finished is known from here on.
+  return jobs_.Check(server, 0, random_) && models_.Check(server, jobs_.published());
+}
+
 bool Campaign::Tidy() {
   Connection& server = server_.connection();
+  if (jobs_.unfinished() > kMaxUnfinished && !FinishJobs()) return false;
   while (jobs_.kept() > kMaxKept && jobs_.finished() > 0) {
     if (!jobs_.Delete(server, random_)) return false;
   }
@@ -320,11 +326,7 @@ bool Campaign::ScriptedRound(const KillPoint& point) {
 
 void Campaign::Finish() {
   if (!StartAndCheck("", 0)) return server_.Kill();
-  Connection& server = server_.connection();
-  jobs_.ResumeAll(server);
-  jobs_.Watch(server, jobs_.unfinished(), random_);
-  jobs_.JoinWatches();
-  jobs_.Check(server, 0, random_);
+  FinishJobs();
   jobs_.CheckAllFinished();
   const int exit_status = server_.Stop();
   if (exit_status != 0) findings_.Add(absl::StrCat("the server stopped with ", exit_status));

@@ -66,6 +66,8 @@ class Campaign {
   // Every kind of operation once. False when the server has gone.
   bool RunScript();
   bool RandomOperation();
+  // Lets all jobs run to their end. False when the server has gone.
+  bool FinishJobs();
   // Deletes what has become much. False when the server has gone.
   bool Tidy();
   void CheckLeftovers();
