@@ -85,9 +85,15 @@ std::string Campaign::PlanOf(const KillPoint& point) const {
                       point.power_loss ? folder_ / "attic" : "");
 }
 
-void Campaign::CountKill(const KillPoint& point) {
-  ++kills_[point.Name()];
-  if (point.power_loss) ++num_power_losses_;
+void Campaign::CountEnd(const std::optional<int>& end, const KillPoint& point) {
+  if (!end) {
+    ++kills_[kRandomMoment];
+  } else if (*end == -SIGKILL) {
+    ++kills_[point.Name()];
+    if (point.power_loss) ++num_power_losses_;
+  } else if (*end != 0) {
+    findings_.Add(absl::StrCat("the server ended with ", *end));
+  }
 }
 
 JobRequest Campaign::NewJob(JobKind kind) {
@@ -180,8 +186,11 @@ bool Campaign::StartAndCheck(const std::string& plan, size_t repeats) {
     findings_.Add(absl::StrCat("the server does not start: ", std::string(status.message())));
     return false;
   }
-  return jobs_.Check(server_.connection(), repeats, random_) &&
-         models_.Check(server_.connection(), jobs_.published()) && models_.FinishImports(server_.connection());
+  if (jobs_.Check(server_.connection(), repeats, random_) && models_.Check(server_.connection(), jobs_.published()) &&
+      models_.FinishImports(server_.connection()))
+    return true;
+  findings_.Add("the server went away undisturbed");
+  return false;
 }
 
 bool Campaign::RunScript() {
@@ -274,11 +283,9 @@ void Campaign::StartKilled() {
   if (!status.ok() && !absl::IsAborted(status))
     findings_.Add(absl::StrCat("the server does not start: ", std::string(status.message())));
   // One that got through dies in its work, or here.
-  if (status.ok() && server_.WaitForEnd(absl::Milliseconds(random_() % kMaxMilliseconds)) != -SIGKILL) {
-    ++kills_[kRandomMoment];
-  } else {
-    CountKill(point);
-  }
+  const std::optional<int> end =
+      status.ok() ? server_.WaitForEnd(absl::Milliseconds(random_() % kMaxMilliseconds)) : std::optional<int>(-SIGKILL);
+  CountEnd(end, point);
   server_.Kill();
 }
 
@@ -300,12 +307,7 @@ void Campaign::RandomRound(const std::map<std::string, int64_t>& sites) {
   }
   const int64_t wait = at_random_moment ? static_cast<int64_t>(random_() % kMaxMilliseconds) : kMaxMilliseconds;
   const std::optional<int> end = server_.WaitForEnd(absl::Milliseconds(wait));
-  if (end && *end != -SIGKILL) findings_.Add(absl::StrCat("the server ended with ", *end));
-  if (end) {
-    CountKill(point);
-  } else {
-    ++kills_[kRandomMoment];
-  }
+  CountEnd(end, point);
   server_.Kill();
   jobs_.JoinWatches();
 }
@@ -319,14 +321,13 @@ bool Campaign::ScriptedRound(const KillPoint& point) {
   RunScript();
   const std::optional<int> end = server_.WaitForEnd(absl::ZeroDuration());
   const int exit_status = end ? *end : server_.Stop();
-  if (exit_status != 0 && exit_status != -SIGKILL) findings_.Add(absl::StrCat("the server ended with ", exit_status));
-  if (exit_status == -SIGKILL) CountKill(point);
+  CountEnd(exit_status, point);
   return exit_status == -SIGKILL;
 }
 
 void Campaign::Finish() {
   if (!StartAndCheck("", 0)) return server_.Kill();
-  FinishJobs();
+  if (!FinishJobs()) findings_.Add("the server went away undisturbed");
   jobs_.CheckAllFinished();
   const int exit_status = server_.Stop();
   if (exit_status != 0) findings_.Add(absl::StrCat("the server stopped with ", exit_status));

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -73,7 +74,9 @@ class Campaign {
   void CheckLeftovers();
   // The plan of a process that is killed at `point`.
   std::string PlanOf(const KillPoint& point) const;
-  void CountKill(const KillPoint& point);
+  // What became of a process that was to be killed at `point`: minus its signal, its exit status, or nothing if it runs
+  // and is killed from outside.
+  void CountEnd(const std::optional<int>& end, const KillPoint& point);
 
   TempFolder folder_;
   Findings findings_;
