@@ -34,6 +34,8 @@ namespace boss::server {
 namespace {
 
 constexpr int kRpcThreads = 4;
+// A float32 each for the weight, its gradient, its average and Adam's two moments.
+constexpr int64_t kTrainingBytesPerWeight = 5 * 4;
 // For the last messages of streams that have finished otherwise.
 constexpr absl::Duration kFlushTime = absl::Seconds(2);
 
@@ -167,6 +169,7 @@ class Server::Parts {
     options.checkpoint_period = config_.checkpoint_period;
     options.crash_backoff = config_.crash_backoff;
     options.max_data_bytes = config_.max_job_data_bytes;
+    if (const int64_t memory = MemoryBytes(); memory > 0) options.max_weights = memory / kTrainingBytesPerWeight;
     options.min_free_bytes = config_.min_free_disk_bytes;
     options.dataset_folders = config_.dataset_folders;
     options.feature_networks = config_.feature_networks;

@@ -30,7 +30,8 @@ absl::StatusOr<StartingPoint> LoadStart(JobContext& context, const TrainSpec& sp
   StartingPoint start;
   start.manifest.architecture_json = spec.architecture_json;
   if (spec.init_model.empty()) {
-    BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> fresh, CreateModel(spec.architecture_json, spec.seed));
+    BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> fresh,
+                          CreateModel(spec.architecture_json, spec.seed, context.options().max_weights));
     BOSS_ASSIGN_OR_RETURN(start.model, CopyForTraining(context, *fresh));
   } else {
     BOSS_ASSIGN_OR_RETURN(const VersionKey key, InputVersion(context, 0));

@@ -44,6 +44,9 @@ TEST_F(JobManagerTest, RefusesWhatCannotRun) {
   train.architecture_json = R"({"model":{"architecture":"mlp","hidden":-1}})";
   EXPECT_EQ(refused(train).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(FieldOf(refused(train)), "spec.architecture_json");
+  options_.max_weights = 100;
+  StartManager();
+  EXPECT_EQ(FieldOf(refused(ToyTraining())), "spec.architecture_json");
   EvaluateSpec evaluate;
   evaluate.model = "teacher";
   evaluate.feature_network = "inception";
