@@ -53,6 +53,18 @@ int64_t LaneGroup::TakeSlot() {
   return slot;
 }
 
+absl::Status LaneGroup::Grow() {
+  return GuardTorch("more samples in flight", [&]() -> absl::Status {
+    const c10::InferenceMode inference_mode;
+    for (at::Tensor* tensor : {&states_, &velocities_}) {
+      if (tensor->defined()) *tensor = at::cat({*tensor, at::empty_like(*tensor)});
+    }
+    for (int64_t slot = 2 * capacity_ - 1; slot >= capacity_; --slot) free_.push_back(slot);
+    capacity_ *= 2;
+    return absl::OkStatus();
+  });
+}
+
 absl::Status LaneGroup::Start(absl::Span<const int64_t> slots, const at::Tensor& noises) {
   return GuardTorch("starting samples", [&]() -> absl::Status {
     const c10::InferenceMode inference_mode;

@@ -38,7 +38,7 @@ struct Lane {
 // Not thread-safe, except for what is said below; everything but the slots belongs to the device's thread.
 class LaneGroup {
  public:
-  // Room for `capacity` lanes. Lets go of the model with itself.
+  // Room for `capacity` lanes, at least one. Lets go of the model with itself.
   LaneGroup(std::shared_ptr<const LoadedModel> model, int64_t capacity);
 
   const LoadedModel& model() const { return *model_; }
@@ -47,6 +47,8 @@ class LaneGroup {
   int64_t free_slots() const { return static_cast<int64_t>(free_.size()); }
   int64_t TakeSlot();
   void ReturnSlot(int64_t slot) { free_.push_back(slot); }
+  // Makes room for twice as many lanes; under the caller's lock, on the device's thread. \error what LibTorch reports.
+  absl::Status Grow();
 
   // Puts the noises [count, ...] (float32, CPU) into the slots. \error what LibTorch reports.
   absl::Status Start(absl::Span<const int64_t> slots, const at::Tensor& noises);
@@ -61,7 +63,7 @@ class LaneGroup {
   at::Tensor Velocity(const Batch& batch, const at::Tensor& x) const;
 
   const std::shared_ptr<const LoadedModel> model_;
-  const int64_t capacity_;
+  int64_t capacity_;
   std::vector<int64_t> free_;
   at::Tensor states_;      // [capacity, ...] on the model's device
   at::Tensor velocities_;  // likewise: the first velocities of heun steps; undefined until one is needed

@@ -26,8 +26,10 @@ namespace boss::server {
 
 struct SamplerEngineOptions {
   SamplingLimits limits;
-  int64_t max_batch = 64;   // rows of the network's batch; a sample with guidance takes two
-  int64_t max_lanes = 256;  // samples in flight per model version; the others wait without a state
+  int64_t max_batch = 64;  // rows of the network's batch; a sample with guidance takes two
+  // Samples in flight per model version; the others wait without a state. More only where clients that do not read hold
+  // all of them.
+  int64_t max_lanes = 256;
   int64_t max_queued_samples =
       16384;  // of all requests that have not finished; at least limits.max_samples_per_request
   // Data that a client has not taken yet. Beyond it the request's batches pause until the client catches up.
@@ -98,6 +100,8 @@ class SamplerEngine {
   void RunLanes(Group& group, Unit unit);
   // Starts new samples, evaluates all lanes, and takes the states that go out.
   absl::Status Compute(Group& group, Unit& unit);
+  // Makes room for lanes of requests that can go on, if there is none. \error what LibTorch reports.
+  absl::Status EnsureLanes(Group& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Unit FormUnit(Group& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ExpireDeadlines() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Books an evaluation's time; after it the request may be finished again.

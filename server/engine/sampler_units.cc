@@ -113,8 +113,16 @@ void SamplerEngine::RunUnit() {
     }
     if (task != nullptr) {
       task->in_unit = true;
-    } else {
+    } else if (const absl::Status status = EnsureLanes(*group); status.ok()) {
       unit = FormUnit(*group);
+    } else {
+      // Too little memory: whoever waits for it fails.
+      const std::vector<RequestPtr> requests = group->requests;
+      for (const RequestPtr& request : requests) {
+        if (IsRunnable(*request)) FinishLocked(request, status);
+      }
+      unit_posted_ = false;
+      return EnsureUnit();
     }
   }
   if (task != nullptr) {
@@ -126,6 +134,14 @@ void SamplerEngine::RunUnit() {
   UpdateLaneGauges();
   unit_posted_ = false;
   EnsureUnit();
+}
+
+absl::Status SamplerEngine::EnsureLanes(Group& group) {
+  // Requests whose clients do not read may hold all slots; they must not hold up the others.
+  const bool anybody_can_go = std::any_of(group.requests.begin(), group.requests.end(), [&](const RequestPtr& request) {
+    return IsRunnable(*request) && (!request->lanes.empty() || group.lanes.free_slots() > 0);
+  });
+  return anybody_can_go ? absl::OkStatus() : group.lanes.Grow();
 }
 
 SamplerEngine::Unit SamplerEngine::FormUnit(Group& group) {

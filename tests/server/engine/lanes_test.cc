@@ -171,6 +171,26 @@ TEST_F(LanesTest, CancellingFreesTheLanesForOthers) {
   EXPECT_EQ(engine_->queued_samples(), 0);
 }
 
+TEST_F(LanesTest, AClientThatDoesNotReadHoldsUpNobodyWithItsLanes) {
+  StartEngine({.max_batch = 4, .max_lanes = 4, .max_unread_bytes = 8});
+  const auto hoarder = std::make_shared<CollectingSink>();
+  SampleRequest request = Request(100, 6);
+  request.preview_interval = 1;  // pauses in the middle of its first samples
+  const auto handle = Submit(request, hoarder);
+  const at::Tensor alone = Alone(Request(1, 3));
+  for (int i = 0; i < 3; ++i) {
+    const auto sink = Run(Request(1, 3));
+    ASSERT_TRUE(sink->status.ok()) << sink->status;
+    EXPECT_LE((sink->Values() - alone).abs().max().item<double>(), kRounding);
+  }
+  EXPECT_TRUE(hoarder->samples.empty());
+  // Once it reads, it goes on where it was.
+  handle->Consumed(1 << 20);
+  hoarder->Wait();
+  EXPECT_TRUE(hoarder->status.ok()) << hoarder->status;
+  EXPECT_LE((hoarder->Values() - Alone(request)).abs().max().item<double>(), kRounding);
+}
+
 TEST_F(LanesTest, PreviewsComeOfEveryLaneOfASharedBatch) {
   SampleRequest previewed = Request(3, 6);
   previewed.preview_interval = 2;
