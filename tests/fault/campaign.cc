@@ -200,14 +200,14 @@ bool Campaign::RunScript() {
   for (const JobKind kind : {JobKind::kTrain, JobKind::kDistill}) {
     if (!jobs_.Submit(server, NewJob(kind))) return false;
   }
-  if (!jobs_.Steer(server, kPause, random_) || !models_.Import(server, /*aliased=*/false) ||
-      !jobs_.Steer(server, kResume, random_) || !models_.Delete(server, random_))
+  if (!jobs_.SteerNewest(server, kPause) || !models_.Import(server, /*aliased=*/false) ||
+      !jobs_.SteerNewest(server, kResume) || !models_.Delete(server, random_))
     return false;
   for (const JobKind kind :
-       {JobKind::kOptimize, JobKind::kDistillLora, JobKind::kEvaluate, JobKind::kTrain, JobKind::kTrainPictures}) {
+       {JobKind::kOptimize, JobKind::kDistillLora, JobKind::kEvaluate, JobKind::kTrainPictures, JobKind::kTrain}) {
     if (!jobs_.Submit(server, NewJob(kind))) return false;
   }
-  return jobs_.Steer(server, kCancel, random_) && FinishJobs() && jobs_.Delete(server, random_) &&
+  return jobs_.SteerNewest(server, kCancel) && FinishJobs() && jobs_.Delete(server, random_) &&
          models_.Delete(server, random_);
 }
 

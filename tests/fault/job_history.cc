@@ -86,24 +86,36 @@ bool JobHistory::Submit(Connection& server, JobRequest request) {
   return outcome == Outcome::kDone;
 }
 
-JobHistory::Record* JobHistory::Pick(Random& random, const std::function<bool(const Record&)>& wanted) {
+std::vector<JobHistory::Record*> JobHistory::Select(const std::function<bool(const Record&)>& wanted) const {
   std::vector<Record*> found;
   for (const auto& record : records_) {
     if (!record->name.empty() && record->deletion == Deletion::kNone && wanted(*record)) found.push_back(record.get());
   }
-  return found.empty() ? nullptr : found[random() % found.size()];
+  return found;
+}
+
+std::vector<JobHistory::Record*> JobHistory::Steerable(Steering steering) const {
+  return Select([&](const Record& candidate) {
+    return !candidate.finished && !candidate.cancelled && (steering != Steering::kResume || candidate.pause_holds);
+  });
 }
 
 bool JobHistory::Steer(Connection& server, Steering steering, Random& random) {
-  Record* record = Pick(random, [&](const Record& candidate) {
-    return !candidate.finished && !candidate.cancelled && (steering != Steering::kResume || candidate.pause_holds);
-  });
-  if (record == nullptr) return true;
-  record->pause_holds = false;
+  const std::vector<Record*> candidates = Steerable(steering);
+  return candidates.empty() || SteerRecord(server, steering, *candidates[random() % candidates.size()]);
+}
+
+bool JobHistory::SteerNewest(Connection& server, Steering steering) {
+  const std::vector<Record*> candidates = Steerable(steering);
+  return candidates.empty() || SteerRecord(server, steering, *candidates.back());
+}
+
+bool JobHistory::SteerRecord(Connection& server, Steering steering, Record& record) {
+  record.pause_holds = false;
   v1::Job job;
   grpc::Status status;
   const auto call = [&](auto method, auto request) {
-    request.set_name(record->name);
+    request.set_name(record.name);
     status = Connection::Call(*server.jobs, method, request, job);
   };
   switch (steering) {
@@ -118,11 +130,11 @@ bool JobHistory::Steer(Connection& server, Steering steering, Random& random) {
       break;
   }
   if (status.ok()) {
-    record->pause_holds = steering == Steering::kPause;
-    record->cancelled = steering == Steering::kCancel;
+    record.pause_holds = steering == Steering::kPause;
+    record.cancelled = steering == Steering::kCancel;
   } else if (OutcomeOf(status) == Outcome::kRefused && status.error_code() != grpc::StatusCode::FAILED_PRECONDITION) {
     // FAILED_PRECONDITION: the job has finished meanwhile.
-    findings_.Add(absl::StrCat("steering ", record->name, ": ", Describe(status)));
+    findings_.Add(absl::StrCat("steering ", record.name, ": ", Describe(status)));
   }
   return OutcomeOf(status) != Outcome::kUnknown;
 }
@@ -141,8 +153,9 @@ bool JobHistory::ResumeAll(Connection& server) {
 }
 
 bool JobHistory::Delete(Connection& server, Random& random) {
-  Record* record = Pick(random, [](const Record& candidate) { return candidate.finished; });
-  if (record == nullptr) return true;
+  const std::vector<Record*> candidates = Select([](const Record& candidate) { return candidate.finished; });
+  if (candidates.empty()) return true;
+  Record* record = candidates[random() % candidates.size()];
   record->deletion = Deletion::kUnknown;
   v1::DeleteJobRequest request;
   request.set_name(record->name);
@@ -167,11 +180,7 @@ bool JobHistory::TakeEvent(Record& record, const v1::JobEvent& event) {
 }
 
 void JobHistory::Watch(Connection& server, size_t count, Random& random) {
-  std::vector<Record*> candidates;
-  for (const auto& record : records_) {
-    if (!record->name.empty() && !record->finished && record->deletion == Deletion::kNone)
-      candidates.push_back(record.get());
-  }
+  std::vector<Record*> candidates = Select([](const Record& candidate) { return !candidate.finished; });
   std::shuffle(candidates.begin(), candidates.end(), random);
   for (size_t i = 0; i < std::min(count, candidates.size()); ++i) {
     watches_.emplace_back([this, &server, record = candidates[i]] {

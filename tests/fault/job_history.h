@@ -34,8 +34,9 @@ class JobHistory {
   bool Submit(Connection& server, JobRequest request);
 
   enum class Steering { kPause, kResume, kCancel };
-  // Of a random job that has not finished; nothing if there is none.
+  // Of a random job that has not finished, or of the newest one; nothing if there is none.
   bool Steer(Connection& server, Steering steering, Random& random);
+  bool SteerNewest(Connection& server, Steering steering);
   // Resumes every job that clients have paused.
   bool ResumeAll(Connection& server);
   // A random finished job.
@@ -83,7 +84,9 @@ class JobHistory {
   bool CheckEvents(Connection& server, Record& record, const v1::Job& listed);
   // Takes the event if it follows what the record has.
   bool TakeEvent(Record& record, const v1::JobEvent& event);
-  Record* Pick(Random& random, const std::function<bool(const Record&)>& wanted);
+  std::vector<Record*> Select(const std::function<bool(const Record&)>& wanted) const;
+  std::vector<Record*> Steerable(Steering steering) const;
+  bool SteerRecord(Connection& server, Steering steering, Record& record);
 
   Findings& findings_;
   std::vector<std::unique_ptr<Record>> records_;
