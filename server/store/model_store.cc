@@ -249,7 +249,11 @@ absl::Status ModelStore::SetAlias(absl::string_view name, absl::string_view alia
     BOSS_RETURN_IF_ERROR(FindPublished({std::string(name), version}).status());
     changed.aliases[std::string(alias)] = version;
   }
-  BOSS_RETURN_IF_ERROR(WriteAliases(name, changed));
+  if (absl::Status status = WriteAliases(name, changed); !status.ok()) {
+    // The new file may be in place, with its folder not flushed: the next start must not find what was refused.
+    WriteAliases(name, model->second).IgnoreError();
+    return status;
+  }
   model->second.aliases = std::move(changed.aliases);
   return absl::OkStatus();
 }
