@@ -6,6 +6,8 @@ import argparse
 import os
 import pathlib
 import platform
+import signal
+import sys
 import tempfile
 
 import torch
@@ -23,6 +25,7 @@ def main():
     parser.add_argument("--source", type=pathlib.Path, required=True)
     parser.add_argument("tables", nargs="+", choices=TABLES)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers end, too
     options.bossd = options.build / "server/app/bossd"
     options.network_bench = options.build / "tests/bench/network_bench"
     options.protos = options.source / "proto"
