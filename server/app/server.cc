@@ -1,5 +1,6 @@
 #include "server/app/server.h"
 
+#include <ATen/Parallel.h>
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/server.h>
@@ -110,6 +111,10 @@ class Server::Parts {
   }
 
   absl::Status Start() {
+    // The device worker alone computes with several threads. OpenMP keeps helpers for every thread that ever did, and
+    // with more of them than cores all sleep at every barrier in place of spinning: a small batch takes twice as long.
+    num_threads_ = config_.threads > 0 ? config_.threads : at::get_num_threads();
+    at::set_num_threads(1);
     BOSS_RETURN_IF_ERROR(StartData());
     BOSS_RETURN_IF_ERROR(StartWork());
     BOSS_RETURN_IF_ERROR(StartServices());
@@ -155,9 +160,9 @@ class Server::Parts {
 
   absl::Status StartWork() {
     worker_ = std::make_unique<DeviceWorker>(
-        DeviceWorkerOptions{
-            .device = at::kCPU, .num_threads = config_.threads, .training_share = config_.training_share},
+        DeviceWorkerOptions{.device = at::kCPU, .num_threads = num_threads_, .training_share = config_.training_share},
         clock_);
+    at::set_num_threads(1);  // of threads that start from here on
     registry_ = std::make_unique<ModelRegistry>(*store_, worker_->device(), config_.max_model_memory_bytes);
     engine_ = std::make_unique<SamplerEngine>(EngineOptions(config_), *store_, *registry_, *worker_, metrics_.engine(),
                                               clock_);
@@ -237,6 +242,7 @@ class Server::Parts {
   }
 
   const ServerConfig config_;
+  int num_threads_ = 0;  // of the device worker
   const ServerDisk disk_;
   const RealClock clock_;
   Metrics metrics_{BOSS_VERSION, "cpu"};

@@ -5,11 +5,21 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/synchronization/notification.h"
+
 namespace boss::server {
 
 DeviceWorker::DeviceWorker(DeviceWorkerOptions options, const Clock& clock) : options_(options), clock_(clock) {
+  absl::Notification started;
   absl::MutexLock lock(&join_mutex_);
-  thread_ = std::thread([this] { WorkerLoop(); });
+  thread_ = std::thread([&] {
+    // LibTorch's thread count belongs to the calling thread, so it is set here and not by the owner.
+    if (options_.num_threads > 0) at::set_num_threads(options_.num_threads);
+    started.Notify();
+    WorkerLoop();
+  });
+  // It is the default of threads that come later, too, until somebody sets another.
+  started.WaitForNotification();
 }
 
 DeviceWorker::~DeviceWorker() { Shutdown(); }
@@ -50,8 +60,6 @@ void DeviceWorker::Shutdown() {
 }
 
 void DeviceWorker::WorkerLoop() {
-  // LibTorch's thread count belongs to the calling thread, so it is set here and not by the owner.
-  if (options_.num_threads > 0) at::set_num_threads(options_.num_threads);
   absl::MutexLock lock(&mutex_);
   while (true) {
     mutex_.Await(absl::Condition(this, &DeviceWorker::HasWork));
