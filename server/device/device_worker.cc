@@ -13,7 +13,9 @@ DeviceWorker::DeviceWorker(DeviceWorkerOptions options, const Clock& clock) : op
   absl::Notification started;
   absl::MutexLock lock(&join_mutex_);
   thread_ = std::thread([&] {
-    // LibTorch's thread count belongs to the calling thread, so it is set here and not by the owner.
+    // LibTorch's thread count belongs to the calling thread, so it is set here and not by the owner. A thread that has
+    // never asked for it would take the process's default at its first operator, whatever was set: so it asks first.
+    static_cast<void>(at::get_num_threads());
     if (options_.num_threads > 0) at::set_num_threads(options_.num_threads);
     started.Notify();
     WorkerLoop();

@@ -1,5 +1,7 @@
 #include "server/device/device_worker.h"
 
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -106,6 +108,21 @@ TEST_F(DeviceWorkerTest, ShutdownRunsWaitingSamplingAndRefusesNewWork) {
   EXPECT_EQ(ran_, "s");
   EXPECT_FALSE(worker_.PostSampling([] { FAIL(); }));
   EXPECT_TRUE(absl::IsUnavailable(worker_.RunTraining([] { return absl::OkStatus(); })));
+}
+
+TEST(DeviceWorkerThreadsTest, KeepsItsThreadsWhateverTheOthersSet) {
+  const RealClock clock;
+  DeviceWorker worker({.num_threads = 2}, clock);
+  at::set_num_threads(1);
+  int threads = 0;
+  const absl::Status status = worker.RunTraining([&] {
+    at::zeros({100'000}).add_(1);  // an operator that asks how many there are
+    threads = at::get_num_threads();
+    return absl::OkStatus();
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(threads, 2);
+  EXPECT_EQ(at::get_num_threads(), 1);
 }
 
 }  // namespace
