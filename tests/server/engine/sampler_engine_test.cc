@@ -116,10 +116,11 @@ TEST_F(SamplerEngineTest, AHigherPriorityGoesFirst) {
   Run(Request(1));
   CloseDevice();
   const auto normal = std::make_shared<CollectingSink>(), urgent = std::make_shared<CollectingSink>();
-  SampleRequest request = Request(1, 3);
+  // Equal work, so that taking turns would let the first one end first, and going second puts all of it behind the
+  // other.
+  SampleRequest request = Request(1, 900);
   Submit(request, normal);
   normal->WaitUntilAccepted();
-  request.steps = 900;
   request.priority = 1;
   Submit(request, urgent);
   urgent->WaitUntilAccepted();
