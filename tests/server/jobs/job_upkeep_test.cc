@@ -115,9 +115,10 @@ TEST_F(JobUpkeepTest, InputsOfLiveJobsCannotBeDeleted) {
   EXPECT_TRUE(absl::IsFailedPrecondition(refused));
   EXPECT_THAT(std::string(refused.message()), HasSubstr("job " + job.id));
   // Not by a server that was started again, either.
-  Crash();
-  EXPECT_TRUE(absl::IsFailedPrecondition(store_->DeleteVersion(teacher, /*force=*/false)) ||
-              IsFinal(manager_->Get(job.id)->state));
+  Crash([&] { executor_.BlockAt(executor_.runs() + 5); });
+  executor_.WaitUntilBlocked();
+  EXPECT_TRUE(absl::IsFailedPrecondition(store_->DeleteVersion(teacher, /*force=*/false)));
+  executor_.Release();
   Finish(job.id);
   EXPECT_TRUE(store_->DeleteVersion(teacher, /*force=*/false).ok());
 }
