@@ -4,7 +4,8 @@
 #   docker/install-deps.sh            everything for building, testing and the demo
 #
 # Debian's packages come through apt (as root, or with sudo). LibTorch comes from the Python wheel `torch`, unpacked and not
-# installed, under /opt/boss/torch; the two CUDA runtime wheels beside it are all that it needs on a machine without a GPU.
+# installed, under /opt/boss/torch; the two CUDA runtime wheels beside it are all that it needs on a machine without a GPU. A third
+# one completes the headers of the CUDA runtime, so that the server's CUDA part is compiled on every machine.
 # The Python environment /opt/boss/python serves the tests that talk to the server through an independent client.
 set -euo pipefail
 
@@ -12,6 +13,7 @@ readonly prefix=/opt/boss
 readonly torch_version=2.11.0
 readonly cuda_runtime_version=13.0.96
 readonly cuda_cupti_version=13.0.85
+readonly cuda_crt_version=13.0.88
 
 packages=(
   ca-certificates git g++ cmake ninja-build ccache pkg-config unzip procps
@@ -37,21 +39,34 @@ if [ "${#missing[@]}" -gt 0 ]; then
 fi
 
 as_root mkdir -p "$prefix"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+download_wheels() {
+  /usr/bin/python3 -m pip download -q --no-deps --dest "$work" --only-binary=:all: \
+    --python-version 3.11 --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 "$@"
+}
 
 # LibTorch. The stamp is written last, so that an interrupted run starts this step anew.
 stamp="$prefix/torch-$torch_version.complete"
+crt_stamp="$prefix/cuda-crt-$cuda_crt_version.complete"
 if [ ! -e "$stamp" ]; then
   echo "unpacking LibTorch $torch_version under $prefix"
-  work=$(mktemp -d)
-  trap 'rm -rf "$work"' EXIT
-  /usr/bin/python3 -m pip download -q --no-deps --dest "$work" --only-binary=:all: \
-    --python-version 3.11 --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 \
-    "torch==$torch_version" "nvidia-cuda-runtime==$cuda_runtime_version" "nvidia-cuda-cupti==$cuda_cupti_version"
-  as_root rm -rf "$prefix/torch" "$prefix/nvidia"
+  download_wheels "torch==$torch_version" "nvidia-cuda-runtime==$cuda_runtime_version" "nvidia-cuda-cupti==$cuda_cupti_version"
+  as_root rm -rf "$prefix/torch" "$prefix/nvidia" "$crt_stamp"
   as_root unzip -q -o "$work"/torch-*.whl 'torch/include/*' 'torch/lib/*' -d "$prefix"
   for wheel in "$work"/nvidia_cuda_*.whl; do as_root unzip -q -o "$wheel" 'nvidia/*' -d "$prefix"; done
   as_root chmod -R a+rX "$prefix"
   as_root touch "$stamp"
+fi
+
+# The headers that those of the CUDA runtime include.
+if [ ! -e "$crt_stamp" ]; then
+  echo "unpacking the CUDA headers $cuda_crt_version under $prefix"
+  download_wheels "nvidia-cuda-crt==$cuda_crt_version"
+  as_root unzip -q -o "$work"/nvidia_cuda_crt-*.whl 'nvidia/*' -d "$prefix"
+  as_root chmod -R a+rX "$prefix/nvidia"
+  as_root touch "$crt_stamp"
 fi
 
 # An independent client for the tests.
