@@ -36,6 +36,11 @@ if(BOSS_WITH_TORCH)
   find_package(prometheus-cpp CONFIG REQUIRED)
   boss_wrap(prometheus prometheus-cpp::core prometheus-cpp::pull)
 
+  # gperftools' allocator, for programs that evaluate networks: evaluations allocate and free megabytes at a time, and glibc gives them
+  # back to the kernel in between (docs/performance.md). Nothing refers to it, hence --no-as-needed.
+  find_library(BOSS_TCMALLOC tcmalloc_minimal REQUIRED)
+  boss_wrap(malloc "-Wl,--push-state,--no-as-needed" ${BOSS_TCMALLOC} "-Wl,--pop-state")
+
   # The wheel's own CMake package demands a CUDA toolkit, so its libraries are wrapped here. Linking libtorch_cpu and libc10 alone
   # gives one binary for every machine: CUDA kernels register themselves when libtorch_cuda.so is opened at run time.
   set(BOSS_TORCH_ROOT "/opt/boss/torch" CACHE PATH "Unpacked torch wheel (include/ and lib/), see docker/install-deps.sh")
@@ -48,7 +53,18 @@ if(BOSS_WITH_TORCH)
   target_compile_options(boss_torch INTERFACE
     "SHELL:-idirafter ${BOSS_TORCH_ROOT}/include" "SHELL:-idirafter ${BOSS_TORCH_ROOT}/include/torch/csrc/api/include")
   target_link_libraries(boss_torch INTERFACE
-    "${BOSS_TORCH_ROOT}/lib/libtorch_cpu.so" "${BOSS_TORCH_ROOT}/lib/libc10.so" Threads::Threads)
+    "${BOSS_TORCH_ROOT}/lib/libtorch_cpu.so" "${BOSS_TORCH_ROOT}/lib/libc10.so" "${BOSS_TORCH_ROOT}/lib/libgomp.so.1"
+    Threads::Threads)
+
+  # For LibTorch's CUDA headers; nothing of CUDA is linked.
+  cmake_path(GET BOSS_TORCH_ROOT PARENT_PATH boss_wheels)
+  set(BOSS_CUDA_INCLUDE "${boss_wheels}/nvidia/cu13/include" CACHE PATH "Headers of the CUDA runtime, see docker/install-deps.sh")
+  if(NOT EXISTS "${BOSS_CUDA_INCLUDE}/crt/host_defines.h")
+    message(FATAL_ERROR "CUDA headers not found under ${BOSS_CUDA_INCLUDE}: run docker/install-deps.sh or set BOSS_CUDA_INCLUDE")
+  endif()
+  add_library(boss_cuda_headers INTERFACE)
+  add_library(boss::cuda_headers ALIAS boss_cuda_headers)
+  target_compile_options(boss_cuda_headers INTERFACE "SHELL:-idirafter ${BOSS_CUDA_INCLUDE}")
 endif()
 
 if(BOSS_BUILD_TESTS)

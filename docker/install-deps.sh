@@ -19,7 +19,7 @@ packages=(
   ca-certificates git g++ cmake ninja-build ccache pkg-config unzip procps
   python3 python3-pip python3-venv
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
-  prometheus-cpp-dev libsqlite3-dev libssl-dev libspdlog-dev libpng-dev zlib1g-dev nlohmann-json3-dev libcli11-dev
+  prometheus-cpp-dev libgoogle-perftools-dev libsqlite3-dev libssl-dev libspdlog-dev libpng-dev zlib1g-dev nlohmann-json3-dev libcli11-dev
   libgtest-dev libgmock-dev dataset-fashion-mnist
   clang-14 libclang-rt-14-dev
 )

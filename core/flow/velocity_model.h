@@ -59,6 +59,11 @@ class VelocityModel {
   virtual void To(at::Device device) = 0;
   virtual at::Device device() const = 0;
 
+  // Makes evaluations without gradients fast, in `dtype` (float32 or bfloat16; x_t and the result stay float32), by keeping copies of the
+  // weights in the layout that the device computes with: about twice the memory. From then on the weights must not change, except by To(),
+  // AttachLora() and MergeLora(), which undo it; a Clone() is not prepared. Models without a faster form ignore it.
+  virtual void PrepareForInference(at::ScalarType dtype) {}
+
   // Low-rank adaptation (see core/finetune/lora.h). After Attach, Parameters() lists the adapter's tensors only and everything else is frozen.
   // \error FAILED_PRECONDITION if one is attached already; UNIMPLEMENTED for a model without linear or convolution weights.
   virtual absl::Status AttachLora(const LoraOptions& options, uint64_t seed) = 0;

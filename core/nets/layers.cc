@@ -8,16 +8,24 @@
 #include <cmath>
 #include <numbers>
 
+#include "core/nets/norm_kernel.h"
+#include "core/nets/prepared_convolution.h"
+
 namespace boss {
 namespace {
 
 using Kind = ParameterStore::Kind;
+
+constexpr double kNormEps = 1e-6;
 
 // The FIR kernel [1, 3, 3, 1] x [1, 3, 3, 1] with the sum `gain`, one copy a channel: [channels, 1, 4, 4].
 at::Tensor FirKernel(int64_t channels, double gain, const at::Tensor& like) {
   const at::Tensor line = at::tensor({1.0f, 3.0f, 3.0f, 1.0f}).to(like.options()) / 8.0;
   return (at::outer(line, line) * gain).expand({channels, 1, 4, 4}).contiguous();
 }
+
+// CUDA's own kernels know the layout.
+bool UsesNormKernel(const ParameterStore& store, const at::Tensor& x) { return store.UsesPrepared() && x.is_cpu(); }
 
 at::Tensor AddResidual(const at::Tensor& x, const at::Tensor& h, bool rescale) {
   const at::Tensor sum = x + h;
@@ -70,6 +78,7 @@ Conv Conv::Build(LayerBuilder& builder, const std::string& name, int64_t in, int
 }
 
 at::Tensor Conv::operator()(const ParameterStore& store, const at::Tensor& x) const {
+  if (store.UsesPrepared()) return PreparedConvolution(x, store.Prepared(weight), store.Prepared(bias), padding);
   return at::conv2d(x, store.Weight(weight), store.Weight(bias), /*stride=*/1, padding);
 }
 
@@ -84,11 +93,19 @@ GroupNorm GroupNorm::Build(LayerBuilder& builder, const std::string& name, int64
 }
 
 at::Tensor GroupNorm::operator()(const ParameterStore& store, const at::Tensor& x) const {
-  return at::group_norm(x, groups, store.Weight(weight), store.Weight(bias), /*eps=*/1e-6);
+  if (UsesNormKernel(store, x)) {
+    return ChannelsLastNorm(x, {}, store.Weight(weight), store.Weight(bias), {.groups = groups, .eps = kNormEps});
+  }
+  return at::group_norm(x, groups, store.Compute(weight), store.Compute(bias), kNormEps);
 }
 
-at::Tensor NormAndActivate(const GroupNorm& norm, const ParameterStore& store, const at::Tensor& x) {
-  at::Tensor normalized = norm(store, x);
+at::Tensor GroupNorm::Activated(const ParameterStore& store, const at::Tensor& x, const at::Tensor& offset) const {
+  if (UsesNormKernel(store, x)) {
+    return ChannelsLastNorm(x, offset, store.Weight(weight), store.Weight(bias),
+                            {.groups = groups, .eps = kNormEps, .activate = true});
+  }
+  const at::Tensor sum = offset.defined() ? x + offset.to(x.scalar_type()).unsqueeze(2).unsqueeze(3) : x;
+  at::Tensor normalized = (*this)(store, sum);
   return at::GradMode::is_enabled() ? at::silu(normalized) : at::silu_(normalized);
 }
 
@@ -100,7 +117,7 @@ Nin Nin::Build(LayerBuilder& builder, const std::string& name, int64_t in, int64
 }
 
 at::Tensor Nin::operator()(const ParameterStore& store, const at::Tensor& tokens) const {
-  return at::linear(tokens, store.Weight(weight).t(), store.Weight(bias));
+  return at::linear(tokens, store.Compute(weight).t(), store.Compute(bias));
 }
 
 Attention Attention::Build(LayerBuilder& builder, const std::string& name, int64_t channels, bool skip_rescale) {
@@ -155,10 +172,10 @@ ResBlock ResBlock::Build(LayerBuilder& builder, const std::string& name, const O
 }
 
 at::Tensor ResBlock::operator()(const ParameterStore& store, const at::Tensor& x, const at::Tensor& activated_embedding) const {
-  at::Tensor h = ApplyResample(NormAndActivate(norm_0, store, x), resample, fir);
+  at::Tensor h = ApplyResample(norm_0.Activated(store, x), resample, fir);
   at::Tensor skip = ApplyResample(x, resample, fir);
-  h = conv_0(store, h).add_(time_projection(store, activated_embedding).unsqueeze(2).unsqueeze(3));
-  h = conv_1(store, NormAndActivate(norm_1, store, h));
+  h = norm_1.Activated(store, conv_0(store, h), time_projection(store, activated_embedding));
+  h = conv_1(store, h);
   if (has_shortcut) skip = shortcut(store, skip);
   return AddResidual(skip, h, skip_rescale);
 }

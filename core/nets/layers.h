@@ -1,4 +1,7 @@
 // Layers of the networks: each knows the indices of its weights in a ParameterStore and how to compute with them.
+//
+// Where the store's weights are prepared (ParameterStore::UsesPrepared), images are channels-last and of the prepared dtype, Nin's
+// tokens too; what depends on the time alone (Linear) is float32 always, as 999 t has more digits than bfloat16.
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -55,10 +58,9 @@ struct GroupNorm {
   int64_t groups = 1;
   static GroupNorm Build(LayerBuilder& builder, const std::string& name, int64_t channels);
   at::Tensor operator()(const ParameterStore& store, const at::Tensor& x) const;
+  // The swish of the norm of x + offset; offset: float32 [B, channels] or undefined.
+  at::Tensor Activated(const ParameterStore& store, const at::Tensor& x, const at::Tensor& offset = {}) const;
 };
-
-// The swish of the norm. Without gradients the norm's own memory takes the result.
-at::Tensor NormAndActivate(const GroupNorm& norm, const ParameterStore& store, const at::Tensor& x);
 
 // Groups of GroupNorm for that many channels.
 int64_t NumGroups(int64_t channels);

@@ -207,6 +207,7 @@ at::Tensor Ncsnpp::Velocity(const at::Tensor& x_t, const at::Tensor& t, const Co
 
   at::Tensor x = config_.patch_size > 1 ? at::pixel_unshuffle(x_t, config_.patch_size) : x_t;
   if (!config_.centered) x = 2 * x - 1;
+  if (store.UsesPrepared()) x = x.to(store.prepared_dtype()).contiguous(at::MemoryFormat::ChannelsLast);
 
   at::Tensor input_pyramid = x;
   at::Tensor h = input_conv_(store, x);
@@ -239,12 +240,13 @@ at::Tensor Ncsnpp::Velocity(const at::Tensor& x_t, const at::Tensor& t, const Co
     }
     if (up.attention) h = (*up.attention)(store, h);
     if (up.pyramid_conv) {
-      const at::Tensor level_output = (*up.pyramid_conv)(store, NormAndActivate(*up.pyramid_norm, store, h));
+      const at::Tensor level_output = (*up.pyramid_conv)(store, up.pyramid_norm->Activated(store, h));
       output = output.defined() ? ApplyResample(output, Resample::kUp, config_.fir) + level_output : level_output;
     }
     if (up.up) h = (*up.up)(store, h, embedding);
   }
-  if (!config_.output_skip) output = output_conv_(store, NormAndActivate(output_norm_, store, h));
+  if (!config_.output_skip) output = output_conv_(store, output_norm_.Activated(store, h));
+  output = output.to(x_t.scalar_type(), /*non_blocking=*/false, /*copy=*/false, at::MemoryFormat::Contiguous);
   if (config_.scale_by_sigma) output = output / t_net.view({-1, 1, 1, 1});
   return config_.patch_size > 1 ? at::pixel_shuffle(output, config_.patch_size) : output;
 }

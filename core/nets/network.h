@@ -32,6 +32,7 @@ class Network : public VelocityModel {
   }
   void To(at::Device device) override { parameters_.To(device); }
   at::Device device() const override { return parameters_.device(); }
+  void PrepareForInference(at::ScalarType dtype) override { parameters_.Prepare(dtype); }
   absl::Status AttachLora(const LoraOptions& options, uint64_t seed) override { return parameters_.AttachLora(options, seed); }
   void MergeLora() override { parameters_.MergeLora(); }
 

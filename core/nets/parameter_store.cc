@@ -2,8 +2,12 @@
 
 #include <ATen/ATen.h>
 #include <ATen/CPUGeneratorImpl.h>
+#include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
 
 #include <cmath>
+
+#include "core/nets/prepared_convolution.h"
 
 namespace boss {
 namespace {
@@ -22,7 +26,7 @@ at::Tensor Moved(const at::Tensor& tensor, at::Device device) {
 
 int ParameterStore::Add(std::string name, at::Tensor value, Kind kind) {
   value.set_requires_grad(kind != Kind::kBuffer);
-  entries_.push_back({std::move(name), std::move(value), kind, {}, {}});
+  entries_.push_back({std::move(name), std::move(value), kind, {}, {}, {}});
   return static_cast<int>(entries_.size()) - 1;
 }
 
@@ -30,6 +34,23 @@ at::Tensor ParameterStore::Weight(int index) const {
   const Entry& entry = entries_[index];
   if (!entry.lora_a.defined()) return entry.value;
   return entry.value + lora_scale_ * at::matmul(entry.lora_b, entry.lora_a).view_as(entry.value);
+}
+
+void ParameterStore::Prepare(at::ScalarType dtype) {
+  const c10::InferenceMode inference_mode;
+  for (size_t i = 0; i < entries_.size(); ++i) {
+    const at::Tensor weight = Weight(static_cast<int>(i)).detach();
+    entries_[i].prepared = weight.dim() == 4 ? PrepareConvolutionWeight(weight, dtype) : weight.to(dtype);
+  }
+  is_prepared_ = true;
+  prepared_dtype_ = dtype;
+}
+
+bool ParameterStore::UsesPrepared() const { return is_prepared_ && !c10::GradMode::is_enabled(); }
+
+void ParameterStore::DropPrepared() {
+  for (Entry& entry : entries_) entry.prepared.reset();
+  is_prepared_ = false;
 }
 
 std::vector<std::pair<std::string, at::Tensor>> ParameterStore::Parameters() const {
@@ -55,6 +76,7 @@ std::vector<std::pair<std::string, at::Tensor>> ParameterStore::State() const {
 
 ParameterStore ParameterStore::Clone() const {
   ParameterStore copy = *this;
+  copy.DropPrepared();
   for (Entry& entry : copy.entries_) {
     entry.value = DeepCopy(entry.value);
     entry.lora_a = DeepCopy(entry.lora_a);
@@ -64,6 +86,7 @@ ParameterStore ParameterStore::Clone() const {
 }
 
 void ParameterStore::To(at::Device device) {
+  DropPrepared();
   for (Entry& entry : entries_) {
     entry.value = Moved(entry.value, device);
     entry.lora_a = Moved(entry.lora_a, device);
@@ -83,6 +106,7 @@ bool ParameterStore::HasLora() const {
 absl::Status ParameterStore::AttachLora(const LoraOptions& options, uint64_t seed) {
   if (HasLora()) return absl::FailedPreconditionError("a LoRA adapter is attached already");
   if (options.rank < 1) return absl::InvalidArgumentError("lora.rank: expected at least 1");
+  DropPrepared();
   lora_scale_ = options.alpha / options.rank;
   at::Generator generator = at::detail::createCPUGenerator(seed);
   bool any = false;
@@ -102,6 +126,7 @@ absl::Status ParameterStore::AttachLora(const LoraOptions& options, uint64_t see
 
 void ParameterStore::MergeLora() {
   if (!HasLora()) return;
+  DropPrepared();
   for (int i = 0; i < static_cast<int>(entries_.size()); ++i) {
     Entry& entry = entries_[i];
     entry.value = Weight(i).detach();

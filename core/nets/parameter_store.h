@@ -29,6 +29,18 @@ class ParameterStore {
   // The weight to compute with: value + B A alpha / rank where an adapter is attached.
   at::Tensor Weight(int index) const;
 
+  // Lays copies of the weights out for evaluations without gradients, in float32 or bfloat16: convolutions in channels-last
+  // order, on the CPU packed for oneDNN. From then on the weights must not change, except through To(), AttachLora() and
+  // MergeLora(), which drop the copies, as Clone() does in the clone.
+  void Prepare(at::ScalarType dtype);
+  // Whether layers compute with the prepared weights: there are some, and no gradients are recorded.
+  bool UsesPrepared() const;
+  // \pre UsesPrepared().
+  at::ScalarType prepared_dtype() const { return prepared_dtype_; }
+  const at::Tensor& Prepared(int index) const { return entries_[index].prepared; }
+  // Prepared() where UsesPrepared(), otherwise Weight().
+  at::Tensor Compute(int index) const { return UsesPrepared() ? Prepared(index) : Weight(index); }
+
   std::vector<std::pair<std::string, at::Tensor>> Parameters() const;
   std::vector<std::pair<std::string, at::Tensor>> State() const;
   ParameterStore Clone() const;
@@ -45,11 +57,15 @@ class ParameterStore {
     at::Tensor value;
     Kind kind;
     at::Tensor lora_a, lora_b;  // undefined without an adapter
+    at::Tensor prepared;        // undefined unless prepared
   };
   bool HasLora() const;
+  void DropPrepared();
 
   std::vector<Entry> entries_;
   double lora_scale_ = 0;
+  bool is_prepared_ = false;
+  at::ScalarType prepared_dtype_ = at::kFloat;
 };
 
 }  // namespace boss

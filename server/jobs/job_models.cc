@@ -23,6 +23,7 @@ absl::StatusOr<std::shared_ptr<const VelocityModel>> LoadModelForJob(JobContext&
   BOSS_RETURN_IF_ERROR(context.Run([&] {
     return GuardTorch("moving a model to the device", [&]() -> absl::Status {
       model->To(context.options().device);
+      model->PrepareForInference(at::kFloat);
       return absl::OkStatus();
     });
   }));

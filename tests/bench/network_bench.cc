@@ -1,7 +1,7 @@
 // What the embedded model's network costs by itself: bare evaluations of each batch size, a straightening train step,
 // and stage 1 (fine trajectories and their cost matrix).
 //
-//   network_bench [--threads=N] [--rounds=N] [--batch=N] [evaluations] [train] [stage1]
+//   network_bench [--threads=N] [--rounds=N] [--batch=N] [--dtype=float32|bfloat16|unprepared] [evaluations] [train] [stage1]
 //
 // All three by default, with one thread a core; evaluations of 1 to 128 samples, or of --batch alone.
 //
@@ -60,6 +60,7 @@ struct Options {
   int threads = at::get_num_threads();
   int rounds = 3;
   int64_t batch = 0;  // of the evaluations; 0: several
+  std::string dtype = "float32";
   std::set<std::string> wanted;
   bool Wants(const char* what) const { return wanted.empty() || wanted.contains(what); }
 };
@@ -129,7 +130,7 @@ absl::Status Stage1(const Options& options, const VelocityModel& model) {
   InlineExecutor executor;
   absl::StatusOr<Trajectory> trajectory;
   const double record =
-      MedianSeconds(options, 1, [&] { trajectory = RecordTrajectory(model, noise, {}, kKMax, executor); });
+      MedianSeconds(options, 1, [&] { trajectory = RecordTrajectory(model, noise, {}, TimeGrid::Uniform(kKMax), executor); });
   BOSS_RETURN_IF_ERROR(trajectory.status());
   absl::Status status;
   const double gram = MedianSeconds(options, 1, [&] {
@@ -147,8 +148,9 @@ absl::Status Run(const Options& options) {
   at::set_num_threads(options.threads);
   BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> model, LoadEmbeddedModel());
   std::printf("%lld parameters, %d threads\n", static_cast<long long>(ParameterCount(*model)), options.threads);
-  if (options.Wants("evaluations")) Evaluations(options, *model);
   if (options.Wants("train")) BOSS_RETURN_IF_ERROR(TrainSteps(options, *model));
+  if (options.dtype != "unprepared") model->PrepareForInference(options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat);
+  if (options.Wants("evaluations")) Evaluations(options, *model);
   if (options.Wants("stage1")) BOSS_RETURN_IF_ERROR(Stage1(options, *model));
   return absl::OkStatus();
 }
@@ -167,13 +169,17 @@ int main(int argc, char** argv) {
       ok = ok && absl::SimpleAtoi(argument, &options.rounds) && options.rounds > 0;
     } else if (absl::ConsumePrefix(&argument, "--batch=")) {
       ok = ok && absl::SimpleAtoi(argument, &options.batch) && options.batch > 0;
+    } else if (absl::ConsumePrefix(&argument, "--dtype=")) {
+      options.dtype = std::string(argument);
+      ok = ok && (argument == "float32" || argument == "bfloat16" || argument == "unprepared");
     } else {
       ok = ok && (argument == "evaluations" || argument == "train" || argument == "stage1");
       options.wanted.emplace(argument);
     }
   }
   if (!ok) {
-    std::fprintf(stderr, "usage: %s [--threads=N] [--rounds=N] [--batch=N] [evaluations] [train] [stage1]\n", argv[0]);
+    std::fprintf(stderr, "usage: %s [--threads=N] [--rounds=N] [--batch=N] [--dtype=float32|bfloat16|unprepared] "
+                 "[evaluations] [train] [stage1]\n", argv[0]);
     return 2;
   }
   const absl::Status status = boss::Run(options);

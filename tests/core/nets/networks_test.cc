@@ -69,6 +69,45 @@ TEST_P(NetworkTest, ACloneSharesNothing) {
   EXPECT_TRUE(clone->Parameters().front().second.requires_grad());
 }
 
+double RelativeError(const at::Tensor& got, const at::Tensor& expected) {
+  return ((got - expected).norm() / expected.norm()).item<double>();
+}
+
+TEST_P(NetworkTest, PreparedItAgreesToRoundingAndInBfloat16ToItsDigits) {
+  const at::Tensor expected = model_->Velocity(x_, t_, Labels({0, 1, 2, 3}));
+  model_->PrepareForInference(at::kFloat);
+  const at::Tensor prepared = model_->Velocity(x_, t_, Labels({0, 1, 2, 3}));
+  EXPECT_LT(RelativeError(prepared, expected), 1e-5);
+  EXPECT_EQ(prepared.strides(), expected.strides());
+  model_->PrepareForInference(at::kBFloat16);
+  const at::Tensor coarse = model_->Velocity(x_, t_, Labels({0, 1, 2, 3}));
+  EXPECT_EQ(coarse.scalar_type(), at::kFloat);
+  EXPECT_LT(RelativeError(coarse, expected), 0.05);
+}
+
+TEST_P(NetworkTest, WhatChangesTheWeightsUndoesThePreparation) {
+  model_->PrepareForInference(at::kFloat);
+  const std::unique_ptr<VelocityModel> clone = model_->Clone();
+  for (auto& [name, tensor] : clone->Parameters()) tensor.mul_(2);
+  EXPECT_FALSE(at::allclose(clone->Velocity(x_, t_, {}), model_->Velocity(x_, t_, {})));
+  ASSERT_TRUE(model_->AttachLora({2, 4.0}, 5).ok());
+  const at::Tensor before = model_->Velocity(x_, t_, {});
+  for (auto& [name, tensor] : model_->Parameters()) tensor.add_(at::ones_like(tensor));
+  const at::Tensor adapted = model_->Velocity(x_, t_, {});
+  EXPECT_FALSE(at::allclose(adapted, before));
+  model_->PrepareForInference(at::kFloat);
+  EXPECT_LT(RelativeError(model_->Velocity(x_, t_, {}), adapted), 1e-5);
+  model_->MergeLora();
+  EXPECT_LT(RelativeError(model_->Velocity(x_, t_, {}), adapted), 1e-4);
+}
+
+TEST_P(NetworkTest, GradientsFlowThroughAPreparedNetworkToo) {
+  model_->PrepareForInference(at::kBFloat16);
+  const c10::AutoGradMode grad(true);
+  model_->Velocity(x_, t_, Labels({0, 1, 2, 3})).square().sum().backward();
+  for (const auto& [name, tensor] : model_->Parameters()) EXPECT_TRUE(tensor.grad().defined()) << name;
+}
+
 TEST_P(NetworkTest, EveryParameterGetsAGradient) {
   const c10::AutoGradMode grad(true);
   model_->Velocity(x_, t_, Labels({0, 1, 2, 3})).square().sum().backward();
