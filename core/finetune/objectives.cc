@@ -57,8 +57,8 @@ SegmentPairs SegmentPairs::Slice(int64_t begin, int64_t end) const {
   return {slice(x_start), slice(x_end), slice(t_start), slice(t_end), slice(segment), slice(class_labels)};
 }
 
-absl::StatusOr<SegmentPairs> DrawSegmentPairs(const VelocityModel& model, const at::Tensor& noise, const Condition& condition, int k_max,
-                                              absl::Span<const int> knots, int64_t batch_size, StepExecutor& executor) {
+absl::StatusOr<SegmentPairs> DrawSegmentPairs(const VelocityModel& model, const at::Tensor& noise, const Condition& condition,
+                                              const TimeGrid& fine_grid, absl::Span<const int> knots, int64_t batch_size, StepExecutor& executor) {
   return GuardTorch("drawing pairs", [&]() -> absl::StatusOr<SegmentPairs> {
     const int64_t segments = static_cast<int64_t>(knots.size()) - 1;
     std::vector<SegmentPairs> batches;
@@ -66,7 +66,7 @@ absl::StatusOr<SegmentPairs> DrawSegmentPairs(const VelocityModel& model, const 
       const int64_t end = std::min(begin + batch_size, noise.size(0)), count = end - begin;
       const Condition batch_condition = condition.Slice(begin, end);
       BOSS_ASSIGN_OR_RETURN(const Trajectory trajectory,
-                            RecordTrajectory(model, noise.slice(0, begin, end), batch_condition, k_max, executor));
+                            RecordTrajectory(model, noise.slice(0, begin, end), batch_condition, fine_grid, executor));
       const at::Tensor knot_indices = at::tensor(std::vector<int64_t>(knots.begin(), knots.end()));
       // [B, K + 1, ...]: one noise after the other.
       const at::Tensor visited = trajectory.states.index_select(0, knot_indices).transpose(0, 1);

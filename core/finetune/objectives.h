@@ -42,11 +42,11 @@ struct SegmentPairs {
   SegmentPairs Slice(int64_t begin, int64_t end) const;
 };
 
-// Runs the fine Euler trajectory of `model` from each noise and cuts it at the schedule's knots: for B noises the K B
-// pairs, those of one noise next to each other. \error what the executor or LibTorch reports.
+// Runs the Euler trajectory of `model` over the fine grid from each noise and cuts it at the schedule's knots: for B
+// noises the K B pairs, those of one noise next to each other. \error what the executor or LibTorch reports.
 absl::StatusOr<SegmentPairs> DrawSegmentPairs(const VelocityModel& model, const at::Tensor& noise,
-                                              const Condition& condition, int k_max, absl::Span<const int> knots,
-                                              int64_t batch_size, StepExecutor& executor);
+                                              const Condition& condition, const TimeGrid& fine_grid,
+                                              absl::Span<const int> knots, int64_t batch_size, StepExecutor& executor);
 
 // What learns from pairs.
 class PairObjective : public TrainingObjective {

@@ -3,19 +3,19 @@
 #include <ATen/ATen.h>
 #include <c10/core/GradMode.h>
 
+#include <utility>
 #include <vector>
 
-#include "absl/strings/str_format.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
 
 namespace boss {
 
-absl::StatusOr<Trajectory> RecordTrajectory(const VelocityModel& model, const at::Tensor& noise, const Condition& condition, int k_max,
+absl::StatusOr<Trajectory> RecordTrajectory(const VelocityModel& model, const at::Tensor& noise, const Condition& condition, TimeGrid fine_grid,
                                             StepExecutor& executor) {
-  if (k_max < 1) return absl::InvalidArgumentError(absl::StrFormat("k_max: got %d, expected at least 1", k_max));
+  const int k_max = fine_grid.steps();
   Trajectory trajectory;
-  trajectory.time_grid = TimeGrid::Uniform(k_max);
+  trajectory.time_grid = std::move(fine_grid);
   const Condition on_device = condition.To(model.device());
   std::vector<int64_t> shape = noise.sizes().vec();
   shape.insert(shape.begin(), k_max + 1);

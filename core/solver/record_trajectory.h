@@ -8,10 +8,10 @@
 
 namespace boss {
 
-// Euler from `noise` [B, ...] over the uniform grid of `k_max` intervals, recording every state and velocity on the CPU: 2 B k_max + B states of
-// memory. Each evaluation goes through `executor`.
-// \error INVALID_ARGUMENT if k_max < 1; what `executor` or LibTorch reports.
-absl::StatusOr<Trajectory> RecordTrajectory(const VelocityModel& model, const at::Tensor& noise, const Condition& condition, int k_max,
+// Euler from `noise` [B, ...] over `fine_grid`, recording every state and velocity on the CPU: 2 B k_max + B states of memory for k_max intervals. Each
+// evaluation goes through `executor`.
+// \error what `executor` or LibTorch reports.
+absl::StatusOr<Trajectory> RecordTrajectory(const VelocityModel& model, const at::Tensor& noise, const Condition& condition, TimeGrid fine_grid,
                                             StepExecutor& executor);
 
 }  // namespace boss

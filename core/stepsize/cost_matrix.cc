@@ -102,11 +102,13 @@ absl::Status CostMatrixAccumulator::RestoreState(const State& state) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<ScheduleSet> OptimizeSchedules(std::vector<double> cost_matrix, int k_max, int num_samples,
-                                              double guidance_scale) {
+absl::StatusOr<ScheduleSet> OptimizeSchedules(std::vector<double> cost_matrix, const TimeGrid& fine_grid,
+                                              int num_samples, double guidance_scale) {
+  const int k_max = fine_grid.steps();
   BOSS_ASSIGN_OR_RETURN(const BellmanTable table, BellmanTable::Solve(cost_matrix, k_max));
   ScheduleSet set;
   set.k_max = k_max;
+  if (fine_grid != TimeGrid::Uniform(k_max)) set.fine_grid = fine_grid;
   set.num_samples = num_samples;
   set.guidance_scale = guidance_scale;
   set.cost_matrix = std::move(cost_matrix);
@@ -115,7 +117,7 @@ absl::StatusOr<ScheduleSet> OptimizeSchedules(std::vector<double> cost_matrix, i
     schedule.knots = table.Knots(steps);
     schedule.total_cost = table.TotalCost(steps);
     std::vector<double> times;
-    for (int knot : schedule.knots) times.push_back(static_cast<double>(knot) / k_max);
+    for (int knot : schedule.knots) times.push_back(fine_grid[knot]);
     BOSS_ASSIGN_OR_RETURN(schedule.time_grid, TimeGrid::Create(std::move(times)));
   }
   return set;

@@ -44,8 +44,9 @@ class CostMatrixAccumulator {
   at::Tensor velocity_velocity_;  // [k_max]
 };
 
-// Runs the recursion on a cost matrix and names the schedule of every K. \error as BellmanTable::Solve.
-absl::StatusOr<ScheduleSet> OptimizeSchedules(std::vector<double> cost_matrix, int k_max, int num_samples,
-                                              double guidance_scale);
+// Runs the recursion on a cost matrix over the times of `fine_grid` and names the schedule of every K. \error as
+// BellmanTable::Solve.
+absl::StatusOr<ScheduleSet> OptimizeSchedules(std::vector<double> cost_matrix, const TimeGrid& fine_grid,
+                                              int num_samples, double guidance_scale);
 
 }  // namespace boss

@@ -27,6 +27,7 @@ class Distillation {
  public:
   Distillation(JobContext& context, const DistillSpec& spec) : context_(context), spec_(spec) {
     search_.k_max = spec.k_max;
+    search_.fine_time_grid = spec.fine_time_grid;
     search_.num_samples = spec.num_samples;
     search_.guidance_scale = spec.guidance_scale;
     search_.seed = spec.seed;
@@ -75,7 +76,7 @@ class Distillation {
   // \error NOT_FOUND if stage 1 must run.
   absl::Status FindSchedules() {
     absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> set =
-        context_.store().FindScheduleSet(teacher_key_, spec_.guidance_scale, spec_.k_max);
+        context_.store().FindScheduleSet(teacher_key_, spec_.guidance_scale, FineGridOf(spec_));
     BOSS_RETURN_IF_ERROR(set.status());
     // A run that goes on does not search again for what this job has made.
     if (NeedsSchedules() && spec_.fresh_schedule && (*set)->job_id != context_.job().id)
@@ -193,7 +194,7 @@ class Distillation {
   absl::StatusOr<std::unique_ptr<VelocityModel>> Train() {
     BOSS_ASSIGN_OR_RETURN(const NoiseSource noises, NoiseSource::Create(*teacher_, NoiseUse::kPairs, spec_.seed,
                                                                         spec_.guidance_scale, spec_.unconditional));
-    const PairSource source{*teacher_, noises, spec_.k_max, knots(),
+    const PairSource source{*teacher_, noises, FineGridOf(spec_), knots(),
                             TrajectoryBatchSize(spec_.batch_size, teacher_->SampleShape(), spec_.k_max)};
     const std::unique_ptr<PairObjective> objective = NewObjective();
     std::optional<PairBlocks> blocks;
@@ -235,6 +236,9 @@ class Distillation {
                             schedules_->set.schedules[steps - 1].time_grid});
       }
     }
+    BOSS_ASSIGN_OR_RETURN(const std::vector<Sampler> chosen,
+                          ChosenSamplers(context_, evaluation_, *teacher_, teacher_key_));
+    for (const Sampler& sampler : chosen) samplers.push_back(sampler);
     samplers.push_back(
         {student, "", reflow() ? "reflow" : "straightened", native_.kind, "", native_.schedule.time_grid});
     // One unit each for the baseline's samples and its row.

@@ -31,11 +31,12 @@ std::vector<Sampler> NativeSamplers(const Candidate& candidate, const Manifest& 
   return samplers;
 }
 
-absl::StatusOr<std::vector<Sampler>> ChooseSamplers(const ModelStore& store, const Candidate& candidate,
-                                                    const EvaluateSpec& spec) {
+// The version's own schedules, or else uniform and Bellman ones.
+absl::StatusOr<std::vector<Sampler>> UsualSamplers(const ModelStore& store, const Candidate& candidate,
+                                                   const EvaluateSpec& spec) {
   BOSS_ASSIGN_OR_RETURN(const VersionInfo info, store.GetVersion(candidate.key));
   std::vector<Sampler> samplers = NativeSamplers(candidate, info.manifest, spec);
-  if (!samplers.empty()) return samplers;
+  if (!samplers.empty() && !spec.schedules.more()) return samplers;
   const std::string version = candidate.key.ToString();
   if (spec.schedules.uniform) {
     for (int steps : spec.steps)
@@ -60,6 +61,15 @@ absl::StatusOr<std::vector<Sampler>> ChooseSamplers(const ModelStore& store, con
   return samplers;
 }
 
+absl::StatusOr<std::vector<Sampler>> AllSamplers(JobContext& context, const Candidate& candidate,
+                                                 const EvaluateSpec& spec) {
+  BOSS_ASSIGN_OR_RETURN(std::vector<Sampler> samplers, UsualSamplers(context.store(), candidate, spec));
+  BOSS_ASSIGN_OR_RETURN(const std::vector<Sampler> chosen,
+                        ChosenSamplers(context, spec, *candidate.model, candidate.key));
+  for (const Sampler& sampler : chosen) samplers.push_back(sampler);
+  return samplers;
+}
+
 }  // namespace
 
 absl::Status RunEvaluateJob(JobContext& context, const EvaluateSpec& spec) {
@@ -78,11 +88,12 @@ absl::Status RunEvaluateJob(JobContext& context, const EvaluateSpec& spec) {
     }
     candidate.model = model;
     if (i < 1 + spec.other_models.size()) {
-      BOSS_ASSIGN_OR_RETURN(candidate.samplers, ChooseSamplers(context.store(), candidate, spec));
+      BOSS_ASSIGN_OR_RETURN(candidate.samplers, AllSamplers(context, candidate, spec));
       rows += static_cast<int64_t>(candidate.samplers.size()) + (spec.include_fine ? 1 : 0);
     }
     candidates.push_back(std::move(candidate));
   }
+  if (rows == 0) return absl::FailedPreconditionError("there is none of the schedules that are to be judged");
   const Candidate baseline = std::move(candidates.back());
   candidates.pop_back();
   for (const Candidate& candidate : candidates) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -52,6 +53,17 @@ absl::Status NameOrEmpty(absl::string_view field, absl::string_view name) {
   return status.ok() ? status : WithField(status, absl::StrCat("spec.", field));
 }
 
+// Absent, or k_max + 1 times from 0 to 1.
+absl::Status FineGridFits(absl::string_view field, const std::vector<double>& times, int k_max) {
+  if (times.empty()) return absl::OkStatus();
+  const std::string path = absl::StrCat("spec.", field);
+  if (times.size() != static_cast<size_t>(k_max) + 1) {
+    return FieldError(path, absl::StrFormat("expected k_max + 1 = %d times, got %d", k_max + 1, times.size()));
+  }
+  const absl::Status status = TimeGrid::Create(times).status();
+  return status.ok() ? status : FieldError(path, status.message());
+}
+
 absl::Status ValidateTraining(const TrainingSpec& spec) {
   const TrainerOptions& trainer = spec.trainer;
   BOSS_RETURN_IF_ERROR(InRange("training.train_steps", spec.train_steps, 1, kMaxTrainSteps));
@@ -89,6 +101,11 @@ absl::Status Validate(const TrainSpec& spec) {
 absl::Status Validate(const OptimizeStepsizesSpec& spec) {
   BOSS_RETURN_IF_ERROR(Present("model", spec.model));
   BOSS_RETURN_IF_ERROR(InRange("k_max", spec.k_max, 1, kMaxKMax));
+  BOSS_RETURN_IF_ERROR(FineGridFits("fine_time_grid", spec.fine_time_grid, spec.k_max));
+  if (!spec.schedule_set.empty()) {
+    const absl::Status status = CheckScheduleSetName("spec.schedule_set", spec.schedule_set);
+    if (!status.ok()) return WithField(status, "spec.schedule_set");
+  }
   BOSS_RETURN_IF_ERROR(InRange("num_samples", spec.num_samples, 1, kMaxSamples));
   BOSS_RETURN_IF_ERROR(NumberInRange("guidance_scale", spec.guidance_scale, 0.0, kMaxGuidance));
   return InRange("batch_size", spec.batch_size, 0, kMaxBatch);
@@ -99,13 +116,23 @@ absl::Status ValidateEvaluation(absl::string_view prefix, const EvaluateSpec& sp
   const auto field = [&](absl::string_view name) { return absl::StrCat(prefix, name); };
   for (int steps : spec.steps) BOSS_RETURN_IF_ERROR(InRange(field("steps"), steps, 1, kMaxKMax));
   BOSS_RETURN_IF_ERROR(InRange(field("k_max"), spec.k_max, 1, kMaxKMax));
+  BOSS_RETURN_IF_ERROR(FineGridFits(field("fine_time_grid"), spec.fine_time_grid, spec.k_max));
   BOSS_RETURN_IF_ERROR(InRange(field("num_samples"), spec.num_samples, 1, kMaxSamples));
   BOSS_RETURN_IF_ERROR(NumberInRange(field("guidance_scale"), spec.guidance_scale, 0.0, kMaxGuidance));
   BOSS_RETURN_IF_ERROR(InRange(field("batch_size"), spec.batch_size, 0, kMaxBatch));
   if (spec.solver == SolverKind::kRk45)
     return FieldError(absl::StrCat("spec.", field("solver")), "rk45 chooses its own times: expected euler or heun");
-  if (!spec.schedules.uniform && !spec.schedules.bellman) {
-    return FieldError(absl::StrCat("spec.", field("schedules")), "expected uniform, bellman or both");
+  if (!spec.schedules.uniform && !spec.schedules.bellman && !spec.schedules.more()) {
+    return FieldError(absl::StrCat("spec.", field("schedules")), "expected uniform, bellman, named sets or time grids");
+  }
+  const std::set<std::string> names(spec.schedules.sets.begin(), spec.schedules.sets.end());
+  if (names.size() != spec.schedules.sets.size()) {
+    return FieldError(absl::StrCat("spec.", field("schedule_sets")), "expected each set once");
+  }
+  for (const std::vector<double>& times : spec.schedules.time_grids) {
+    BOSS_RETURN_IF_ERROR(InRange(field("time_grids.steps"), static_cast<int64_t>(times.size()) - 1, 1, kMaxKMax));
+    const absl::Status status = TimeGrid::Create(times).status();
+    if (!status.ok()) return FieldError(absl::StrCat("spec.", field("time_grids")), status.message());
   }
   return absl::OkStatus();
 }
@@ -115,6 +142,7 @@ absl::Status Validate(const DistillSpec& spec) {
   BOSS_RETURN_IF_ERROR(NameOrEmpty("output_model", spec.output_model));
   BOSS_RETURN_IF_ERROR(NameOrEmpty("output_alias", spec.output_alias));
   BOSS_RETURN_IF_ERROR(InRange("k_max", spec.k_max, 1, kMaxKMax));
+  BOSS_RETURN_IF_ERROR(FineGridFits("fine_time_grid", spec.fine_time_grid, spec.k_max));
   BOSS_RETURN_IF_ERROR(InRange("steps", spec.steps, 1, spec.k_max));
   BOSS_RETURN_IF_ERROR(InRange("num_samples", spec.num_samples, 1, kMaxSamples));
   BOSS_RETURN_IF_ERROR(InRange("num_noises", spec.num_noises, 1, 100 * kMaxSamples));

@@ -63,17 +63,26 @@ struct OptimizeStepsizesSpec {
   uint64_t seed = 0;
   int64_t batch_size = 0;      // trajectories at a time; 0: as many as keep their states within 256 MiB, at most 64
   bool unconditional = false;  // 'no label' instead of i mod num_classes for trajectory i
+  std::vector<double> fine_time_grid;  // k_max + 1 times; empty: uniform
+  std::string schedule_set;            // the set's name; empty: the server chooses one
 };
 
 // Which schedules an evaluation compares.
 struct ScheduleChoice {
   bool uniform = true;
-  bool bellman = true;           // the version's own schedule, or the searched one
-  bool require_bellman = false;  // FAILED_PRECONDITION where a version has none, instead of leaving the row out
+  bool bellman = true;            // the version's own schedule, or the searched one
+  bool require_bellman = false;   // FAILED_PRECONDITION where a version has none, instead of leaving the row out
+  bool named = false;             // every set that a client named
+  std::vector<std::string> sets;  // these sets, which `model` must have
+  std::vector<std::vector<double>> time_grids;  // these times, whatever `steps` says
+
+  // Whether more than what belongs to a version is asked for.
+  bool more() const { return named || !sets.empty() || !time_grids.empty(); }
 };
 
 // Judges versions on given numbers of steps and schedules, on the same noises. Of a version that was straightened (or
-// reflowed), only its native schedules are judged, at their own steps, if any of `steps` is one of them.
+// reflowed), only its native schedules are judged, at their own steps, if any of `steps` is one of them and no named sets
+// or time grids are asked for.
 struct EvaluateSpec {
   std::string model;                      // "name[@version|@alias]"
   std::vector<std::string> other_models;  // judged after `model`
@@ -87,6 +96,7 @@ struct EvaluateSpec {
   uint64_t seed = 0;
   double guidance_scale = 1.0;
   int k_max = 100;  // steps of the fine sampler
+  std::vector<double> fine_time_grid;  // its k_max + 1 times; empty: uniform
   // Data set of the Frechet distance. Absent: "fashion-mnist-test" if it is installed, the samples have its shape, and
   // there are features; "": none.
   std::optional<std::string> reference_dataset;
@@ -105,7 +115,8 @@ struct DistillSpec {
   int steps = 4;                 // K, at most k_max
   std::optional<LoraSpec> lora;  // absent: every weight is trained
   int k_max = 100;
-  int64_t num_samples = 100;    // stage 1: trajectories behind the cost matrix
+  std::vector<double> fine_time_grid;  // of both stages: k_max + 1 times; empty: uniform
+  int64_t num_samples = 100;           // stage 1: trajectories behind the cost matrix
   bool fresh_schedule = false;  // search although the teacher has a schedule set for k_max and guidance_scale
   int64_t num_noises = 1024;    // stage 2: each yields K segment pairs, or one pair for reflow
   double held_out_share = 0.1;  // of the noises, in [0, 0.5]
@@ -128,6 +139,12 @@ struct DistillSpec {
 using JobSpec = std::variant<TrainSpec, OptimizeStepsizesSpec, DistillSpec, EvaluateSpec>;
 
 JobKind KindOf(const JobSpec& spec);
+
+// The fine grid of a spec that ValidateSpec accepts.
+template <typename Spec>
+TimeGrid FineGridOf(const Spec& spec) {
+  return spec.fine_time_grid.empty() ? TimeGrid::Uniform(spec.k_max) : TimeGrid::Create(spec.fine_time_grid).value();
+}
 
 // Ranges and what must be set; not whether models, data sets or schedules exist. \error INVALID_ARGUMENT; the message
 // begins with the field's name, as "spec.training.batch_size: ".

@@ -86,6 +86,8 @@ absl::StatusOr<TrainSpec> TrainFromJson(const Json& json) {
 Json ToJson(const OptimizeStepsizesSpec& spec) {
   return {{"model", spec.model},
           {"k_max", spec.k_max},
+          {"fine_time_grid", spec.fine_time_grid},
+          {"schedule_set", spec.schedule_set},
           {"num_samples", spec.num_samples},
           {"guidance_scale", spec.guidance_scale},
           {"seed", spec.seed},
@@ -98,6 +100,8 @@ absl::StatusOr<OptimizeStepsizesSpec> OptimizeStepsizesFromJson(const Json& json
   JsonReader reader(json, "optimize_stepsizes");
   reader.Required("model", spec.model);
   reader.Required("k_max", spec.k_max);
+  reader.Optional("fine_time_grid", spec.fine_time_grid);
+  reader.Optional("schedule_set", spec.schedule_set);
   reader.Required("num_samples", spec.num_samples);
   reader.Required("guidance_scale", spec.guidance_scale);
   reader.Required("seed", spec.seed);
@@ -115,12 +119,16 @@ Json ToJson(const EvaluateSpec& spec) {
                {"uniform", spec.schedules.uniform},
                {"bellman", spec.schedules.bellman},
                {"require_bellman", spec.schedules.require_bellman},
+               {"named", spec.schedules.named},
+               {"schedule_sets", spec.schedules.sets},
+               {"time_grids", spec.schedules.time_grids},
                {"solver", std::string(SolverName(spec.solver))},
                {"num_samples", spec.num_samples},
                {"batch_size", spec.batch_size},
                {"seed", spec.seed},
                {"guidance_scale", spec.guidance_scale},
                {"k_max", spec.k_max},
+               {"fine_time_grid", spec.fine_time_grid},
                {"feature_network", spec.feature_network},
                {"unconditional", spec.unconditional},
                {"include_fine", spec.include_fine},
@@ -139,12 +147,16 @@ absl::StatusOr<EvaluateSpec> EvaluateFromJson(const Json& json) {
   reader.Required("uniform", spec.schedules.uniform);
   reader.Required("bellman", spec.schedules.bellman);
   reader.Required("require_bellman", spec.schedules.require_bellman);
+  reader.Optional("named", spec.schedules.named);
+  reader.Optional("schedule_sets", spec.schedules.sets);
+  reader.Optional("time_grids", spec.schedules.time_grids);
   reader.Name("solver", spec.solver, ParseSolver);
   reader.Required("num_samples", spec.num_samples);
   reader.Required("batch_size", spec.batch_size);
   reader.Required("seed", spec.seed);
   reader.Required("guidance_scale", spec.guidance_scale);
   reader.Required("k_max", spec.k_max);
+  reader.Optional("fine_time_grid", spec.fine_time_grid);
   reader.Optional("reference_dataset", spec.reference_dataset);
   reader.Required("feature_network", spec.feature_network);
   reader.Required("unconditional", spec.unconditional);
@@ -176,6 +188,7 @@ Json ToJson(const DistillSpec& spec) {
                {"method", spec.method == DistillMethod::kReflow ? kReflow : kStraighten},
                {"steps", spec.steps},
                {"k_max", spec.k_max},
+               {"fine_time_grid", spec.fine_time_grid},
                {"num_samples", spec.num_samples},
                {"fresh_schedule", spec.fresh_schedule},
                {"num_noises", spec.num_noises},
@@ -202,6 +215,7 @@ absl::StatusOr<DistillSpec> DistillFromJson(const Json& json) {
   reader.Required("steps", spec.steps);
   reader.OptionalObject("lora", spec.lora, LoraFromJson);
   reader.Required("k_max", spec.k_max);
+  reader.Optional("fine_time_grid", spec.fine_time_grid);
   reader.Required("num_samples", spec.num_samples);
   reader.Required("fresh_schedule", spec.fresh_schedule);
   reader.Required("num_noises", spec.num_noises);

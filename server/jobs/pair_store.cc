@@ -74,10 +74,10 @@ absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const PairSource& so
   for (int64_t begin = first; begin < first + count; begin += source.batch_size) {
     const int64_t size = std::min(source.batch_size, first + count - begin);
     const NoiseBatch batch = source.noises.Draw(begin, size);
-    CountingExecutor counting(context, units_per_noise * static_cast<double>(size) / source.k_max,
+    CountingExecutor counting(context, units_per_noise * static_cast<double>(size) / source.fine_grid.steps(),
                               size * source.noises.evaluations_per_step());
     BOSS_ASSIGN_OR_RETURN(batches.emplace_back(),
-                          DrawSegmentPairs(source.teacher, batch.noise, batch.condition, source.k_max, source.knots,
+                          DrawSegmentPairs(source.teacher, batch.noise, batch.condition, source.fine_grid, source.knots,
                                            source.batch_size, counting));
   }
   return Join(batches);

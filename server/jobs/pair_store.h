@@ -14,7 +14,7 @@ namespace boss::server {
 struct PairSource {
   const VelocityModel& teacher;
   const NoiseSource& noises;
-  int k_max = 0;
+  TimeGrid fine_grid;
   std::vector<int> knots;
   int64_t batch_size = 0;  // trajectories at a time
 

@@ -26,6 +26,45 @@ int64_t EvaluationsPerSolverStep(SolverKind solver) { return solver == SolverKin
 
 }  // namespace
 
+absl::StatusOr<std::vector<Sampler>> ChosenSamplers(JobContext& context, const EvaluateSpec& spec,
+                                                    const VelocityModel& model, const VersionKey& version) {
+  BOSS_ASSIGN_OR_RETURN(const auto sets, context.store().ListScheduleSets(version));
+  std::vector<std::string> names = spec.schedules.sets;
+  if (spec.schedules.named) {
+    for (const auto& stored : sets) {
+      const bool is_new = std::find(names.begin(), names.end(), stored->Name()) == names.end();
+      if (is_new && !stored->client_name.empty()) names.push_back(stored->Name());
+    }
+  }
+  std::vector<Sampler> samplers;
+  for (const std::string& name : names) {
+    const auto found = std::find_if(sets.begin(), sets.end(), [&](const auto& stored) { return stored->Name() == name; });
+    if (found == sets.end()) {
+      BOSS_RETURN_IF_ERROR(context.ReportMessage(
+          Severity::kWarning, absl::StrCat(version.ToString(), " has no schedule set ", name, ": it gets no rows")));
+      continue;
+    }
+    for (const std::string& mismatch : Mismatches(**found, spec.solver, spec.guidance_scale))
+      BOSS_RETURN_IF_ERROR(context.ReportMessage(Severity::kWarning, mismatch));
+    for (int steps : spec.steps) {
+      const Schedule* const schedule = (*found)->set.Find(steps);
+      if (schedule != nullptr) {
+        samplers.push_back({model, version.ToString(), name, "named", name, schedule->time_grid});
+        continue;
+      }
+      BOSS_RETURN_IF_ERROR(context.ReportMessage(
+          Severity::kInfo, absl::StrCat("the schedule set ", name, " has no schedule of ", steps, " steps: no row")));
+    }
+  }
+  const std::vector<std::vector<double>>& grids = spec.schedules.time_grids;
+  for (size_t i = 0; i < grids.size(); ++i) {
+    BOSS_ASSIGN_OR_RETURN(TimeGrid time_grid, TimeGrid::Create(grids[i]));
+    const std::string label = grids.size() == 1 ? "explicit" : absl::StrCat("explicit ", i + 1);
+    samplers.push_back({model, version.ToString(), label, "explicit", "", std::move(time_grid)});
+  }
+  return samplers;
+}
+
 double RowWeight(const EvaluateSpec& spec, int steps) { return static_cast<double>(spec.num_samples) * steps; }
 
 absl::StatusOr<SamplerEvaluation> SamplerEvaluation::Create(JobContext& context, const EvaluateSpec& spec,
@@ -56,7 +95,7 @@ absl::Status SamplerEvaluation::Prepare() {
   if (features_ != nullptr) {
     BOSS_ASSIGN_OR_RETURN(reference_, ComputeStatistics(*features_, reference_images_, kFeatureBatch, *context_));
   }
-  BOSS_ASSIGN_OR_RETURN(fine_, Draw(*baseline_, TimeGrid::Uniform(spec_->k_max), SolverKind::kEuler,
+  BOSS_ASSIGN_OR_RETURN(fine_, Draw(*baseline_, FineGridOf(*spec_), SolverKind::kEuler,
                                     /*counts_as_unit=*/true));
   return absl::OkStatus();
 }
@@ -133,7 +172,7 @@ absl::StatusOr<double> SamplerEvaluation::MeasureStraightness(const VelocityMode
     const NoiseBatch batch = noises_.Draw(first, count);
     CountingExecutor counting(*context_, 0, count * noises_.evaluations_per_step());
     BOSS_ASSIGN_OR_RETURN(const Trajectory trajectory,
-                          RecordTrajectory(model, batch.noise, batch.condition, spec_->k_max, counting));
+                          RecordTrajectory(model, batch.noise, batch.condition, FineGridOf(*spec_), counting));
     BOSS_ASSIGN_OR_RETURN(const double mean, GuardTorch("straightness", [&] { return Straightness(trajectory); }));
     sum += mean * static_cast<double>(count);
   }
@@ -182,7 +221,8 @@ absl::StatusOr<EvaluationRow> SamplerEvaluation::Judge(const Sampler& sampler) {
 }
 
 absl::StatusOr<EvaluationRow> SamplerEvaluation::JudgeFine(const VelocityModel& model, const std::string& version) {
-  const Sampler sampler{model, version, "fine", "uniform", "", TimeGrid::Uniform(spec_->k_max)};
+  const Sampler sampler{
+      model, version, "fine", spec_->fine_time_grid.empty() ? "uniform" : "explicit", "", FineGridOf(*spec_)};
   if (const std::optional<EvaluationRow> row = Reported(sampler, SolverKind::kEuler)) {
     BOSS_RETURN_IF_ERROR(context_->Advance(1, 0));
     return *row;

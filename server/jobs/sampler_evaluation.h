@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "core/evaluate/features.h"
@@ -22,10 +23,16 @@ struct Sampler {
   const VelocityModel& model;
   std::string version;  // "name@version"; empty for one that is not published yet
   std::string label;
-  std::string schedule;  // "uniform" or "bellman"
+  std::string schedule;  // "uniform", "bellman", "named" or "explicit"
   std::string schedule_set;
   TimeGrid time_grid;
 };
+
+// The samplers of the sets and the times that the spec asks for beside uniform and Bellman steps. Of a set, the
+// schedules of spec.steps; what it has none of, or what the version lacks though the spec names it, is reported as a
+// message.
+absl::StatusOr<std::vector<Sampler>> ChosenSamplers(JobContext& context, const EvaluateSpec& spec,
+                                                    const VelocityModel& model, const VersionKey& version);
 
 // Weight of a row of `steps` solver steps in a plan.
 double RowWeight(const EvaluateSpec& spec, int steps);

@@ -43,6 +43,7 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobCont
   const int64_t batch_size = TrajectoryBatchSize(spec.batch_size, model.SampleShape(), spec.k_max);
   const int64_t batches = (spec.num_samples + batch_size - 1) / batch_size;
   const std::string state_path = absl::StrCat(context.folder(), "/", kStateFile);
+  const TimeGrid fine_grid = FineGridOf(spec);
   CostMatrixAccumulator accumulator(spec.k_max);
   BOSS_ASSIGN_OR_RETURN(const int64_t restored, RestoreSearch(context, state_path, accumulator));
   BOSS_RETURN_IF_ERROR(
@@ -52,7 +53,7 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobCont
     const NoiseBatch batch = noises.Draw(first, count);
     CountingExecutor counting(context, 1, count * noises.evaluations_per_step());
     BOSS_ASSIGN_OR_RETURN(const Trajectory trajectory,
-                          RecordTrajectory(model, batch.noise, batch.condition, spec.k_max, counting));
+                          RecordTrajectory(model, batch.noise, batch.condition, fine_grid, counting));
     BOSS_RETURN_IF_ERROR(context.Run([&] { return accumulator.Add(trajectory); }));
     BOSS_RETURN_IF_ERROR(WriteSafetensors(state_path, {accumulator.SaveState(), {}}, context.files()));
     BOSS_RETURN_IF_ERROR(context.ReportSaved());
@@ -63,13 +64,14 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobCont
 
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kSchedule, 1));
   StoredScheduleSet stored;
-  BOSS_ASSIGN_OR_RETURN(stored.set, OptimizeSchedules(std::move(cost_matrix), spec.k_max,
+  BOSS_ASSIGN_OR_RETURN(stored.set, OptimizeSchedules(std::move(cost_matrix), fine_grid,
                                                       static_cast<int>(spec.num_samples), spec.guidance_scale));
+  stored.client_name = spec.schedule_set;
   stored.seed = spec.seed;
   stored.job_id = context.job().id;
   BOSS_RETURN_IF_ERROR(context.store().AddScheduleSet(key, stored));
   BOSS_RETURN_IF_ERROR(context.Advance(1, 0));
-  return context.store().FindScheduleSet(key, spec.guidance_scale, spec.k_max);
+  return context.store().FindScheduleSet(key, stored.Name());
 }
 
 }  // namespace boss::server

@@ -84,7 +84,7 @@ class Resolver {
   absl::Status operator()(DistillSpec& spec) {
     BOSS_ASSIGN_OR_RETURN(const VersionKey teacher, AddInput("spec.model", spec.model));
     if (spec.output_model.empty()) spec.output_model = teacher.name;
-    return spec.evaluation ? CheckEvaluation("spec.evaluation.", *spec.evaluation) : absl::OkStatus();
+    return spec.evaluation ? CheckEvaluation("spec.evaluation.", *spec.evaluation, teacher) : absl::OkStatus();
   }
 
   absl::Status operator()(EvaluateSpec& spec) {
@@ -98,7 +98,7 @@ class Resolver {
       spec.baseline = parent_exists ? info.manifest.parent : model.ToString();
     }
     BOSS_RETURN_IF_ERROR(AddInput("spec.baseline", spec.baseline).status());
-    return CheckEvaluation("spec.", spec);
+    return CheckEvaluation("spec.", spec, model);
   }
 
  private:
@@ -111,7 +111,14 @@ class Resolver {
     return key;
   }
 
-  absl::Status CheckEvaluation(absl::string_view prefix, const EvaluateSpec& spec) {
+  absl::Status CheckEvaluation(absl::string_view prefix, const EvaluateSpec& spec, const VersionKey& model) {
+    for (const std::string& set : spec.schedules.sets) {
+      const absl::Status found = store_.FindScheduleSet(model, set).status();
+      if (!found.ok()) {
+        const std::string field = absl::StrCat(prefix, "schedule_sets");
+        return WithField(absl::Status(found.code(), absl::StrCat(field, ": ", found.message())), field);
+      }
+    }
     if (spec.reference_dataset && !spec.reference_dataset->empty()) {
       BOSS_RETURN_IF_ERROR(CheckDataset(absl::StrCat(prefix, "reference_dataset"), *spec.reference_dataset, options_));
     }

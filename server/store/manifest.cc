@@ -14,18 +14,6 @@ namespace boss::server {
 namespace {
 
 constexpr int kFormat = 1;
-constexpr int kMaxKMax = 100000;
-
-// A path through the fine grid: increasing from 0 to k_max.
-absl::Status CheckKnots(const std::vector<int>& knots, int k_max) {
-  if (knots.size() < 2 || knots.front() != 0 || knots.back() != k_max) {
-    return absl::DataLossError(absl::StrCat("schedule.knots: expected a path from 0 to ", k_max));
-  }
-  for (size_t i = 1; i < knots.size(); ++i) {
-    if (knots[i] <= knots[i - 1]) return absl::DataLossError("schedule.knots: expected increasing numbers");
-  }
-  return absl::OkStatus();
-}
 
 Json NativeScheduleToJson(const NativeSchedule& native) {
   Json json = ScheduleToJson(native.schedule);
@@ -71,9 +59,14 @@ absl::StatusOr<Json> ParseJsonObject(absl::string_view what, absl::string_view t
 
 std::string FormatGuidance(double guidance_scale) { return absl::StrFormat("%.6g", guidance_scale); }
 
-std::string StoredScheduleSet::Name() const {
-  return absl::StrCat("bellman-", std::string(SolverName(set.solver)), "-g", FormatGuidance(set.guidance_scale), "-k",
-                      set.k_max);
+absl::Status CheckKnots(const std::vector<int>& knots, int k_max) {
+  if (knots.size() < 2 || knots.front() != 0 || knots.back() != k_max) {
+    return absl::DataLossError(absl::StrCat("schedule.knots: expected a path from 0 to ", k_max));
+  }
+  for (size_t i = 1; i < knots.size(); ++i) {
+    if (knots[i] <= knots[i - 1]) return absl::DataLossError("schedule.knots: expected increasing numbers");
+  }
+  return absl::OkStatus();
 }
 
 Json ScheduleToJson(const Schedule& schedule) {
@@ -215,74 +208,6 @@ void NameOwnRows(Manifest& manifest, const VersionKey& key) {
   for (EvaluationRow& row : manifest.evaluation) {
     if (row.version.empty()) row.version = key.ToString();
   }
-}
-
-std::string ScheduleSetToJson(const StoredScheduleSet& stored) {
-  const ScheduleSet& set = stored.set;
-  Json schedules = Json::array();
-  for (const Schedule& schedule : set.schedules)
-    schedules.push_back({{"knots", schedule.knots}, {"total_cost", schedule.total_cost}});
-  Json json = {{"format", kFormat},
-               {"k_max", set.k_max},
-               {"num_samples", set.num_samples},
-               {"guidance_scale", set.guidance_scale},
-               {"solver", std::string(SolverName(set.solver))},
-               {"seed", stored.seed},
-               {"job_id", stored.job_id},
-               {"cost_matrix", set.cost_matrix},
-               {"schedules", std::move(schedules)}};
-  PutTime(json, "create_time", stored.create_time);
-  return DumpJson(json);
-}
-
-absl::StatusOr<StoredScheduleSet> ScheduleSetFromJson(absl::string_view text) {
-  BOSS_ASSIGN_OR_RETURN(const Json json, ParseJsonObject("schedule set", text));
-  StoredScheduleSet stored;
-  ScheduleSet& set = stored.set;
-  JsonReader reader(json, "schedule set");
-  reader.Required("k_max", set.k_max);
-  reader.Required("num_samples", set.num_samples);
-  reader.Required("guidance_scale", set.guidance_scale);
-  reader.Name("solver", set.solver, ParseSolver);
-  reader.Optional("seed", stored.seed);
-  reader.Optional("job_id", stored.job_id);
-  reader.Required("cost_matrix", set.cost_matrix);
-  reader.Time("create_time", stored.create_time);
-  BOSS_RETURN_IF_ERROR(reader.status());
-  if (set.k_max < 1 || set.k_max > kMaxKMax) {
-    return absl::DataLossError(absl::StrFormat("schedule set.k_max: got %d, expected 1 to %d", set.k_max, kMaxKMax));
-  }
-  const size_t points = static_cast<size_t>(set.k_max) + 1;
-  if (set.cost_matrix.size() != points * points) {
-    return absl::DataLossError(absl::StrFormat("schedule set.cost_matrix: got %d entries, expected %d",
-                                               set.cost_matrix.size(), points * points));
-  }
-  const auto read_schedule = [&set](const Json& item) -> absl::StatusOr<Schedule> {
-    Schedule schedule;
-    schedule.solver = set.solver;
-    JsonReader item_reader(item, "schedule set.schedules");
-    item_reader.Required("knots", schedule.knots);
-    item_reader.Required("total_cost", schedule.total_cost);
-    BOSS_RETURN_IF_ERROR(item_reader.status());
-    BOSS_RETURN_IF_ERROR(CheckKnots(schedule.knots, set.k_max));
-    std::vector<double> times;
-    for (int knot : schedule.knots) times.push_back(static_cast<double>(knot) / set.k_max);
-    BOSS_ASSIGN_OR_RETURN(schedule.time_grid, TimeGrid::Create(std::move(times)));
-    return schedule;
-  };
-  reader.Objects("schedules", set.schedules, read_schedule);
-  BOSS_RETURN_IF_ERROR(reader.status());
-  if (set.schedules.size() != static_cast<size_t>(set.k_max)) {
-    return absl::DataLossError(
-        absl::StrFormat("schedule set.schedules: got %d, expected %d", set.schedules.size(), set.k_max));
-  }
-  for (int steps = 1; steps <= set.k_max; ++steps) {
-    if (set.schedules[steps - 1].time_grid.steps() != steps) {
-      return absl::DataLossError(absl::StrFormat("schedule set.schedules: the schedule of %d steps has %d", steps,
-                                                 set.schedules[steps - 1].time_grid.steps()));
-    }
-  }
-  return stored;
 }
 
 }  // namespace boss::server

@@ -31,7 +31,7 @@ struct EvaluationRow {
   std::string
       version;    // "name@version"; empty while it is not published, and in the file of the version that publishes it
   int steps = 0;  // solver steps
-  std::string schedule;      // "uniform" or "bellman"
+  std::string schedule;      // "uniform", "bellman", "named" or "explicit"
   std::string schedule_set;  // name of the set that the schedule is from; empty: none
   SolverKind solver = SolverKind::kEuler;
   double guidance_scale = 1.0;
@@ -51,7 +51,7 @@ struct EvaluationRow {
 struct NativeSchedule {
   std::string kind;  // "bellman" or "uniform"
   double guidance_scale = 1.0;
-  int k_max = 0;  // fine grid of schedule.knots; 0 if the knots are empty, as for a uniform schedule
+  int k_max = 0;  // intervals of schedule.knots' fine grid; 0 if the knots are empty, as for a uniform schedule
   Schedule schedule;
 };
 
@@ -88,22 +88,7 @@ absl::StatusOr<Manifest> ManifestFromJson(absl::string_view json);
 // Fills in the version of evaluation rows that leave it open.
 void NameOwnRows(Manifest& manifest, const VersionKey& key);
 
-// A searched schedule set as the store keeps it.
-struct StoredScheduleSet {
-  ScheduleSet set;
-  uint64_t seed = 0;   // of the trajectories' noises
-  std::string job_id;  // that made it; empty: imported
-  absl::Time create_time = absl::UnixEpoch();
-
-  // "bellman-euler-g<guidance>-k<k_max>": unique within a version.
-  std::string Name() const;
-};
-
 // The guidance scale as it stands in names: 6 significant digits.
 std::string FormatGuidance(double guidance_scale);
-
-std::string ScheduleSetToJson(const StoredScheduleSet& set);
-// \error DATA_LOSS, also for knots that are no path through the grid.
-absl::StatusOr<StoredScheduleSet> ScheduleSetFromJson(absl::string_view json);
 
 }  // namespace boss::server

@@ -1,6 +1,8 @@
 // The parts of a manifest as JSON values, for other documents that hold them.
 #pragma once
 
+#include <vector>
+
 #include "core/flow/schedule.h"
 #include "server/store/json_reader.h"
 #include "server/store/manifest.h"
@@ -9,6 +11,9 @@ namespace boss::server {
 
 Json EvaluationRowToJson(const EvaluationRow& row);
 absl::StatusOr<EvaluationRow> EvaluationRowFromJson(const Json& json);
+
+// Whether they are a path through the fine grid: rising from 0 to k_max. \error DATA_LOSS.
+absl::Status CheckKnots(const std::vector<int>& knots, int k_max);
 
 // `k_max`: the fine grid that knots are checked against; 0 if there are none.
 Json ScheduleToJson(const Schedule& schedule);

@@ -35,6 +35,7 @@
 #include "core/io/safetensors.h"
 #include "core/nets/factory.h"
 #include "server/store/manifest.h"
+#include "server/store/schedule_set.h"
 #include "server/store/store_files.h"
 #include "server/store/version_use.h"
 
@@ -164,13 +165,22 @@ class ModelStore {
   absl::StatusOr<std::string> AuxiliaryFile(const VersionKey& key, absl::string_view file_name) const;
 
   // Attaches a schedule set, in place of an earlier one of the same name: a search that is run again replaces its
-  // result. \error INVALID_ARGUMENT for a set that is not complete.
-  absl::Status AddScheduleSet(const VersionKey& key, const StoredScheduleSet& set);
-  // The set for that guidance scale (compared as FormatGuidance writes it) and k_max, or for the largest k_max if
-  // `k_max` is 0. \error NOT_FOUND.
+  // result. \error INVALID_ARGUMENT for a set that is not complete; ALREADY_EXISTS if there is one and `replace` is
+  // false.
+  absl::Status AddScheduleSet(const VersionKey& key, const StoredScheduleSet& set, bool replace = true);
+  // Those who have the set go on with it. \error NOT_FOUND if the version has no set of that name.
+  absl::Status RemoveScheduleSet(const VersionKey& key, absl::string_view name);
+  // Of the searched sets that no client named, the one for that guidance scale (compared as FormatGuidance writes it):
+  // with the largest k_max, of these the newest. \error NOT_FOUND.
+  absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> FindScheduleSet(const VersionKey& key,
+                                                                           double guidance_scale) const;
+  // The one over exactly that fine grid. \error NOT_FOUND.
   absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> FindScheduleSet(const VersionKey& key, double guidance_scale,
-                                                                           int k_max = 0) const;
-  // All sets of the version, by guidance scale, then k_max.
+                                                                           const TimeGrid& fine_grid) const;
+  // \error NOT_FOUND.
+  absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> FindScheduleSet(const VersionKey& key,
+                                                                           absl::string_view name) const;
+  // All sets of the version, by guidance scale, then k_max, then name.
   absl::StatusOr<std::vector<std::shared_ptr<const StoredScheduleSet>>> ListScheduleSets(const VersionKey& key) const;
   // What sampling with `steps` solver steps on the best schedule uses: the version's native schedule of as many steps
   // and that guidance scale, else that of FindScheduleSet. \error NOT_FOUND; INVALID_ARGUMENT if a set exists and steps

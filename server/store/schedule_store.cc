@@ -1,5 +1,6 @@
 // The schedule sets of versions.
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,20 +12,24 @@
 namespace boss::server {
 namespace {
 
-absl::Status CheckScheduleSet(const ScheduleSet& set) {
-  const size_t points = static_cast<size_t>(std::max(set.k_max, 0)) + 1;
-  if (set.k_max < 1 || set.schedules.size() != points - 1 || set.cost_matrix.size() != points * points) {
-    return absl::InvalidArgumentError(absl::StrCat("schedule set: got k_max ", set.k_max, ", ", set.schedules.size(),
-                                                   " schedules and ", set.cost_matrix.size(),
-                                                   " costs, expected k_max schedules and (k_max + 1)^2 costs"));
-  }
-  return absl::OkStatus();
+std::string FileOf(absl::string_view name) { return absl::StrCat(name, ".json"); }
+
+absl::Status NoSearchedSet(const VersionKey& key, double guidance_scale, absl::string_view grid) {
+  return absl::NotFoundError(absl::StrCat(key.ToString(), " has no Bellman schedules for guidance scale ",
+                                          FormatGuidance(guidance_scale), grid,
+                                          "; an OptimizeStepsizesJob makes them"));
+}
+
+// Whether `set` may stand for a version's Bellman schedules of that guidance scale.
+bool IsCandidate(const StoredScheduleSet& stored, double guidance_scale) {
+  return stored.set.searched() && stored.client_name.empty() &&
+         FormatGuidance(stored.set.guidance_scale) == FormatGuidance(guidance_scale);
 }
 
 }  // namespace
 
 absl::StatusOr<std::string> ModelStore::WriteScheduleSet(const VersionKey& key, const StoredScheduleSet& set) const {
-  std::string file = absl::StrCat(set.Name(), ".json");
+  std::string file = FileOf(set.Name());
   BOSS_RETURN_IF_ERROR(files_.CreateFolders(ScheduleFolder(key)));
   BOSS_RETURN_IF_ERROR(CheckFolder(files_, ScheduleFolder(key)));
   BOSS_RETURN_IF_ERROR(
@@ -32,33 +37,64 @@ absl::StatusOr<std::string> ModelStore::WriteScheduleSet(const VersionKey& key, 
   return file;
 }
 
-absl::Status ModelStore::AddScheduleSet(const VersionKey& key, const StoredScheduleSet& set) {
-  BOSS_RETURN_IF_ERROR(CheckScheduleSet(set.set));
+absl::Status ModelStore::AddScheduleSet(const VersionKey& key, const StoredScheduleSet& set, bool replace) {
+  BOSS_RETURN_IF_ERROR(CheckScheduleSet(set));
   auto stored = std::make_shared<StoredScheduleSet>(set);
   if (stored->create_time == absl::UnixEpoch()) stored->create_time = clock_.Now();
   // The lock is held while writing, so that the version cannot be deleted meanwhile.
   absl::MutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(Version* const version, FindPublished(key));
+  if (!replace && version->schedule_sets.contains(FileOf(set.Name())))
+    return absl::AlreadyExistsError(absl::StrCat(key.ToString(), " has a schedule set ", set.Name()));
   BOSS_ASSIGN_OR_RETURN(const std::string file, WriteScheduleSet(key, *stored));
   version->schedule_sets[file] = std::move(stored);
   return absl::OkStatus();
 }
 
+absl::Status ModelStore::RemoveScheduleSet(const VersionKey& key, absl::string_view name) {
+  absl::MutexLock lock(&mutex_);
+  BOSS_ASSIGN_OR_RETURN(Version* const version, FindPublished(key));
+  const auto found = version->schedule_sets.find(FileOf(name));
+  if (found == version->schedule_sets.end())
+    return absl::NotFoundError(absl::StrCat(key.ToString(), " has no schedule set ", name));
+  BOSS_RETURN_IF_ERROR(files_.RemoveAll(absl::StrCat(ScheduleFolder(key), "/", found->first)));
+  version->schedule_sets.erase(found);
+  return files_.SyncFolder(ScheduleFolder(key));
+}
+
 absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> ModelStore::FindScheduleSet(const VersionKey& key,
-                                                                                     double guidance_scale,
-                                                                                     int k_max) const {
+                                                                                     double guidance_scale) const {
   absl::ReaderMutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(const Version* version, FindPublished(key));
   std::shared_ptr<const StoredScheduleSet> best;
+  const auto rank = [](const StoredScheduleSet& stored) { return std::pair(stored.set.k_max, stored.create_time); };
   for (const auto& [file, stored] : version->schedule_sets) {
-    if (FormatGuidance(stored->set.guidance_scale) != FormatGuidance(guidance_scale)) continue;
-    if (k_max != 0 && stored->set.k_max != k_max) continue;
-    if (best == nullptr || stored->set.k_max > best->set.k_max) best = stored;
+    if (!IsCandidate(*stored, guidance_scale)) continue;
+    if (best == nullptr || rank(*stored) > rank(*best)) best = stored;
   }
   if (best != nullptr) return best;
-  return absl::NotFoundError(
-      absl::StrCat(key.ToString(), " has no Bellman schedules for guidance scale ", FormatGuidance(guidance_scale),
-                   k_max == 0 ? "" : absl::StrCat(" and k_max ", k_max), "; an OptimizeStepsizesJob makes them"));
+  return NoSearchedSet(key, guidance_scale, "");
+}
+
+absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> ModelStore::FindScheduleSet(const VersionKey& key,
+                                                                                     double guidance_scale,
+                                                                                     const TimeGrid& fine_grid) const {
+  absl::ReaderMutexLock lock(&mutex_);
+  BOSS_ASSIGN_OR_RETURN(const Version* version, FindPublished(key));
+  for (const auto& [file, stored] : version->schedule_sets) {
+    if (IsCandidate(*stored, guidance_scale) && stored->set.FineGrid() == fine_grid) return stored;
+  }
+  return NoSearchedSet(key, guidance_scale, absl::StrCat(" and this fine grid of ", fine_grid.steps(), " intervals"));
+}
+
+absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> ModelStore::FindScheduleSet(const VersionKey& key,
+                                                                                     absl::string_view name) const {
+  absl::ReaderMutexLock lock(&mutex_);
+  BOSS_ASSIGN_OR_RETURN(const Version* version, FindPublished(key));
+  for (const auto& [file, stored] : version->schedule_sets) {
+    if (stored->Name() == name) return stored;
+  }
+  return absl::NotFoundError(absl::StrCat(key.ToString(), " has no schedule set ", name));
 }
 
 absl::StatusOr<std::vector<std::shared_ptr<const StoredScheduleSet>>> ModelStore::ListScheduleSets(
@@ -67,9 +103,10 @@ absl::StatusOr<std::vector<std::shared_ptr<const StoredScheduleSet>>> ModelStore
   BOSS_ASSIGN_OR_RETURN(const Version* version, FindPublished(key));
   std::vector<std::shared_ptr<const StoredScheduleSet>> sets;
   for (const auto& [file, stored] : version->schedule_sets) sets.push_back(stored);
-  std::sort(sets.begin(), sets.end(), [](const auto& a, const auto& b) {
-    return std::pair(a->set.guidance_scale, a->set.k_max) < std::pair(b->set.guidance_scale, b->set.k_max);
-  });
+  const auto order = [](const StoredScheduleSet& stored) {
+    return std::tuple(stored.set.guidance_scale, stored.set.k_max, stored.Name());
+  };
+  std::sort(sets.begin(), sets.end(), [&](const auto& a, const auto& b) { return order(*a) < order(*b); });
   return sets;
 }
 

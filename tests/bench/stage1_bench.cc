@@ -55,13 +55,13 @@ absl::Status OptimizeStepsizes(const boss::VelocityModel& model, const at::Tenso
   boss::InlineExecutor executor;
   boss::CostMatrixAccumulator accumulator(kKMax);
   for (int64_t begin = 0; begin < kSamples; begin += kBatch) {
-    auto trajectory = boss::RecordTrajectory(model, noise.slice(0, begin, begin + kBatch), {}, kKMax, executor);
+    auto trajectory = boss::RecordTrajectory(model, noise.slice(0, begin, begin + kBatch), {}, boss::TimeGrid::Uniform(kKMax), executor);
     if (!trajectory.ok()) return trajectory.status();
     if (absl::Status status = accumulator.Add(*trajectory); !status.ok()) return status;
   }
   auto cost = accumulator.CostMatrix();
   if (!cost.ok()) return cost.status();
-  return boss::OptimizeSchedules(*std::move(cost), kKMax, kSamples, 1.0).status();
+  return boss::OptimizeSchedules(*std::move(cost), boss::TimeGrid::Uniform(kKMax), kSamples, 1.0).status();
 }
 
 }  // namespace

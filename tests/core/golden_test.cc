@@ -41,7 +41,7 @@ class GoldenTest : public ::testing::TestWithParam<std::string> {
   }
 
   std::vector<double> OwnCosts() {
-    absl::StatusOr<Trajectory> trajectory = RecordTrajectory(*golden_.ema, golden_["noise"], {}, golden_.k_max(), executor_);
+    absl::StatusOr<Trajectory> trajectory = RecordTrajectory(*golden_.ema, golden_["noise"], {}, TimeGrid::Uniform(golden_.k_max()), executor_);
     EXPECT_TRUE(trajectory.ok()) << trajectory.status();
     CostMatrixAccumulator accumulator(golden_.k_max());
     EXPECT_TRUE(accumulator.Add(*trajectory).ok());
@@ -59,6 +59,9 @@ TEST_P(GoldenTest, VelocitiesOfBothSetsOfWeights) {
   const at::Tensor x = golden_["velocity.x"], t = golden_["velocity.t"];
   EXPECT_LT(RelativeError(golden_.raw->Velocity(x, t, {}), golden_["velocity.raw"]), 1e-5);
   EXPECT_LT(RelativeError(golden_.ema->Velocity(x, t, {}), golden_["velocity.ema"]), 1e-5);
+  golden_.ema->PrepareForInference(at::kFloat);
+  const c10::NoGradGuard no_grad;
+  EXPECT_LT(RelativeError(golden_.ema->Velocity(x, t, {}), golden_["velocity.ema"]), 1e-5);
 }
 
 TEST_P(GoldenTest, EulerAndHeunOnUniformGrids) {
@@ -75,7 +78,7 @@ TEST_P(GoldenTest, AdaptiveDormandPrince) {
 
 TEST_P(GoldenTest, FineTrajectory) {
   const at::Tensor noise = golden_["noise"].slice(0, 0, 2);
-  absl::StatusOr<Trajectory> trajectory = RecordTrajectory(*golden_.ema, noise, {}, golden_.k_max(), executor_);
+  absl::StatusOr<Trajectory> trajectory = RecordTrajectory(*golden_.ema, noise, {}, TimeGrid::Uniform(golden_.k_max()), executor_);
   ASSERT_TRUE(trajectory.ok()) << trajectory.status();
   EXPECT_LT(RelativeError(trajectory->states, golden_["trajectory.x"]), 1e-4);
   const at::Tensor times = golden_["trajectory.t"];
@@ -109,7 +112,7 @@ TEST_P(GoldenTest, SchedulesFromTheStoredCosts) {
 }
 
 TEST_P(GoldenTest, SchedulesFromOurOwnCosts) {
-  absl::StatusOr<ScheduleSet> set = OptimizeSchedules(OwnCosts(), golden_.k_max(), 8, 1.0);
+  absl::StatusOr<ScheduleSet> set = OptimizeSchedules(OwnCosts(), TimeGrid::Uniform(golden_.k_max()), 8, 1.0);
   ASSERT_TRUE(set.ok()) << set.status();
   for (int steps = 1; steps <= 8; ++steps) EXPECT_EQ(set->schedules[steps - 1].knots, golden_.Knots(steps)) << steps;
 }
@@ -127,7 +130,7 @@ TEST_P(GoldenTest, EulerOnBellmanSchedules) {
 TEST_P(GoldenTest, SegmentPairsOfTheFourStepSchedule) {
   const at::Tensor stored_start = golden_["straighten.x0"];
   absl::StatusOr<SegmentPairs> pairs =
-      DrawSegmentPairs(*golden_.ema, golden_["noise"], {}, golden_.k_max(), golden_.Knots(4), 8, executor_);
+      DrawSegmentPairs(*golden_.ema, golden_["noise"], {}, TimeGrid::Uniform(golden_.k_max()), golden_.Knots(4), 8, executor_);
   ASSERT_TRUE(pairs.ok()) << pairs.status();
   ASSERT_EQ(pairs->x_start.sizes(), stored_start.sizes());
   // The stored pairs go segment by segment or noise by noise; both orders hold the same set, so that sums over it agree.

@@ -60,7 +60,7 @@ TEST(DrawSegmentPairsTest, CutsTrajectoriesAtTheKnots) {
   condition.class_labels = at::arange(5, at::kLong);
   const testing::FunctionModel model = testing::ExponentialFlow(1.0);
   const std::vector<int> knots{0, 3, 10};
-  const auto pairs = DrawSegmentPairs(model, noise, condition, 10, knots, /*batch_size=*/2, executor);
+  const auto pairs = DrawSegmentPairs(model, noise, condition, TimeGrid::Uniform(10), knots, /*batch_size=*/2, executor);
   ASSERT_TRUE(pairs.ok()) << pairs.status();
   ASSERT_EQ(pairs->size(), 10);
   const double growth_a = std::pow(1.1, 3), growth_b = std::pow(1.1, 10);
@@ -80,7 +80,7 @@ TEST(DrawSegmentPairsTest, TorchErrorsBecomeStatus) {
   InlineExecutor executor;
   const testing::FunctionModel model = testing::ExponentialFlow(1.0);
   // A knot beyond the fine grid.
-  const auto pairs = DrawSegmentPairs(model, at::randn({2, 2}), {}, 10, std::vector<int>{0, 11}, 2, executor);
+  const auto pairs = DrawSegmentPairs(model, at::randn({2, 2}), {}, TimeGrid::Uniform(10), std::vector<int>{0, 11}, 2, executor);
   EXPECT_EQ(pairs.status().code(), absl::StatusCode::kInternal) << pairs.status();
 }
 

@@ -108,7 +108,7 @@ TEST(SolverTest, TheExecutorDecidesWhetherItGoesOn) {
   StopAfter three(3);
   EXPECT_EQ(Solve(model, at::ones({1, 2}), {}, Uniform(SolverKind::kEuler, 5), 1, three).status(), absl::CancelledError("enough"));
   StopAfter two(2);
-  EXPECT_EQ(RecordTrajectory(model, at::ones({1, 2}), {}, 5, two).status(), absl::CancelledError("enough"));
+  EXPECT_EQ(RecordTrajectory(model, at::ones({1, 2}), {}, TimeGrid::Uniform(5), two).status(), absl::CancelledError("enough"));
 }
 
 TEST(SolverTest, TorchErrorsBecomeStatus) {
@@ -123,14 +123,21 @@ TEST(RecordTrajectoryTest, StatesAndVelocitiesAreThoseOfFineEuler) {
   InlineExecutor executor;
   const at::Tensor x_0 = at::randn({3, 2});
   const testing::FunctionModel model = testing::ExponentialFlow(1.0);
-  const auto trajectory = RecordTrajectory(model, x_0, {}, 10, executor);
+  const auto trajectory = RecordTrajectory(model, x_0, {}, TimeGrid::Uniform(10), executor);
   ASSERT_TRUE(trajectory.ok()) << trajectory.status();
   EXPECT_TRUE(at::equal(trajectory->states[0], x_0));
   for (int i = 0; i < 10; ++i) {
     EXPECT_TRUE(at::allclose(trajectory->states[i + 1], trajectory->states[i] + 0.1 * trajectory->velocities[i]));
   }
   EXPECT_TRUE(at::allclose(trajectory->states[10], *Solve(model, x_0, {}, Uniform(SolverKind::kEuler, 10), 3, executor)));
-  EXPECT_EQ(RecordTrajectory(model, x_0, {}, 0, executor).status().code(), absl::StatusCode::kInvalidArgument);
+
+  const TimeGrid uneven = *TimeGrid::Create({0, 0.1, 0.5, 1});
+  const auto coarse = RecordTrajectory(model, x_0, {}, uneven, executor);
+  ASSERT_TRUE(coarse.ok()) << coarse.status();
+  EXPECT_EQ(coarse->time_grid, uneven);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(at::allclose(coarse->states[i + 1], coarse->states[i] + uneven.StepSize(i) * coarse->velocities[i]));
+  }
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <vector>
 
 #include "core/solver/record_trajectory.h"
@@ -11,18 +12,30 @@
 namespace boss {
 namespace {
 
-Trajectory Record(const VelocityModel& model, const at::Tensor& noise, int k_max) {
+Trajectory Record(const VelocityModel& model, const at::Tensor& noise, const TimeGrid& fine_grid) {
   InlineExecutor executor;
-  absl::StatusOr<Trajectory> trajectory = RecordTrajectory(model, noise, {}, k_max, executor);
+  absl::StatusOr<Trajectory> trajectory = RecordTrajectory(model, noise, {}, fine_grid, executor);
   EXPECT_TRUE(trajectory.ok()) << trajectory.status();
   return *std::move(trajectory);
 }
+Trajectory Record(const VelocityModel& model, const at::Tensor& noise, int k_max) {
+  return Record(model, noise, TimeGrid::Uniform(k_max));
+}
 
-TEST(CostMatrixTest, EqualsItsDefinition) {
+// Fine near the data: t_i = (i / k_max)^(1/3).
+TimeGrid Uneven(int k_max) {
+  std::vector<double> times;
+  for (int i = 0; i <= k_max; ++i) times.push_back(std::cbrt(static_cast<double>(i) / k_max));
+  return *TimeGrid::Create(times);
+}
+
+class CostMatrixOverTest : public ::testing::TestWithParam<TimeGrid> {};
+
+TEST_P(CostMatrixOverTest, EqualsItsDefinition) {
   constexpr int kMax = 12;
   const testing::FunctionModel model(
       [](const at::Tensor& x, const at::Tensor& t, const Condition&) { return (x * 3).sin() + t.unsqueeze(1); }, 5);
-  const Trajectory trajectory = Record(model, at::randn({7, 5}), kMax);
+  const Trajectory trajectory = Record(model, at::randn({7, 5}), GetParam());
   CostMatrixAccumulator accumulator(kMax);
   ASSERT_TRUE(accumulator.Add(trajectory).ok());
   const std::vector<double> cost = *accumulator.CostMatrix();
@@ -38,6 +51,8 @@ TEST(CostMatrixTest, EqualsItsDefinition) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Grids, CostMatrixOverTest, ::testing::Values(TimeGrid::Uniform(12), Uneven(12)));
 
 TEST(CostMatrixTest, BatchesAddUpToTheWhole) {
   const testing::FunctionModel model = testing::ExponentialFlow(2.0);
@@ -65,15 +80,20 @@ TEST(CostMatrixTest, RefusesWhatDoesNotFit) {
   const testing::FunctionModel model = testing::ExponentialFlow(1.0);
   EXPECT_EQ(accumulator.Add(Record(model, at::randn({4, 2}), 9)).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(accumulator.num_samples(), 0);
+  ASSERT_TRUE(accumulator.Add(Record(model, at::randn({4, 2}), 8)).ok());
+  // As many intervals, at other times.
+  EXPECT_EQ(accumulator.Add(Record(model, at::randn({4, 2}), Uneven(8))).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(accumulator.num_samples(), 4);
 }
 
 TEST(OptimizeSchedulesTest, NamesTheTimesOfEveryStepCount) {
   const testing::FunctionModel model = testing::CubicFlow(1.0);
   CostMatrixAccumulator accumulator(20);
   ASSERT_TRUE(accumulator.Add(Record(model, at::randn({3, 2}), 20)).ok());
-  const absl::StatusOr<ScheduleSet> set = OptimizeSchedules(*accumulator.CostMatrix(), 20, 3, 1.5);
+  const absl::StatusOr<ScheduleSet> set = OptimizeSchedules(*accumulator.CostMatrix(), TimeGrid::Uniform(20), 3, 1.5);
   ASSERT_TRUE(set.ok()) << set.status();
   EXPECT_EQ(set->guidance_scale, 1.5);
+  EXPECT_FALSE(set->fine_grid.has_value());
   ASSERT_EQ(set->schedules.size(), 20u);
   for (int steps = 1; steps <= 20; ++steps) {
     const Schedule& schedule = set->schedules[steps - 1];
@@ -86,6 +106,22 @@ TEST(OptimizeSchedulesTest, NamesTheTimesOfEveryStepCount) {
   // The velocity 3 t^2 changes most near the end: that is where the steps are short.
   const TimeGrid& grid = set->schedules[3].time_grid;
   EXPECT_GT(grid.StepSize(0), grid.StepSize(3));
+}
+
+TEST(OptimizeSchedulesTest, TakesItsTimesFromAnyFineGrid) {
+  const testing::FunctionModel model = testing::CubicFlow(1.0);
+  const TimeGrid fine_grid = Uneven(20);
+  CostMatrixAccumulator accumulator(20);
+  ASSERT_TRUE(accumulator.Add(Record(model, at::randn({3, 2}), fine_grid)).ok());
+  const absl::StatusOr<ScheduleSet> set = OptimizeSchedules(*accumulator.CostMatrix(), fine_grid, 3, 1);
+  ASSERT_TRUE(set.ok()) << set.status();
+  EXPECT_EQ(set->FineGrid(), fine_grid);
+  for (const Schedule& schedule : set->schedules) {
+    for (int k = 0; k <= schedule.time_grid.steps(); ++k) {
+      EXPECT_EQ(schedule.time_grid[k], fine_grid[schedule.knots[k]]);
+    }
+  }
+  EXPECT_EQ(set->schedules.back().time_grid, fine_grid);
 }
 
 }  // namespace

@@ -137,7 +137,7 @@ TEST_F(JobCrashTest, ASearchGoesOnBehindItsSavedBatches) {
   const int64_t before = executor_.runs();
   const Job undisturbed = RunToSuccess(spec);
   const int64_t units = executor_.runs() - before;
-  const auto expected = store_->FindScheduleSet({"teacher", 1}, 1.0, 8);
+  const auto expected = store_->FindScheduleSet({"teacher", 1}, 1.0, TimeGrid::Uniform(8));
   ASSERT_TRUE(expected.ok());
 
   // Unit 1 loads the teacher; a batch is 8 evaluations and one that adds it up: this is in the third batch.
@@ -149,7 +149,7 @@ TEST_F(JobCrashTest, ASearchGoesOnBehindItsSavedBatches) {
   const Job done = Finish(job.id);
   ASSERT_EQ(done.state, JobState::kSucceeded) << done.error;
   EXPECT_EQ(executor_.runs() - rest, units - 18);
-  const auto got = store_->FindScheduleSet({"teacher", 1}, 1.0, 8);
+  const auto got = store_->FindScheduleSet({"teacher", 1}, 1.0, TimeGrid::Uniform(8));
   ASSERT_TRUE(got.ok());
   EXPECT_EQ((*got)->set.cost_matrix, (*expected)->set.cost_matrix);
   EXPECT_EQ((*got)->job_id, job.id);

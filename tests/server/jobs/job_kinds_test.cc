@@ -166,7 +166,7 @@ TEST_F(JobKindsTest, DistillationGoesThroughBothStages) {
   EXPECT_EQ(Stages(job.id), (std::vector<JobStage>{JobStage::kPreparing, JobStage::kTrajectories, JobStage::kCostMatrix,
                                                    JobStage::kSchedule, JobStage::kPairs, JobStage::kStraightening,
                                                    JobStage::kEvaluation, JobStage::kPublishing}));
-  EXPECT_TRUE(store_->FindScheduleSet(teacher, 1.0, 10).ok());
+  EXPECT_TRUE(store_->FindScheduleSet(teacher, 1.0, TimeGrid::Uniform(10)).ok());
   ASSERT_TRUE(job.result.schedule.has_value());
   EXPECT_EQ(job.result.schedule->time_grid.steps(), 2);
 

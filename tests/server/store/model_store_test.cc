@@ -185,7 +185,7 @@ TEST_F(ModelStoreTest, KeepsScheduleSetsWithTheirVersion) {
   }
   Reopen();
   EXPECT_EQ((*store_->FindScheduleSet(key, 1.0))->set.k_max, 8);
-  EXPECT_EQ((*store_->FindScheduleSet(key, 1.0, 4))->set.k_max, 4);
+  EXPECT_EQ((*store_->FindScheduleSet(key, 1.0, TimeGrid::Uniform(4)))->set.k_max, 4);
   EXPECT_EQ((*store_->FindScheduleSet(key, 2.5))->set.k_max, 4);
   EXPECT_EQ(store_->FindScheduleSet(key, 3.0).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(store_->ListScheduleSets(key)->size(), 3);

@@ -206,7 +206,7 @@ TEST_F(StoreRecoveryTest, ACorruptScheduleSetIsSetAsideAndTheOthersServe) {
     Open();
     EXPECT_TRUE(store_->LoadVersionModel(key).ok());
     EXPECT_EQ((*store_->FindScheduleSet(key, 1.0))->set.k_max, 4);
-    EXPECT_EQ(store_->FindScheduleSet(key, 1.0, 8).status().code(), absl::StatusCode::kNotFound);
+    EXPECT_EQ(store_->FindScheduleSet(key, 1.0, TimeGrid::Uniform(8)).status().code(), absl::StatusCode::kNotFound);
     EXPECT_EQ(store_->ListScheduleSets(key)->size(), 1);
     EXPECT_EQ(*ReadFile(Path("quarantine/toy/files/schedules-1-bellman-euler-g1-k8.json")), "{\"k_max\": 8}");
     EXPECT_TRUE(fs::is_symlink(Path("quarantine/toy/files/schedules-1-bellman-euler-g1-k16.json")));
