@@ -97,30 +97,27 @@ struct ResolvedGrid {
   TimeGrid time_grid;
   ScheduleSource schedule = ScheduleSource::kUniform;
   std::string schedule_set;
+  std::vector<std::string> warnings;
 };
 
 absl::StatusOr<ResolvedGrid> GridFromSet(const StoredScheduleSet& stored, int steps, ScheduleSource source) {
-  if (steps > stored.set.k_max) {
-    return FieldError("steps",
-                      absl::StrCat("must be in [1, ", stored.set.k_max, "] (k_max of the schedules), got ", steps));
-  }
-  return ResolvedGrid{stored.set.schedules[steps - 1].time_grid, source, stored.Name()};
+  const Schedule* const schedule = stored.set.Find(steps);
+  if (schedule != nullptr) return ResolvedGrid{schedule->time_grid, source, stored.Name()};
+  return FieldError("steps", absl::StrCat("must be ", StepsText(stored.set), ", got ", steps));
 }
 
 absl::StatusOr<ResolvedGrid> NamedGrid(const SampleRequest& request, const VersionKey& version, const ModelStore& store,
                                        int steps) {
-  BOSS_ASSIGN_OR_RETURN(const auto sets, store.ListScheduleSets(version));
-  for (const std::shared_ptr<const StoredScheduleSet>& stored : sets) {
-    if (stored->Name() != request.schedule_set) continue;
-    if (stored->set.solver != request.solver) {
-      return FieldError("solver", absl::StrCat("the schedule set ", request.schedule_set, " is for ",
-                                               std::string(SolverName(stored->set.solver)), ", got ",
-                                               std::string(SolverName(request.solver))));
-    }
-    return GridFromSet(*stored, steps, ScheduleSource::kNamed);
-  }
-  return WithField(absl::NotFoundError(absl::StrCat(version.ToString(), " has no schedule set ", request.schedule_set)),
-                   "schedule_set");
+  const auto stored = store.FindScheduleSet(version, request.schedule_set);
+  if (absl::IsNotFound(stored.status())) return WithField(stored.status(), "schedule_set");
+  BOSS_RETURN_IF_ERROR(stored.status());
+  const ScheduleSet& set = (*stored)->set;
+  // A set of one schedule says itself how many steps there are.
+  const bool only_one = request.steps == 0 && set.schedules.size() == 1;
+  const int chosen_steps = only_one ? set.schedules.front().time_grid.steps() : steps;
+  BOSS_ASSIGN_OR_RETURN(ResolvedGrid grid, GridFromSet(**stored, chosen_steps, ScheduleSource::kNamed));
+  grid.warnings = Mismatches(**stored, request.solver, request.guidance_scale);
+  return grid;
 }
 
 absl::StatusOr<ResolvedGrid> BellmanGrid(const SampleRequest& request, const VersionKey& version,
@@ -239,6 +236,7 @@ absl::StatusOr<ResolvedRequest> ResolveRequest(const SampleRequest& request, std
   accepted.guidance_scale = resolved.condition.guidance_scale;
   accepted.schedule = grid.schedule;
   accepted.schedule_set = std::move(grid.schedule_set);
+  accepted.warnings = std::move(grid.warnings);
   if (request.solver != SolverKind::kRk45) {
     const absl::Span<const double> times = grid.time_grid.times();
     accepted.time_grid.assign(times.begin(), times.end());

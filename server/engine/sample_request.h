@@ -63,6 +63,7 @@ struct AcceptedRequest {
   int64_t nfe = 0;              // velocity evaluations per sample; 0 for rk45
   int64_t requests_before = 0;  // that were waiting or running
   double guidance_scale = 1.0;
+  std::vector<std::string> warnings;  // for people
 };
 
 struct SampleProgress {

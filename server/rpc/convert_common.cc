@@ -93,6 +93,7 @@ v1::Schedule ToProto(const Schedule& schedule) {
 v1::ScheduleKind ScheduleKindToProto(std::string_view name) {
   if (name == "uniform") return v1::SCHEDULE_KIND_UNIFORM;
   if (name == "bellman") return v1::SCHEDULE_KIND_BELLMAN;
+  if (name == "named") return v1::SCHEDULE_KIND_NAMED;
   if (name == "explicit") return v1::SCHEDULE_KIND_EXPLICIT;
   return v1::SCHEDULE_KIND_UNSPECIFIED;
 }

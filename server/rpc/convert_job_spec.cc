@@ -52,6 +52,23 @@ v1::TrainingOptions ToProto(const TrainingSpec& training) {
   return proto;
 }
 
+// Only the times of an explicit schedule are read.
+absl::StatusOr<std::vector<double>> TimesFromProto(const v1::Schedule& schedule, absl::string_view field) {
+  if (schedule.steps() != 0 && schedule.steps() != schedule.time_grid_size() - 1) {
+    return FieldError(field, absl::StrCat("steps must be 0 or agree with time_grid, got ", schedule.steps(), " and ",
+                                          schedule.time_grid_size(), " times"));
+  }
+  return std::vector<double>(schedule.time_grid().begin(), schedule.time_grid().end());
+}
+
+// An unset number of intervals is that of the fine grid, if one is given.
+template <typename Spec, typename Proto>
+void FineGridFromProto(const Proto& proto, Spec& spec) {
+  spec.fine_time_grid.assign(proto.fine_time_grid().begin(), proto.fine_time_grid().end());
+  if (!spec.fine_time_grid.empty()) spec.k_max = static_cast<int>(spec.fine_time_grid.size()) - 1;
+  SetUnlessZero(spec.k_max, proto.k_max());
+}
+
 absl::StatusOr<ScheduleChoice> SchedulesFromProto(const google::protobuf::RepeatedField<int>& kinds,
                                                   absl::string_view field) {
   ScheduleChoice choice;
@@ -65,30 +82,35 @@ absl::StatusOr<ScheduleChoice> SchedulesFromProto(const google::protobuf::Repeat
       case v1::SCHEDULE_KIND_BELLMAN:
         choice.bellman = choice.require_bellman = true;
         break;
-      case v1::SCHEDULE_KIND_EXPLICIT:
       case v1::SCHEDULE_KIND_NAMED:
-        return UnservedField(field, "evaluations compare uniform and Bellman schedules alone");
+        choice.named = true;
+        break;
+      case v1::SCHEDULE_KIND_EXPLICIT:
+        return FieldError(field, "explicit times are given in time_grids");
       default:
-        return FieldError(field, absl::StrCat("must be uniform or Bellman, got ", kind));
+        return FieldError(field, absl::StrCat("must be uniform, Bellman or named, got ", kind));
     }
   }
   return choice;
 }
 
 absl::StatusOr<EvaluateSpec> EvaluateFromProto(const v1::EvaluateSpec& proto, const std::string& path) {
-  if (!proto.time_grids().empty()) return UnservedField(path + "time_grids", "explicit time grids are not evaluated");
   EvaluateSpec spec;
   spec.model = proto.model();
   spec.other_models.assign(proto.other_models().begin(), proto.other_models().end());
   spec.baseline = proto.baseline();
   spec.steps.assign(proto.steps().begin(), proto.steps().end());
   BOSS_ASSIGN_OR_RETURN(spec.schedules, SchedulesFromProto(proto.schedules(), path + "schedules"));
+  spec.schedules.sets.assign(proto.schedule_sets().begin(), proto.schedule_sets().end());
+  for (const v1::Schedule& schedule : proto.time_grids()) {
+    BOSS_ASSIGN_OR_RETURN(spec.schedules.time_grids.emplace_back(), TimesFromProto(schedule, path + "time_grids"));
+  }
   BOSS_ASSIGN_OR_RETURN(spec.solver, SolverFromProto(proto.solver(), path + "solver"));
   SetUnlessZero(spec.num_samples, proto.num_samples());
   spec.batch_size = proto.batch_size();
   spec.seed = proto.seed();
   if (proto.has_guidance_scale()) spec.guidance_scale = proto.guidance_scale();
-  SetUnlessZero(spec.k_max, proto.k_max());
+  FineGridFromProto(proto, spec);
   if (proto.has_reference_dataset()) spec.reference_dataset = proto.reference_dataset();
   spec.feature_network = proto.feature_network();
   spec.unconditional = proto.unconditional();
@@ -105,6 +127,14 @@ v1::EvaluateSpec ToProto(const EvaluateSpec& spec) {
   proto.mutable_steps()->Add(spec.steps.begin(), spec.steps.end());
   if (spec.schedules.uniform) proto.add_schedules(v1::SCHEDULE_KIND_UNIFORM);
   if (spec.schedules.bellman) proto.add_schedules(v1::SCHEDULE_KIND_BELLMAN);
+  if (spec.schedules.named) proto.add_schedules(v1::SCHEDULE_KIND_NAMED);
+  proto.mutable_schedule_sets()->Add(spec.schedules.sets.begin(), spec.schedules.sets.end());
+  for (const std::vector<double>& times : spec.schedules.time_grids) {
+    v1::Schedule& schedule = *proto.add_time_grids();
+    schedule.set_steps(static_cast<int>(times.size()) - 1);
+    schedule.mutable_time_grid()->Add(times.begin(), times.end());
+  }
+  proto.mutable_fine_time_grid()->Add(spec.fine_time_grid.begin(), spec.fine_time_grid.end());
   proto.set_solver(server::ToProto(spec.solver));
   proto.set_num_samples(spec.num_samples);
   proto.set_batch_size(spec.batch_size);
@@ -146,6 +176,8 @@ v1::OptimizeStepsizesSpec ToProto(const OptimizeStepsizesSpec& spec) {
   proto.set_batch_size(spec.batch_size);
   proto.set_unconditional(spec.unconditional);
   proto.set_solver(v1::SOLVER_EULER);
+  proto.mutable_fine_time_grid()->Add(spec.fine_time_grid.begin(), spec.fine_time_grid.end());
+  proto.set_schedule_set(spec.schedule_set);
   return proto;
 }
 
@@ -160,6 +192,7 @@ v1::DistillSpec ToProto(const DistillSpec& spec) {
     proto.mutable_lora()->set_alpha(spec.lora->alpha);
   }
   proto.set_k_max(spec.k_max);
+  proto.mutable_fine_time_grid()->Add(spec.fine_time_grid.begin(), spec.fine_time_grid.end());
   proto.set_num_samples(static_cast<int>(spec.num_samples));
   proto.set_fresh_schedule(spec.fresh_schedule);
   proto.set_num_noises(spec.num_noises);
@@ -199,11 +232,10 @@ absl::StatusOr<JobSpec> JobSpecFromProto(const v1::TrainSpec& proto) {
 absl::StatusOr<JobSpec> JobSpecFromProto(const v1::OptimizeStepsizesSpec& proto) {
   BOSS_ASSIGN_OR_RETURN(const SolverKind solver, SolverFromProto(proto.solver(), "spec.solver"));
   if (solver != SolverKind::kEuler) return UnservedField("spec.solver", "stepsizes are optimized for euler alone");
-  if (!proto.fine_time_grid().empty()) return UnservedField("spec.fine_time_grid", "the fine grid is uniform");
-  if (!proto.schedule_set().empty()) return UnservedField("spec.schedule_set", "the server chooses the set's name");
   OptimizeStepsizesSpec spec;
   spec.model = proto.model();
-  SetUnlessZero(spec.k_max, proto.k_max());
+  FineGridFromProto(proto, spec);
+  spec.schedule_set = proto.schedule_set();
   SetUnlessZero(spec.num_samples, proto.num_samples());
   if (proto.has_guidance_scale()) spec.guidance_scale = proto.guidance_scale();
   spec.seed = proto.seed();
@@ -232,7 +264,7 @@ absl::StatusOr<JobSpec> JobSpecFromProto(const v1::DistillSpec& proto) {
   } else if (proto.has_lora()) {
     return FieldError("spec.lora", "is for the tuning LORA alone");
   }
-  SetUnlessZero(spec.k_max, proto.k_max());
+  FineGridFromProto(proto, spec);
   SetUnlessZero(spec.num_samples, proto.num_samples());
   spec.fresh_schedule = proto.fresh_schedule();
   SetUnlessZero(spec.num_noises, proto.num_noises());

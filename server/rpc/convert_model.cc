@@ -1,17 +1,22 @@
 #include "server/rpc/convert_model.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/error_details.h"
 #include "core/base/parse_json.h"
+#include "core/base/status_macros.h"
 #include "server/rpc/convert_common.h"
 #include "server/store/store_files.h"
 
 namespace boss::server {
 namespace {
+
+constexpr int kMaxImportedSteps = 1000;  // as many as a job's fine grid has
 
 v1::ModelVersion::State StateToProto(const VersionView& view) {
   if (!view.info.ok()) return v1::ModelVersion::QUARANTINED;
@@ -119,8 +124,12 @@ v1::ScheduleSet ToProto(const VersionKey& key, const StoredScheduleSet& stored, 
   v1::ScheduleSet proto;
   proto.set_name(stored.Name());
   proto.set_model(key.ToString());
-  proto.set_kind(v1::SCHEDULE_KIND_BELLMAN);
+  proto.set_kind(stored.set.searched() ? v1::SCHEDULE_KIND_BELLMAN : v1::SCHEDULE_KIND_EXPLICIT);
   proto.set_k_max(stored.set.k_max);
+  if (stored.set.fine_grid) {
+    const absl::Span<const double> times = stored.set.fine_grid->times();
+    proto.mutable_fine_time_grid()->Add(times.begin(), times.end());
+  }
   proto.set_num_samples(stored.set.num_samples);
   proto.set_guidance_scale(stored.set.guidance_scale);
   proto.set_solver(ToProto(stored.set.solver));
@@ -134,6 +143,42 @@ v1::ScheduleSet ToProto(const VersionKey& key, const StoredScheduleSet& stored, 
   proto.set_job(JobName(stored.job_id));
   *proto.mutable_create_time() = ToProto(stored.create_time);
   return proto;
+}
+
+absl::StatusOr<StoredScheduleSet> ScheduleSetFromProto(const v1::ImportScheduleRequest& proto) {
+  StoredScheduleSet stored;
+  ScheduleSet& set = stored.set;
+  stored.client_name = proto.name();
+  if (proto.name().empty()) return FieldError("name", "is required");
+  if (const absl::Status status = CheckScheduleSetName("name", proto.name()); !status.ok())
+    return WithField(status, "name");
+  BOSS_ASSIGN_OR_RETURN(set.solver, SolverFromProto(proto.solver(), "solver"));
+  if (set.solver == SolverKind::kRk45) return FieldError("solver", "rk45 chooses its own times, expected euler or heun");
+  if (proto.has_guidance_scale()) set.guidance_scale = proto.guidance_scale();
+  if (!std::isfinite(set.guidance_scale) || set.guidance_scale < 0)
+    return FieldError("guidance_scale", absl::StrCat("must be finite and at least 0, got ", set.guidance_scale));
+  if (proto.schedules().empty()) return FieldError("schedules", "is required");
+  for (const v1::Schedule& from : proto.schedules()) {
+    absl::StatusOr<TimeGrid> grid =
+        TimeGrid::Create(std::vector<double>(from.time_grid().begin(), from.time_grid().end()));
+    if (!grid.ok()) return FieldError("schedules", grid.status().message());
+    if (from.steps() != 0 && from.steps() != grid->steps()) {
+      return FieldError("schedules", absl::StrCat("steps must be 0 or agree with time_grid, got ", from.steps(),
+                                                  " and ", grid->steps() + 1, " times"));
+    }
+    if (grid->steps() > kMaxImportedSteps) {
+      return FieldError("schedules",
+                        absl::StrCat("must have up to ", kMaxImportedSteps, " steps, got ", grid->steps()));
+    }
+    if (set.Find(grid->steps()) != nullptr)
+      return FieldError("schedules", absl::StrCat("there may be one of each K, got two of ", grid->steps(), " steps"));
+    Schedule& schedule = set.schedules.emplace_back();
+    schedule.time_grid = *std::move(grid);
+    schedule.solver = set.solver;
+  }
+  std::sort(set.schedules.begin(), set.schedules.end(),
+            [](const Schedule& a, const Schedule& b) { return a.time_grid.steps() < b.time_grid.steps(); });
+  return stored;
 }
 
 absl::StatusOr<ImportOptions> ImportOptionsFromProto(const v1::ImportStart& proto) {

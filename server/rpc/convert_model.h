@@ -21,6 +21,9 @@ struct ScheduleSetParts {
 };
 v1::ScheduleSet ToProto(const VersionKey& key, const StoredScheduleSet& stored, const ScheduleSetParts& parts);
 
+// A set that the store takes. \error INVALID_ARGUMENT or UNIMPLEMENTED with the field.
+absl::StatusOr<StoredScheduleSet> ScheduleSetFromProto(const v1::ImportScheduleRequest& proto);
+
 // \error INVALID_ARGUMENT, UNIMPLEMENTED or PERMISSION_DENIED with the field.
 absl::StatusOr<ImportOptions> ImportOptionsFromProto(const v1::ImportStart& proto);
 

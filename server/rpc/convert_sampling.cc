@@ -150,6 +150,7 @@ v1::Accepted ToProto(const AcceptedRequest& accepted, const SampleRequest& reque
   proto.set_num_samples(static_cast<int>(request.num_samples));
   proto.set_guidance_scale(accepted.guidance_scale);
   proto.set_schedule_set(accepted.schedule_set);
+  proto.mutable_warnings()->Add(accepted.warnings.begin(), accepted.warnings.end());
   *proto.mutable_accept_time() = ToProto(accept_time);
   return proto;
 }
