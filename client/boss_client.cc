@@ -250,6 +250,14 @@ Client::SchedulePager Client::ListSchedules(boss::v1::ListSchedulesRequest reque
       [](boss::v1::ListSchedulesResponse& page) { return page.mutable_schedule_sets(); });
 }
 
+absl::StatusOr<boss::v1::ScheduleSet> Client::ImportSchedule(const boss::v1::ImportScheduleRequest& request) {
+  return Unary(*models_, &boss::v1::Models::Stub::ImportSchedule, request);
+}
+
+absl::Status Client::DeleteSchedule(const boss::v1::DeleteScheduleRequest& request) {
+  return Unary(*models_, &boss::v1::Models::Stub::DeleteSchedule, request).status();
+}
+
 absl::StatusOr<boss::v1::Capabilities> Client::GetCapabilities() {
   return Unary(*models_, &boss::v1::Models::Stub::GetCapabilities, boss::v1::GetCapabilitiesRequest());
 }

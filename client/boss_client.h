@@ -100,6 +100,8 @@ class Client {
   absl::StatusOr<boss::v1::ScheduleSet> GetSchedule(const boss::v1::GetScheduleRequest& request);
   using SchedulePager = Pager<boss::v1::ListSchedulesRequest, boss::v1::ListSchedulesResponse, boss::v1::ScheduleSet>;
   SchedulePager ListSchedules(boss::v1::ListSchedulesRequest request);
+  absl::StatusOr<boss::v1::ScheduleSet> ImportSchedule(const boss::v1::ImportScheduleRequest& request);
+  absl::Status DeleteSchedule(const boss::v1::DeleteScheduleRequest& request);
   absl::StatusOr<boss::v1::Capabilities> GetCapabilities();
 
   // ---- Health ----

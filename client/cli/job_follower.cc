@@ -202,7 +202,7 @@ std::string RenderJob(const Job& job) {
   return text;
 }
 
-int FollowJob(Context& context, const std::string& name, int64_t from_sequence) {
+absl::StatusOr<Job> WaitForJob(Context& context, const std::string& name, int64_t from_sequence) {
   JobFollower follower(context.console());
   boss::v1::WatchJobRequest request;
   request.set_name(name);
@@ -212,15 +212,21 @@ int FollowJob(Context& context, const std::string& name, int64_t from_sequence) 
     return absl::OkStatus();
   });
   follower.Finish();
-  if (!status.ok()) {
-    const int code = context.Fail(status);
-    if (code == kExitInterrupted) {
-      context.err() << name << " goes on; follow it with: bossctl jobs watch " << name << "\n";
-    }
-    return code;
+  if (!status.ok()) return status;
+  return context.client().GetJob(name);
+}
+
+int FailWaiting(Context& context, const std::string& name, const absl::Status& status) {
+  const int code = context.Fail(status);
+  if (code == kExitInterrupted) {
+    context.err() << name << " goes on; follow it with: bossctl jobs watch " << name << "\n";
   }
-  const absl::StatusOr<Job> job = context.client().GetJob(name);
-  if (!job.ok()) return context.Fail(job.status());
+  return code;
+}
+
+int FollowJob(Context& context, const std::string& name, int64_t from_sequence) {
+  const absl::StatusOr<Job> job = WaitForJob(context, name, from_sequence);
+  if (!job.ok()) return FailWaiting(context, name, job.status());
   if (context.json) {
     context.PrintJson(*job);
   } else {

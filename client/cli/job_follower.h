@@ -37,6 +37,11 @@ class JobFollower {
   int printed_tenth_ = -1;
 };
 
+// Follows the job to its end and shows how it goes, but not its result.
+absl::StatusOr<boss::v1::Job> WaitForJob(Context& context, const std::string& name, int64_t from_sequence);
+// Tells why that failed, and that the job goes on if it was interrupted. Returns the exit code.
+int FailWaiting(Context& context, const std::string& name, const absl::Status& status);
+
 // Follows the job to its end, shows its result, and returns the exit code: kExitJobFailed unless it succeeded.
 int FollowJob(Context& context, const std::string& name, int64_t from_sequence);
 

@@ -13,6 +13,17 @@
 
 namespace boss::client {
 
+// An option for one field: text, a number, or (as a flag) a truth value. `set` is called if the option is given.
+template <typename Value, typename Set>
+CLI::Option* Add(CLI::App& app, const std::string& names, Set set, const std::string& help) {
+  return app.add_option_function<Value>(names, set, help);
+}
+template <typename Set>
+void AddFlag(CLI::App& app, const std::string& names, Set set, const std::string& help) {
+  app.add_flag_function(
+      names, [set](int64_t) { set(); }, help);
+}
+
 // An option whose text goes through `parse`; what parse refuses is a usage error of that option.
 template <typename Parse, typename Use>
 CLI::Option* AddParsed(CLI::App& app, const std::string& names, Parse parse, Use use, const std::string& help) {

@@ -7,7 +7,7 @@
 #include "client/cli/files.h"
 #include "client/cli/options.h"
 #include "client/cli/parse.h"
-#include "client/format.h"
+#include "client/cli/report_data.h"
 #include "client/picture.h"
 #include "client/report/report.h"
 
@@ -18,23 +18,6 @@ struct Arguments {
   std::string title = "Distillation report", out;
   std::vector<std::string> jobs, grids;
 };
-
-absl::StatusOr<ReportJob> FetchJob(Client& client, const std::string& name) {
-  ReportJob result;
-  auto job = client.GetJob(name);
-  if (!job.ok()) return job.status();
-  result.job = *std::move(job);
-  boss::v1::WatchJobRequest request;
-  request.set_name(name);
-  // The stream of a finished job ends by itself; one that is still at work is shown as it is.
-  request.set_replay_only(!IsFinal(result.job.state()));
-  const absl::Status status = client.WatchJob(request, [&](const boss::v1::JobEvent& event) {
-    result.events.push_back(event);
-    return absl::OkStatus();
-  });
-  if (!status.ok()) return status;
-  return result;
-}
 
 // The schedules that the jobs made or used; nullopt if none did.
 absl::StatusOr<std::optional<boss::v1::ScheduleSet>> FetchSchedules(Client& client,
@@ -67,22 +50,16 @@ int Run(Context& context, const Arguments& arguments) {
     data.grids.push_back({pair->first, *std::move(png)});
   }
   for (const std::string& name : arguments.jobs) {
-    auto job = FetchJob(context.client(), name);
+    auto job = FetchReportJob(context.client(), name);
     if (!job.ok()) return context.Fail(job.status());
     data.jobs.push_back(*std::move(job));
   }
   auto schedules = FetchSchedules(context.client(), data.jobs);
   if (!schedules.ok()) return context.Fail(schedules.status());
   data.schedules = *std::move(schedules);
-  const auto capabilities = context.client().GetCapabilities();
-  if (!capabilities.ok()) return context.Fail(capabilities.status());
-  data.footer =
-      absl::StrCat("Made by bossctl on ", absl::FormatTime("%Y-%m-%d %H:%M", absl::Now(), absl::LocalTimeZone()),
-                   " from bossd ", capabilities->server_version());
-  for (const auto& device : capabilities->devices()) {
-    absl::StrAppend(&data.footer, ", ", device.name(),
-                    device.description().empty() ? "" : absl::StrCat(" (", device.description(), ")"));
-  }
+  auto footer = ReportFooter(context.client());
+  if (!footer.ok()) return context.Fail(footer.status());
+  data.footer = *std::move(footer);
   const absl::Status status = WriteBinaryFile(arguments.out, RenderReport(data));
   if (!status.ok()) return context.Fail(status);
   context.out() << (context.json ? absl::StrCat("{\"report\": \"", absl::CEscape(arguments.out), "\"}")

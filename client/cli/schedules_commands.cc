@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "client/cli/options.h"
 #include "client/cli/parse.h"
+#include "client/cli/schedules.h"
 #include "client/format.h"
 
 namespace boss::client {
@@ -32,8 +33,10 @@ int List(Context& context, const boss::v1::ListSchedulesRequest& request) {
                {"JOB"},
                {"CREATED"}});
   for (const ScheduleSet& set : *sets) {
-    table.AddRow({set.model(), set.name(), ScheduleName(set.kind()), SolverName(set.solver()),
-                  FormatReal(set.guidance_scale()), absl::StrCat(set.k_max()), absl::StrCat(set.num_samples()),
+    const bool searched = set.k_max() > 0;
+    table.AddRow({set.model(), set.name(), searched ? "bellman" : "imported", SolverName(set.solver()),
+                  FormatReal(set.guidance_scale()), searched ? absl::StrCat(set.k_max()) : "-",
+                  searched ? absl::StrCat(set.num_samples()) : "-",
                   set.job().empty() ? "-" : set.job(), FormatTime(set.create_time())});
   }
   context.out() << (table.empty() ? "no schedules\n" : table.Render());
@@ -52,11 +55,14 @@ int Get(Context& context, const boss::v1::GetScheduleRequest& request) {
   facts.Add("name", set->name());
   facts.Add("solver", SolverName(set->solver()));
   facts.Add("guidance", FormatReal(set->guidance_scale()));
-  facts.Add("fine grid", absl::StrCat(set->k_max(), " intervals, ", set->num_samples(), " trajectories"));
+  if (set->k_max() > 0) {
+    facts.Add("fine grid", absl::StrCat(set->k_max(), set->fine_time_grid().empty() ? " equal" : " uneven",
+                                        " intervals, ", set->num_samples(), " trajectories"));
+  }
   context.out() << facts.Render() << "\n";
   Table table({{"K", true}, {"COST", true}, {"TIMES"}});
   for (const auto& schedule : set->schedules()) {
-    table.AddRow({absl::StrCat(schedule.steps()), FormatReal(schedule.total_cost()),
+    table.AddRow({absl::StrCat(schedule.steps()), set->k_max() > 0 ? FormatReal(schedule.total_cost()) : "-",
                   absl::StrJoin(schedule.time_grid(), " ",
                                 [](std::string* out, double t) { absl::StrAppend(out, FormatReal(t)); })});
   }
@@ -65,6 +71,10 @@ int Get(Context& context, const boss::v1::GetScheduleRequest& request) {
 }
 
 }  // namespace
+
+std::string OneVersion(const std::string& reference) {
+  return reference.find('@') == std::string::npos ? absl::StrCat(reference, "@latest") : reference;
+}
 
 void AddSchedulesCommands(CLI::App& app, Context& context) {
   CLI::App* schedules = app.add_subcommand("schedules", "Schedules of solver times")->require_subcommand(0, 1);
@@ -94,6 +104,9 @@ void AddSchedulesCommands(CLI::App& app, Context& context) {
     request->set_include_cost_matrix(*matrix);
     return Get(context, *request);
   });
+
+  AddExchangeCommands(*schedules, context);
+  AddCompareCommand(*schedules, context);
 }
 
 }  // namespace boss::client

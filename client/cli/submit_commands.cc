@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "client/cli/evaluate_options.h"
 #include "client/cli/files.h"
 #include "client/cli/job_follower.h"
 #include "client/cli/options.h"
@@ -19,17 +20,6 @@ using boss::v1::DistillSpec;
 using boss::v1::EvaluateSpec;
 using boss::v1::Job;
 using boss::v1::TrainingOptions;
-
-// An option for one field: text, a number, or (as a flag) a truth value. `set` is called if the option is given.
-template <typename Value, typename Set>
-CLI::Option* Add(CLI::App& app, const std::string& names, Set set, const std::string& help) {
-  return app.add_option_function<Value>(names, set, help);
-}
-template <typename Set>
-void AddFlag(CLI::App& app, const std::string& names, Set set, const std::string& help) {
-  app.add_flag_function(
-      names, [set](int64_t) { set(); }, help);
-}
 
 // Adds what every kind of job has, and the command itself. The spec's options are added afterwards, so that they win
 // over the file of --spec.
@@ -189,26 +179,7 @@ void AddOptimizeStepsizes(CLI::App& jobs, Context& context) {
       app, "--solver", ParseSolver, [spec](boss::v1::Solver v) { spec()->set_solver(v); }, "Default euler");
   Add<std::string>(
       app, "--schedule-set", [spec](const std::string& v) { spec()->set_schedule_set(v); }, "Name for the schedules");
-}
-
-// The options of an evaluation that a DistillJob shares.
-void AddJudging(CLI::App& app, std::function<EvaluateSpec*()> spec, const std::string& prefix) {
-  AddParsed(
-      app, prefix + "steps", ParseIntegers,
-      [spec](const std::vector<int64_t>& steps) { spec()->mutable_steps()->Add(steps.begin(), steps.end()); },
-      "Numbers of steps; default 2,4,6,8");
-  Add<int64_t>(
-      app, prefix + "num-samples", [spec](int64_t v) { spec()->set_num_samples(v); }, "Samples a row; default 1000");
-  Add<std::string>(
-      app, "--reference", [spec](const std::string& v) { spec()->set_reference_dataset(v == "none" ? "" : v); },
-      "Data set for the Frechet distance; 'none' for no distance; default fashion-mnist-test where it fits");
-  Add<std::string>(
-      app, "--feature-network", [spec](const std::string& v) { spec()->set_feature_network(v); },
-      "Default: the classifier that is stored with the model");
-  AddFlag(
-      app, "--straightness", [spec] { spec()->set_measure_straightness(true); }, "Measure straightness too");
-  AddFlag(
-      app, "--include-fine", [spec] { spec()->set_include_fine(true); }, "Add a row for the fine sampler");
+  AddFineGrid(app, spec);
 }
 
 void AddDistill(CLI::App& jobs, Context& context) {
@@ -245,6 +216,7 @@ void AddDistill(CLI::App& jobs, Context& context) {
       app, "--k-max", [spec](int32_t v) { spec()->set_k_max(v); }, "Intervals of the fine grid; default 100");
   Add<int32_t>(
       app, "--num-samples", [spec](int32_t v) { spec()->set_num_samples(v); }, "Stage 1: trajectories; default 100");
+  AddFineGrid(app, spec);
   AddFlag(
       app, "--fresh-schedule", [spec] { spec()->set_fresh_schedule(true); }, "Run stage 1 even if there are schedules");
   Add<int64_t>(
@@ -270,7 +242,7 @@ void AddDistill(CLI::App& jobs, Context& context) {
   app.option_defaults()->group("Evaluation at the end (any of these asks for it)");
   AddFlag(
       app, "--evaluate", [spec] { spec()->mutable_evaluation(); }, "With the defaults");
-  AddJudging(
+  AddJudgingOptions(
       app, [spec] { return spec()->mutable_evaluation(); }, "--evaluation-");
 }
 
@@ -288,31 +260,24 @@ void AddEvaluate(CLI::App& jobs, Context& context) {
       },
       "Version; may be repeated, all are judged on the same noises");
   Add<std::string>(
-      app, "--baseline", [spec](const std::string& v) { spec()->set_baseline(v); },
-      "Whose fine samples are the measure; default: the version's parent");
-  Add<std::string>(
       app, "--schedules",
       [spec](const std::string& text) {
         for (const absl::string_view part : absl::StrSplit(text, ',')) {
-          const auto schedule = ParseSchedule(part);
-          if (!schedule.ok()) throw CLI::ValidationError("--schedules", std::string(schedule.status().message()));
-          spec()->add_schedules(schedule->kind);
+          if (part == "uniform") {
+            spec()->add_schedules(boss::v1::SCHEDULE_KIND_UNIFORM);
+          } else if (part == "bellman") {
+            spec()->add_schedules(boss::v1::SCHEDULE_KIND_BELLMAN);
+          } else if (part == "named") {
+            spec()->add_schedules(boss::v1::SCHEDULE_KIND_NAMED);
+          } else {
+            spec()->add_schedule_sets(std::string(part));
+          }
         }
       },
-      "uniform,bellman; default: both where the version has Bellman schedules");
-  AddParsed(
-      app, "--solver", ParseSolver, [spec](boss::v1::Solver v) { spec()->set_solver(v); }, "Default euler");
-  Add<int64_t>(
-      app, "--batch-size", [spec](int64_t v) { spec()->set_batch_size(v); }, "Default: the server's choice");
-  Add<uint64_t>(
-      app, "--seed", [spec](uint64_t v) { spec()->set_seed(v); }, "Of the noises");
-  Add<double>(
-      app, "-g,--guidance", [spec](double v) { spec()->set_guidance_scale(v); }, "Guidance scale; default 1");
-  Add<int32_t>(
-      app, "--k-max", [spec](int32_t v) { spec()->set_k_max(v); }, "Steps of the fine sampler; default 100");
-  AddFlag(
-      app, "--unconditional", [spec] { spec()->set_unconditional(true); }, "Without class labels");
-  AddJudging(app, spec, "--");
+      "uniform, bellman, named (all that clients named), or sets by name: uniform,bellman,mine; default: uniform, and "
+      "bellman where the version has it");
+  AddSamplerOptions(app, spec);
+  AddJudgingOptions(app, spec, "--");
 }
 
 }  // namespace

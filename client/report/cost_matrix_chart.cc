@@ -34,6 +34,16 @@ std::array<uint8_t, 3> Viridis(double share) {
   return color;
 }
 
+// Where a time lies along the matrix, from 0 to 1: the cells are the fine grid's points, whatever their times.
+double PlaceOf(const boss::v1::ScheduleSet& set, double time) {
+  const auto& grid = set.fine_time_grid();
+  if (grid.size() != set.k_max() + 1) return time;
+  const auto above = std::lower_bound(grid.begin(), grid.end(), time);
+  if (above == grid.begin() || above == grid.end()) return above == grid.begin() ? 0 : 1;
+  const auto below = above - 1;
+  return (static_cast<double>(below - grid.begin()) + (time - *below) / (*above - *below)) / set.k_max();
+}
+
 }  // namespace
 
 std::string CostMatrixChart(const boss::v1::ScheduleSet& set, absl::Span<const int> steps) {
@@ -73,8 +83,10 @@ std::string CostMatrixChart(const boss::v1::ScheduleSet& set, absl::Span<const i
   constexpr double kLeft = 76, kTop = 16, kSide = 460, kBar = 590;
   Svg svg(720, kTop + kSide + 58, "Cost matrix: error of one Euler jump from time t to time t'");
   const double half_cell = 0.5 / set.k_max();
-  const Scale x{-half_cell, 1 + half_cell, kLeft, kLeft + kSide};
-  const Scale y{-half_cell, 1 + half_cell, kTop, kTop + kSide};
+  const Scale x_place{-half_cell, 1 + half_cell, kLeft, kLeft + kSide};
+  const Scale y_place{-half_cell, 1 + half_cell, kTop, kTop + kSide};
+  const auto x = [&](double time) { return x_place(PlaceOf(set, time)); };
+  const auto y = [&](double time) { return y_place(PlaceOf(set, time)); };
   svg.Image(kLeft, kTop, kSide, kSide, *png);
   for (const double tick : Ticks({0, 1, 0, 1}, 5)) {
     svg.Line(kLeft - 5, y(tick), kLeft, y(tick), "axis");

@@ -1,0 +1,150 @@
+// bossctl schedules compare
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <optional>
+#include <ostream>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "client/cli/evaluate_options.h"
+#include "client/cli/files.h"
+#include "client/cli/job_follower.h"
+#include "client/cli/options.h"
+#include "client/cli/report_data.h"
+#include "client/cli/schedules.h"
+#include "client/format.h"
+#include "client/report/charts.h"
+#include "client/report/report.h"
+
+namespace boss::client {
+namespace {
+
+using boss::v1::EvaluationRow;
+using boss::v1::Job;
+
+struct Arguments {
+  boss::v1::EvaluateJobRequest request;
+  std::string report;
+};
+
+// Every set of the version for the guidance scale, unless some are named. Returns the exit code of a failure.
+std::optional<int> ChooseSets(Context& context, boss::v1::EvaluateSpec& spec) {
+  spec.set_model(OneVersion(spec.model()));
+  spec.add_schedules(boss::v1::SCHEDULE_KIND_UNIFORM);
+  if (!spec.schedule_sets().empty()) return std::nullopt;
+  const std::string guidance = FormatReal(spec.has_guidance_scale() ? spec.guidance_scale() : 1);
+  boss::v1::ListSchedulesRequest request;
+  request.set_model(spec.model());
+  const auto sets = context.client().ListSchedules(request).Take();
+  if (!sets.ok()) return context.Fail(sets.status());
+  for (const boss::v1::ScheduleSet& set : *sets) {
+    if (FormatReal(set.guidance_scale()) == guidance) {
+      spec.add_schedule_sets(set.name());
+    } else {
+      context.err() << "left out: " << set.name() << ", for guidance scale " << FormatReal(set.guidance_scale())
+                    << "\n";
+    }
+  }
+  return std::nullopt;
+}
+
+// The best of each K is marked.
+std::string RenderComparison(const Job& job) {
+  std::vector<EvaluationRow> rows(job.result().evaluation().begin(), job.result().evaluation().end());
+  std::stable_sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.steps() < b.steps(); });
+  std::map<int, double> least_error, least_distance;
+  const auto keep_least = [](std::map<int, double>& least, int steps, double value) {
+    const auto [place, is_new] = least.try_emplace(steps, value);
+    if (!is_new) place->second = std::min(place->second, value);
+  };
+  for (const EvaluationRow& row : rows) {
+    keep_least(least_error, row.steps(), row.trajectory_error());
+    if (row.has_frechet_distance()) keep_least(least_distance, row.steps(), row.frechet_distance());
+  }
+  Table table({{"K", true}, {"SCHEDULE"}, {"NFE", true}, {"TRAJECTORY ERROR", true}, {"FRECHET DISTANCE", true}});
+  for (const EvaluationRow& row : rows) {
+    const auto mark = [](bool best) { return best ? "* " : ""; };
+    std::string error = absl::StrFormat("%s%.4f", mark(row.trajectory_error() == least_error[row.steps()]),
+                                        row.trajectory_error());
+    std::string distance = "-";
+    if (row.has_frechet_distance()) {
+      distance = absl::StrFormat("%s%.3f", mark(row.frechet_distance() == least_distance[row.steps()]),
+                                 row.frechet_distance());
+    }
+    table.AddRow({absl::StrCat(row.steps()), RowLabel(row), absl::StrCat(row.nfe()), std::move(error),
+                  std::move(distance)});
+  }
+  return table.Render();
+}
+
+absl::Status WriteReport(Client& client, const std::string& job_name, const Job& job, const std::string& path) {
+  ReportData data;
+  data.title = absl::StrCat("Schedules of ", job.input_models().empty() ? job.evaluate().model() : job.input_models(0));
+  auto fetched = FetchReportJob(client, job_name);
+  if (!fetched.ok()) return fetched.status();
+  data.jobs.push_back(*std::move(fetched));
+  // The drawing of times and costs is of the version's own search, if there is one.
+  boss::v1::GetScheduleRequest request;
+  request.set_model(job.evaluate().model());
+  request.set_guidance_scale(job.evaluate().guidance_scale());
+  request.set_include_cost_matrix(true);
+  auto set = client.GetSchedule(request);
+  if (set.ok()) {
+    data.schedules = *std::move(set);
+  } else if (!absl::IsFailedPrecondition(set.status())) {
+    return set.status();
+  }
+  auto footer = ReportFooter(client);
+  if (!footer.ok()) return footer.status();
+  data.footer = *std::move(footer);
+  return WriteBinaryFile(path, RenderReport(data));
+}
+
+int Run(Context& context, Arguments& arguments) {
+  boss::v1::EvaluateSpec& spec = *arguments.request.mutable_spec();
+  if (const std::optional<int> code = ChooseSets(context, spec)) return *code;
+  const auto submitted = context.client().EvaluateJob(arguments.request);
+  if (!submitted.ok()) return context.Fail(submitted.status());
+  context.err() << "submitted " << submitted->name() << std::endl;
+  const auto job = WaitForJob(context, submitted->name(), 1);
+  if (!job.ok()) return FailWaiting(context, submitted->name(), job.status());
+  if (job->state() != Job::SUCCEEDED) {
+    context.out() << RenderJob(*job);
+    return kExitJobFailed;
+  }
+  if (context.json) {
+    context.PrintJson(*job);
+  } else {
+    context.out() << RenderComparison(*job);
+  }
+  if (arguments.report.empty()) return kExitOk;
+  const absl::Status status = WriteReport(context.client(), submitted->name(), *job, arguments.report);
+  if (!status.ok()) return context.Fail(status);
+  context.err() << "wrote " << arguments.report << "\n";
+  return kExitOk;
+}
+
+}  // namespace
+
+void AddCompareCommand(CLI::App& schedules, Context& context) {
+  auto arguments = std::make_shared<Arguments>();
+  Arguments* a = arguments.get();
+  const auto spec = [a] { return a->request.mutable_spec(); };
+  CLI::App* command =
+      schedules.add_subcommand("compare", "Judge uniform steps and all schedule sets of a version on the same noises");
+  Add<std::string>(*command, "model", [spec](const std::string& v) { spec()->set_model(v); }, "Version")->required();
+  Add<std::vector<std::string>>(
+      *command, "--set",
+      [spec](const std::vector<std::string>& names) { spec()->mutable_schedule_sets()->Assign(names.begin(), names.end()); },
+      "This set alone; may be repeated")
+      ->allow_extra_args(false);
+  AddSamplerOptions(*command, spec);
+  AddJudgingOptions(*command, spec, "--");
+  command->add_option("--report", arguments->report, "HTML file for the charts of the comparison");
+  SetCommand(*command, context, [arguments](Context& context) { return Run(context, *arguments); });
+}
+
+}  // namespace boss::client
