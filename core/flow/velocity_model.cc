@@ -20,6 +20,12 @@ int64_t EvaluationsPerCall(const Condition& condition) {
   return condition.class_labels.defined() && condition.guidance_scale != 1.0 ? 2 : 1;
 }
 
+int64_t VelocityModel::MemoryBytes() const {
+  int64_t bytes = 0;
+  for (const auto& [name, tensor] : State()) bytes += static_cast<int64_t>(tensor.nbytes());
+  return bytes;
+}
+
 at::Tensor GuidedVelocity(const VelocityModel& model, const at::Tensor& x_t, const at::Tensor& t, const Condition& condition) {
   if (EvaluationsPerCall(condition) == 1) return model.Velocity(x_t, t, condition);
   Condition both;

@@ -63,6 +63,8 @@ class VelocityModel {
   // weights in the layout that the device computes with: about twice the memory. From then on the weights must not change, except by To(),
   // AttachLora() and MergeLora(), which undo it; a Clone() is not prepared. Models without a faster form ignore it.
   virtual void PrepareForInference(at::ScalarType dtype) {}
+  // Of all tensors that the model keeps.
+  virtual int64_t MemoryBytes() const;
 
   // Low-rank adaptation (see core/finetune/lora.h). After Attach, Parameters() lists the adapter's tensors only and everything else is frozen.
   // \error FAILED_PRECONDITION if one is attached already; UNIMPLEMENTED for a model without linear or convolution weights.

@@ -33,6 +33,7 @@ class Network : public VelocityModel {
   void To(at::Device device) override { parameters_.To(device); }
   at::Device device() const override { return parameters_.device(); }
   void PrepareForInference(at::ScalarType dtype) override { parameters_.Prepare(dtype); }
+  int64_t MemoryBytes() const override { return parameters_.MemoryBytes(); }
   absl::Status AttachLora(const LoraOptions& options, uint64_t seed) override { return parameters_.AttachLora(options, seed); }
   void MergeLora() override { parameters_.MergeLora(); }
 

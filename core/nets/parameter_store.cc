@@ -48,6 +48,17 @@ void ParameterStore::Prepare(at::ScalarType dtype) {
 
 bool ParameterStore::UsesPrepared() const { return is_prepared_ && !c10::GradMode::is_enabled(); }
 
+int64_t ParameterStore::MemoryBytes() const {
+  int64_t bytes = 0;
+  for (const Entry& entry : entries_) {
+    for (const at::Tensor& tensor : {entry.value, entry.lora_a, entry.lora_b, entry.prepared}) {
+      // Of the elements, since oneDNN's opaque tensors have no storage to ask.
+      if (tensor.defined()) bytes += tensor.numel() * static_cast<int64_t>(tensor.element_size());
+    }
+  }
+  return bytes;
+}
+
 void ParameterStore::DropPrepared() {
   for (Entry& entry : entries_) entry.prepared.reset();
   is_prepared_ = false;

@@ -41,6 +41,9 @@ class ParameterStore {
   // Prepared() where UsesPrepared(), otherwise Weight().
   at::Tensor Compute(int index) const { return UsesPrepared() ? Prepared(index) : Weight(index); }
 
+  // Of the weights, deltas and prepared weights.
+  int64_t MemoryBytes() const;
+
   std::vector<std::pair<std::string, at::Tensor>> Parameters() const;
   std::vector<std::pair<std::string, at::Tensor>> State() const;
   ParameterStore Clone() const;

@@ -75,7 +75,11 @@ double RelativeError(const at::Tensor& got, const at::Tensor& expected) {
 
 TEST_P(NetworkTest, PreparedItAgreesToRoundingAndInBfloat16ToItsDigits) {
   const at::Tensor expected = model_->Velocity(x_, t_, Labels({0, 1, 2, 3}));
+  const int64_t bytes = model_->MemoryBytes();
+  EXPECT_EQ(bytes, WeightCount(model_->State()) * 4);
   model_->PrepareForInference(at::kFloat);
+  EXPECT_GT(model_->MemoryBytes(), bytes);
+  EXPECT_LE(model_->MemoryBytes(), 2 * bytes);
   const at::Tensor prepared = model_->Velocity(x_, t_, Labels({0, 1, 2, 3}));
   EXPECT_LT(RelativeError(prepared, expected), 1e-5);
   EXPECT_EQ(prepared.strides(), expected.strides());
