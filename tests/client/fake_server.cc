@@ -29,6 +29,13 @@ grpc::Status FakeJobs::DistillJob(grpc::ServerContext*, const boss::v1::DistillJ
   return grpc::Status::OK;
 }
 
+grpc::Status FakeJobs::OptimizeStepsizesJob(grpc::ServerContext*, const boss::v1::OptimizeStepsizesJobRequest* request,
+                                            Job* result) {
+  optimized = *request;
+  *result = job;
+  return grpc::Status::OK;
+}
+
 grpc::Status FakeJobs::EvaluateJob(grpc::ServerContext*, const boss::v1::EvaluateJobRequest* request, Job* result) {
   evaluated = *request;
   request_ids.push_back(request->request_id());
@@ -80,7 +87,8 @@ grpc::Status FakeJobs::WatchJob(grpc::ServerContext* context, const boss::v1::Wa
 
 grpc::Status FakeModels::GetModel(grpc::ServerContext*, const boss::v1::GetModelRequest* request,
                                   boss::v1::Model* result) {
-  if (request->model() != model.name()) return {grpc::StatusCode::NOT_FOUND, "there is no model " + request->model()};
+  const std::string name = request->model().substr(0, request->model().find('@'));
+  if (name != model.name()) return {grpc::StatusCode::NOT_FOUND, "there is no model " + request->model()};
   *result = model;
   return grpc::Status::OK;
 }
@@ -149,8 +157,35 @@ grpc::Status FakeModels::ExportModel(grpc::ServerContext*, const boss::v1::Expor
 
 grpc::Status FakeModels::GetSchedule(grpc::ServerContext*, const boss::v1::GetScheduleRequest* request,
                                      boss::v1::ScheduleSet* set) {
+  schedule_request = *request;
   *set = schedules;
   if (!request->include_cost_matrix()) set->clear_cost_matrix();
+  if (request->steps() == 0) return grpc::Status::OK;
+  set->clear_schedules();
+  for (const auto& schedule : schedules.schedules()) {
+    if (schedule.steps() == request->steps()) *set->add_schedules() = schedule;
+  }
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeModels::ListSchedules(grpc::ServerContext*, const boss::v1::ListSchedulesRequest*,
+                                       boss::v1::ListSchedulesResponse* response) {
+  response->mutable_schedule_sets()->Add(listed_schedules.begin(), listed_schedules.end());
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeModels::ImportSchedule(grpc::ServerContext*, const boss::v1::ImportScheduleRequest* request,
+                                        boss::v1::ScheduleSet* set) {
+  imported_schedule = *request;
+  set->set_name(request->name());
+  set->set_model("flow@1");
+  for (const auto& schedule : request->schedules()) set->add_schedules()->set_steps(schedule.time_grid_size() - 1);
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeModels::DeleteSchedule(grpc::ServerContext*, const boss::v1::DeleteScheduleRequest* request,
+                                        google::protobuf::Empty*) {
+  deleted_schedule = *request;
   return grpc::Status::OK;
 }
 

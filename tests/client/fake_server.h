@@ -28,6 +28,8 @@ class FakeJobs final : public boss::v1::Jobs::Service {
  public:
   grpc::Status DistillJob(grpc::ServerContext*, const boss::v1::DistillJobRequest* request,
                           boss::v1::Job* job) override;
+  grpc::Status OptimizeStepsizesJob(grpc::ServerContext*, const boss::v1::OptimizeStepsizesJobRequest* request,
+                                    boss::v1::Job* job) override;
   grpc::Status EvaluateJob(grpc::ServerContext*, const boss::v1::EvaluateJobRequest* request,
                            boss::v1::Job* job) override;
   grpc::Status GetJob(grpc::ServerContext*, const boss::v1::GetJobRequest* request, boss::v1::Job* job) override;
@@ -48,6 +50,7 @@ class FakeJobs final : public boss::v1::Jobs::Service {
   std::vector<std::string> request_ids;
   boss::v1::DistillJobRequest distilled;
   boss::v1::EvaluateJobRequest evaluated;
+  boss::v1::OptimizeStepsizesJobRequest optimized;
   int gets = 0;
   bool hang = false;  // WatchJob sends its events and waits until it is cancelled
 };
@@ -64,11 +67,21 @@ class FakeModels final : public boss::v1::Models::Service {
                            grpc::ServerWriter<boss::v1::ExportModelResponse>* writer) override;
   grpc::Status GetSchedule(grpc::ServerContext*, const boss::v1::GetScheduleRequest* request,
                            boss::v1::ScheduleSet* set) override;
+  grpc::Status ListSchedules(grpc::ServerContext*, const boss::v1::ListSchedulesRequest* request,
+                             boss::v1::ListSchedulesResponse* response) override;
+  grpc::Status ImportSchedule(grpc::ServerContext*, const boss::v1::ImportScheduleRequest* request,
+                              boss::v1::ScheduleSet* set) override;
+  grpc::Status DeleteSchedule(grpc::ServerContext*, const boss::v1::DeleteScheduleRequest* request,
+                              google::protobuf::Empty*) override;
   grpc::Status GetCapabilities(grpc::ServerContext*, const boss::v1::GetCapabilitiesRequest*,
                                boss::v1::Capabilities* capabilities) override;
 
   boss::v1::Model model;
-  boss::v1::ScheduleSet schedules;
+  boss::v1::ScheduleSet schedules;  // what GetSchedule returns, with the schedule of the steps that are asked for
+  std::vector<boss::v1::ScheduleSet> listed_schedules;
+  boss::v1::GetScheduleRequest schedule_request;
+  boss::v1::ImportScheduleRequest imported_schedule;
+  boss::v1::DeleteScheduleRequest deleted_schedule;
   std::string file;                          // what ExportModel sends, and what ImportModel has got
   std::string sha256;                        // that ExportModel states
   bool corrupt_chunk = false;                // ExportModel's second chunk does not have its checksum
