@@ -1,6 +1,7 @@
 #include "server/app/config.h"
 
 #include <CLI/CLI.hpp>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -27,6 +28,44 @@ CLI::Option* AddSeconds(CLI::App& app, const std::string& flag, absl::Duration& 
           flag, [&value](double seconds) { value = absl::Seconds(seconds); }, description)
       ->check(CLI::NonNegativeNumber)
       ->default_str(absl::StrCat(absl::ToDoubleSeconds(value)));
+}
+
+std::string CheckDevice(const std::string& text) {
+  const absl::Status status = ParseDeviceChoice(text).status();
+  return status.ok() ? "" : std::string(status.message());
+}
+
+void AddDeviceFlags(CLI::App& app, ServerConfig& config) {
+  app.add_option_function<std::string>(
+         "--device", [&config](const std::string& text) { config.device = *ParseDeviceChoice(text); },
+         "auto (CUDA if it is there), cpu, cuda (every card), or cards such as cuda:0,cuda:1")
+      ->check(CheckDevice)
+      ->default_str("auto")
+      ->group("Device");
+  app.add_option("--precision", config.precision,
+                 "float32, tf32 (products with rounded factors; CUDA only) or bfloat16, of the networks in sampling")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, Precision>{
+          {"float32", Precision::kFloat32}, {"tf32", Precision::kTf32}, {"bfloat16", Precision::kBfloat16}}))
+      ->default_str("float32")
+      ->group("Device");
+  app.add_option("--threads", config.threads, "Threads inside one operator of the CPU; 0 for one a core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str()
+      ->group("Device");
+  app.add_option("--max-batch", config.max_batch, "Samples that go through the network together")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str()
+      ->group("Device");
+  app.add_option("--max-model-memory-bytes", config.max_model_memory_bytes,
+                 "Memory of loaded models on each device; idle ones are unloaded for new ones; 0: no limit")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str()
+      ->group("Device");
+  app.add_option("--training-share", config.training_share,
+                 "Share of device time that jobs are sure of while sampling waits")
+      ->check(CLI::Range(0.01, 1.0))
+      ->capture_default_str()
+      ->group("Device");
 }
 
 void AddJobFlags(CLI::App& app, ServerConfig& config) {
@@ -103,31 +142,14 @@ std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
       ->check(CheckFeatureNetwork)
       ->group("Data");
 
-  app.add_option("--threads", config.threads, "Threads inside one operator; 0 for one a core")
-      ->check(CLI::Range(0, 1024))
-      ->capture_default_str()
-      ->group("Device");
-  app.add_option("--max-batch", config.max_batch, "Samples that go through the network together")
-      ->check(CLI::Range(1, 65536))
-      ->capture_default_str()
-      ->group("Device");
-  app.add_option("--max-model-memory-bytes", config.max_model_memory_bytes,
-                 "Memory of loaded models; idle ones are unloaded for new ones; 0: no limit")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str()
-      ->group("Device");
-  app.add_option("--training-share", config.training_share,
-                 "Share of device time that jobs are sure of while sampling waits")
-      ->check(CLI::Range(0.01, 1.0))
-      ->capture_default_str()
-      ->group("Device");
+  AddDeviceFlags(app, config);
 
   app.add_option("--max-samples-per-request", config.max_samples_per_request, "Samples of one Generate call")
       ->check(CLI::Range(1, 1 << 24))
       ->capture_default_str()
       ->group("Limits");
   app.add_option("--max-queued-samples", config.max_queued_samples,
-                 "Samples of all calls that have not finished; more is RESOURCE_EXHAUSTED")
+                 "Samples of all calls on one device that have not finished; more is RESOURCE_EXHAUSTED")
       ->check(CLI::Range(1, 1 << 30))
       ->capture_default_str()
       ->group("Limits");

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "server/device/devices.h"
 
 namespace boss::server {
 
@@ -21,11 +22,13 @@ struct ServerConfig {
   std::string port_file;           // written when the server is ready; empty: none
   std::vector<std::string> dataset_folders;             // that jobs may read from
   std::map<std::string, std::string> feature_networks;  // TorchScript files by name
+  DeviceChoice device;                                  // that the server computes on
+  Precision precision = Precision::kFloat32;            // of the networks
   int threads = 0;                                      // of LibTorch inside one operator; 0: one a core
   int64_t max_batch = 64;                               // rows of the network's batch
-  int64_t max_model_memory_bytes = 0;                   // of models in memory; 0: no limit
+  int64_t max_model_memory_bytes = 0;                   // of models in one device's memory; 0: no limit
   int64_t max_samples_per_request = 4096;
-  int64_t max_queued_samples = 16384;
+  int64_t max_queued_samples = 16384;                   // of one device
   int max_queued_jobs = 64;                             // jobs that have not finished
   absl::Duration job_retention = absl::Hours(24 * 30);  // how long finished jobs are kept; infinite: until DeleteJob
   absl::Duration job_data_retention = absl::Hours(24 * 7);  // how long training states of failed jobs are kept

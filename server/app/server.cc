@@ -19,10 +19,8 @@
 #include "core/io/image_dataset.h"
 #include "server/app/data_lock.h"
 #include "server/app/job_counter.h"
-#include "server/app/machine.h"
 #include "server/app/seed_models.h"
-#include "server/device/device_worker.h"
-#include "server/engine/sampler_engine.h"
+#include "server/app/server_devices.h"
 #include "server/jobs/job_manager.h"
 #include "server/rpc/call_recorder.h"
 #include "server/rpc/jobs_service.h"
@@ -40,20 +38,11 @@ constexpr int64_t kTrainingBytesPerWeight = 5 * 4;
 // For the last messages of streams that have finished otherwise.
 constexpr absl::Duration kFlushTime = absl::Seconds(2);
 
-SamplerEngineOptions EngineOptions(const ServerConfig& config) {
-  SamplerEngineOptions options;
-  options.limits.max_samples_per_request = config.max_samples_per_request;
-  options.max_batch = config.max_batch;
-  options.max_queued_samples = config.max_queued_samples;
-  return options;
-}
-
-ServerDescription Describe(const ServerConfig& config, const SamplingLimits& limits, absl::Time now) {
+ServerDescription Describe(const ServerConfig& config, std::vector<DeviceDescription> devices,
+                           const SamplingLimits& limits, absl::Time now) {
   ServerDescription description;
   description.version = BOSS_VERSION;
-  description.device = "cpu";
-  description.device_description = ProcessorName();
-  description.device_memory_bytes = MemoryBytes();
+  description.devices = std::move(devices);
   description.datasets = InstalledDatasets();
   for (const auto& [name, path] : config.feature_networks) description.feature_networks.push_back(name);
   description.max_samples_per_request = config.max_samples_per_request;
@@ -64,24 +53,6 @@ ServerDescription Describe(const ServerConfig& config, const SamplingLimits& lim
   description.max_import_bytes = config.max_import_bytes;
   description.start_time = now;
   return description;
-}
-
-CollectedFamily DeviceSeconds(const DeviceTimes& times) {
-  return {.name = "boss_device_busy_seconds_total",
-          .help = "Device time by work",
-          .kind = CollectedFamily::Kind::kCounter,
-          .series = {{{{"work", "sampling"}}, absl::ToDoubleSeconds(times.sampling)},
-                     {{{"work", "training"}}, absl::ToDoubleSeconds(times.training)}}};
-}
-
-CollectedFamily DeviceUnits(const DeviceTimes& times) {
-  return {.name = "boss_device_units_total",
-          .help =
-              "Units of device work: solver steps of batches (sampling); train steps and evaluations of batches by "
-              "jobs (training)",
-          .kind = CollectedFamily::Kind::kCounter,
-          .series = {{{{"work", "sampling"}}, static_cast<double>(times.sampling_units)},
-                     {{{"work", "training"}}, static_cast<double>(times.training_units)}}};
 }
 
 CollectedFamily StoredVersions(const StoreTotals& totals) {
@@ -104,13 +75,18 @@ CollectedFamily StoredBytes(const StoreTotals& totals) {
 // In the order of construction; destroyed in the opposite order.
 class Server::Parts {
  public:
-  Parts(const ServerConfig& config, const ServerDisk& disk) : config_(config), disk_(disk) {}
+  Parts(const ServerConfig& config, const ServerDisk& disk, Devices devices)
+      : config_(config),
+        disk_(disk),
+        devices_(std::move(devices)),
+        metrics_(std::make_unique<Metrics>(BOSS_VERSION, DeviceNames(devices_))) {}
   ~Parts() {
     Hurry();
     Shutdown();
   }
 
   absl::Status Start() {
+    BOSS_ASSIGN_OR_RETURN(device_descriptions_, DescribeDevices(devices_, config_.precision));
     // The device worker alone computes with several threads. OpenMP keeps helpers for every thread that ever did, and
     // with more of them than cores all sleep at every barrier in place of spinning: a small batch takes twice as long.
     num_threads_ = config_.threads > 0 ? config_.threads : at::get_num_threads();
@@ -133,10 +109,10 @@ class Server::Parts {
     const absl::Time deadline = clock_.Now() + config_.grace;
     spdlog::info("shutting down grace_seconds={}", absl::ToDoubleSeconds(config_.grace));
     grpc_server_->GetHealthCheckService()->SetServingStatus(false);
-    engine_->StopAccepting();
+    pool_->StopAccepting();
     std::thread save_job([this] { jobs_->Shutdown(); });
     sampler_service_->open_calls().WaitForNone(deadline);
-    engine_->CancelAll(absl::UnavailableError("the server is shutting down"));
+    pool_->CancelAll(absl::UnavailableError("the server is shutting down"));
     save_job.join();
     jobs_service_->EndWatches();
     grpc_server_->Shutdown(absl::ToChronoTime(clock_.Now() + kFlushTime));
@@ -159,13 +135,8 @@ class Server::Parts {
   }
 
   absl::Status StartWork() {
-    worker_ = std::make_unique<DeviceWorker>(
-        DeviceWorkerOptions{.device = at::kCPU, .num_threads = num_threads_, .training_share = config_.training_share},
-        clock_);
+    BOSS_ASSIGN_OR_RETURN(pool_, StartDevices(config_, devices_, num_threads_, *store_, *metrics_, clock_));
     at::set_num_threads(1);  // of threads that start from here on
-    registry_ = std::make_unique<ModelRegistry>(*store_, worker_->device(), config_.max_model_memory_bytes);
-    engine_ = std::make_unique<SamplerEngine>(EngineOptions(config_), *store_, *registry_, *worker_, metrics_.engine(),
-                                              clock_);
     JobManagerOptions options;
     options.data_folder = config_.data_folder;
     options.max_unfinished = config_.max_queued_jobs;
@@ -174,15 +145,16 @@ class Server::Parts {
     options.checkpoint_period = config_.checkpoint_period;
     options.crash_backoff = config_.crash_backoff;
     options.max_data_bytes = config_.max_job_data_bytes;
-    if (const int64_t memory = MemoryBytes(); memory > 0) options.max_weights = memory / kTrainingBytesPerWeight;
+    const int64_t memory = device_descriptions_.back().memory_bytes;  // of the device that runs jobs
+    if (memory > 0) options.max_weights = memory / kTrainingBytesPerWeight;
     options.min_free_bytes = config_.min_free_disk_bytes;
     options.dataset_folders = config_.dataset_folders;
     options.feature_networks = config_.feature_networks;
-    options.device = worker_->device();
+    options.device = pool_->job_worker().device();
     options.files = &disk_.files;
     BOSS_ASSIGN_OR_RETURN(
-        jobs_, JobManager::Start(std::move(options), *store_, *journal_, worker_->training_executor(), clock_,
-                                 [this](JobKind kind, std::optional<JobState> from, JobState to) {
+        jobs_, JobManager::Start(std::move(options), *store_, *journal_, pool_->job_worker().training_executor(),
+                                 clock_, [this](JobKind kind, std::optional<JobState> from, JobState to) {
                                    job_counter_.OnChange(kind, from, to);
                                  }));
     // Not before: by now every job uses the versions that it reads.
@@ -191,13 +163,13 @@ class Server::Parts {
   }
 
   absl::Status StartServices() {
-    sampler_service_ = std::make_unique<SamplerService>(*engine_, clock_, absl::BitGen());
+    sampler_service_ = std::make_unique<SamplerService>(*pool_, clock_, absl::BitGen());
     jobs_service_ = std::make_unique<JobsService>(*jobs_, rpc_pool_);
-    const SamplingLimits& limits = engine_->options().limits;
-    models_service_ =
-        std::make_unique<ModelsService>(ModelsService::Options{.default_steps = limits.default_steps,
-                                                               .description = Describe(config_, limits, clock_.Now())},
-                                        *store_, *uploads_, *registry_, rpc_pool_);
+    const SamplingLimits& limits = pool_->engine_options().limits;
+    models_service_ = std::make_unique<ModelsService>(
+        ModelsService::Options{.default_steps = limits.default_steps,
+                               .description = Describe(config_, device_descriptions_, limits, clock_.Now())},
+        *store_, *uploads_, *pool_, rpc_pool_);
 
     grpc::EnableDefaultHealthCheckService(true);
     grpc::reflection::InitProtoReflectionServerBuilderPlugin();
@@ -205,7 +177,7 @@ class Server::Parts {
     builder.AddListeningPort(config_.listen, grpc::InsecureServerCredentials(), &port_);
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // two servers on one port is a mistake
     builder.SetMaxReceiveMessageSize(static_cast<int>(config_.max_message_bytes));
-    builder.experimental().SetInterceptorCreators(CallRecorders(metrics_, clock_));
+    builder.experimental().SetInterceptorCreators(CallRecorders(*metrics_, clock_));
     builder.RegisterService(sampler_service_.get());
     builder.RegisterService(jobs_service_.get());
     builder.RegisterService(models_service_.get());
@@ -219,41 +191,30 @@ class Server::Parts {
   }
 
   absl::Status StartMetrics() {
-    metrics_.AddCollector([this] { return job_counter_.Collect(); });
-    metrics_.AddCollector([this] {
+    metrics_->AddCollector([this] { return job_counter_.Collect(); });
+    metrics_->AddCollector([this] {
       const StoreTotals totals = store_->Totals();
       return std::vector<CollectedFamily>{StoredVersions(totals), StoredBytes(totals)};
     });
-    metrics_.AddCollector([this] {
-      const DeviceTimes times = worker_->times();
-      const CollectedFamily loaded = {.name = "boss_models_loaded",
-                                      .help = "Model versions in memory",
-                                      .kind = CollectedFamily::Kind::kGauge,
-                                      .series = {{{}, static_cast<double>(registry_->NumReady())}}};
-      const CollectedFamily memory = {.name = "boss_model_memory_bytes",
-                                      .help = "Memory of the model versions that are loaded",
-                                      .kind = CollectedFamily::Kind::kGauge,
-                                      .series = {{{}, static_cast<double>(registry_->MemoryBytes())}}};
-      return std::vector<CollectedFamily>{DeviceSeconds(times), DeviceUnits(times), loaded, memory};
-    });
+    metrics_->AddCollector([this] { return CollectDevices(*pool_); });
     if (config_.metrics_listen.empty()) return absl::OkStatus();
-    BOSS_ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Start(config_.metrics_listen, metrics_));
+    BOSS_ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Start(config_.metrics_listen, *metrics_));
     return absl::OkStatus();
   }
 
   const ServerConfig config_;
-  int num_threads_ = 0;  // of the device worker
+  int num_threads_ = 0;  // of the CPU's device worker
   const ServerDisk disk_;
   const RealClock clock_;
-  Metrics metrics_{BOSS_VERSION, "cpu"};
+  const Devices devices_;
+  std::vector<DeviceDescription> device_descriptions_;
+  const std::unique_ptr<Metrics> metrics_;
   JobCounter job_counter_;
   std::unique_ptr<DataLock> data_lock_;
   std::unique_ptr<ModelStore> store_;
   std::unique_ptr<UploadStore> uploads_;
   std::unique_ptr<JobJournal> journal_;
-  std::unique_ptr<DeviceWorker> worker_;
-  std::unique_ptr<ModelRegistry> registry_;
-  std::unique_ptr<SamplerEngine> engine_;
+  std::unique_ptr<DevicePool> pool_;
   std::unique_ptr<JobManager> jobs_;
   ThreadPool rpc_pool_{kRpcThreads};
   std::unique_ptr<SamplerService> sampler_service_;
@@ -269,7 +230,8 @@ Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Server::~Server() = default;
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerConfig& config, const ServerDisk& disk) {
-  auto parts = std::make_unique<Parts>(config, disk);
+  BOSS_ASSIGN_OR_RETURN(Devices devices, OpenConfiguredDevices(config));
+  auto parts = std::make_unique<Parts>(config, disk, std::move(devices));
   BOSS_RETURN_IF_ERROR(parts->Start());
   return std::unique_ptr<Server>(new Server(std::move(parts)));
 }

@@ -20,7 +20,7 @@ struct ServerDisk {
 class Server {
  public:
   // Ready to serve when it returns. \error UNAVAILABLE if an address cannot be bound; FAILED_PRECONDITION if another
-  // server uses the data folder; what the store and the journal report.
+  // server uses the data folder or a device is not there; what the store and the journal report.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const ServerConfig& config, const ServerDisk& disk = {});
   // As Shutdown, without grace.
   ~Server();

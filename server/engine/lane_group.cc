@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "core/base/torch_guard.h"
+#include "server/device/device_backend.h"
 
 namespace boss::server {
 namespace {
@@ -80,17 +81,18 @@ absl::Status LaneGroup::Start(absl::Span<const int64_t> slots, const at::Tensor&
 }
 
 at::Tensor LaneGroup::Velocity(const Batch& batch, const at::Tensor& x) const {
-  const VelocityModel& network = *model_->network;
+  const VelocityRunner& runner = *model_->runner;
+  const int64_t num_classes = model_->network->NumClasses();
   const at::Device device = x.device();
   at::Tensor input = x, t = ToTensor(batch.times, device);
   Condition condition;
-  if (network.NumClasses() > 0) condition.class_labels = ToTensor(batch.labels, device);
-  if (batch.guided.empty()) return network.Velocity(input, t, condition);
+  if (num_classes > 0) condition.class_labels = ToTensor(batch.labels, device);
+  if (batch.guided.empty()) return runner.Velocity(input, t, condition);
   // The guided lanes once more, without their labels.
   const at::Tensor guided = ToTensor(batch.guided, device);
-  condition.class_labels = at::cat({condition.class_labels, at::full_like(guided, network.NumClasses())});
-  const at::Tensor both = network.Velocity(at::cat({input, input.index_select(0, guided)}),
-                                           at::cat({t, t.index_select(0, guided)}), condition);
+  condition.class_labels = at::cat({condition.class_labels, at::full_like(guided, num_classes)});
+  const at::Tensor both = runner.Velocity(at::cat({input, input.index_select(0, guided)}),
+                                          at::cat({t, t.index_select(0, guided)}), condition);
   at::Tensor velocity = both.slice(0, 0, x.size(0));
   const at::Tensor unlabelled = both.slice(0, x.size(0));
   return velocity.index_copy(0, guided,
@@ -135,12 +137,16 @@ absl::Status LaneGroup::Evaluate(absl::Span<Lane* const> lanes) {
     const at::Tensor v = Velocity(batch, input);
     at::Tensor x_new = at::addcmul(x, v, PerLane(batch.weights, x));
     if (second.defined()) x_new = x_new.index_add(0, second, euler, 0.5);
-    states_.index_copy_(0, slots, x_new);
+    at::Tensor first_slots, first_velocities;
     if (!batch.first_halves.empty()) {
       if (!velocities_.defined()) velocities_ = at::empty_like(states_);
       const at::Tensor first = ToTensor(batch.first_halves, states_.device());
-      velocities_.index_copy_(0, slots.index_select(0, first), v.index_select(0, first));
+      first_slots = slots.index_select(0, first);
+      first_velocities = v.index_select(0, first);
     }
+    // Nothing has changed so far, and what follows needs no memory.
+    states_.index_copy_(0, slots, x_new);
+    if (first_slots.defined()) velocities_.index_copy_(0, first_slots, first_velocities);
     for (Lane* lane : lanes) {
       lane->evaluations += lane->rows();
       const bool first_half = lane->request->solver.solver == SolverKind::kHeun && !lane->in_second_phase;
@@ -154,8 +160,8 @@ absl::Status LaneGroup::Evaluate(absl::Span<Lane* const> lanes) {
 absl::StatusOr<at::Tensor> LaneGroup::States(absl::Span<const int64_t> slots) const {
   return GuardTorch("samples", [&] {
     const c10::InferenceMode inference_mode;
-    return states_.index_select(0, ToTensor(std::vector<int64_t>(slots.begin(), slots.end()), states_.device()))
-        .to(at::kCPU);
+    return ToHost(
+        states_.index_select(0, ToTensor(std::vector<int64_t>(slots.begin(), slots.end()), states_.device())));
   });
 }
 

@@ -19,6 +19,7 @@ struct Lane {
   int64_t index = 0;                         // of the sample in its request
   int64_t slot = 0;                          // row of its state
   int steps_done = 0;                        // solver steps
+  bool started = false;                      // its slot holds its state
   bool in_second_phase = false;              // of a heun step: the first velocity is kept
   int64_t evaluations = 0;                   // velocity evaluations
 
@@ -53,7 +54,7 @@ class LaneGroup {
   // Puts the noises [count, ...] (float32, CPU) into the slots. \error what LibTorch reports.
   absl::Status Start(absl::Span<const int64_t> slots, const at::Tensor& noises);
   // One velocity evaluation of all `lanes`: an euler step, or half of a heun step. None is done. \error what LibTorch
-  // reports; then the lanes must not go on.
+  // reports; after RESOURCE_EXHAUSTED the lanes are where they were, after anything else they must not go on.
   absl::Status Evaluate(absl::Span<Lane* const> lanes);
   // The states [count, ...] of the slots, float32 on the CPU: one copy. \error what LibTorch reports.
   absl::StatusOr<at::Tensor> States(absl::Span<const int64_t> slots) const;

@@ -1,7 +1,6 @@
 #include "server/engine/model_registry.h"
 
 #include <ATen/ATen.h>
-#include <c10/core/InferenceMode.h>
 
 #include <algorithm>
 #include <utility>
@@ -19,15 +18,6 @@ ModelShape ShapeOf(const VelocityModel& network) {
   return {.parameter_count = ParameterCount(network),
           .sample_shape = network.SampleShape(),
           .num_classes = network.NumClasses()};
-}
-
-// The first evaluation makes kernels and plans that later ones find.
-void WarmUp(const VelocityModel& network) {
-  const c10::InferenceMode inference_mode;
-  std::vector<int64_t> shape = network.SampleShape();
-  shape.insert(shape.begin(), 1);
-  const auto options = at::TensorOptions(at::kFloat).device(network.device());
-  network.Velocity(at::zeros(shape, options), at::full({1}, 0.5, options), {});
 }
 
 }  // namespace
@@ -71,8 +61,8 @@ std::string_view ModelStateName(ModelState state) {
   return "";
 }
 
-ModelRegistry::ModelRegistry(const ModelStore& store, at::Device device, int64_t memory_budget)
-    : store_(store), device_(device), memory_budget_(memory_budget) {}
+ModelRegistry::ModelRegistry(const ModelStore& store, ModelRegistryOptions options)
+    : store_(store), options_(std::move(options)) {}
 
 ModelRegistry::~ModelRegistry() {
   std::vector<Callback> waiting;
@@ -123,18 +113,38 @@ void ModelRegistry::Acquire(const VersionKey& key, Callback done) {
 absl::StatusOr<std::unique_ptr<LoadedModel>> ModelRegistry::LoadFromStore(const VersionKey& key) const {
   BOSS_ASSIGN_OR_RETURN(VersionUse use, store_.Use(key, "loaded"));
   BOSS_ASSIGN_OR_RETURN(VersionInfo info, store_.GetVersion(key));
-  BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> network, store_.LoadVersionModel(key));
-  return GuardTorch(absl::StrCat("loading ", key.ToString()), [&]() -> absl::StatusOr<std::unique_ptr<LoadedModel>> {
-    network->To(device_);
-    WarmUp(*network);
-    auto model = std::make_unique<LoadedModel>();
-    model->key = key;
-    model->manifest = std::move(info.manifest);
-    for (const auto& [name, tensor] : network->State()) model->memory_bytes += static_cast<int64_t>(tensor.nbytes());
-    model->network = std::move(network);
-    model->use = std::move(use);
-    return model;
-  });
+  BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> network,
+                        options_.load_network ? options_.load_network(key) : store_.LoadVersionModel(key));
+  InlineExecutor here;
+  StepExecutor& executor = options_.executor != nullptr ? *options_.executor : here;
+  const std::string operation = absl::StrCat("loading ", key.ToString());
+  BOSS_RETURN_IF_ERROR(executor.Run([&] {
+    return GuardTorch(operation, [&]() -> absl::Status {
+      PlaceOnDevice(*network);
+      return absl::OkStatus();
+    });
+  }));
+  auto model = std::make_unique<LoadedModel>();
+  model->key = key;
+  model->manifest = std::move(info.manifest);
+  model->memory_bytes = network->MemoryBytes();
+  model->network = std::move(network);
+  model->use = std::move(use);
+  VelocityRunnerOptions runner_options;
+  if (options_.device.is_cuda()) {
+    runner_options = {.buckets = BatchBuckets(options_.max_batch), .channels_last = true, .backend = options_.backend};
+  }
+  auto runner = std::make_shared<VelocityRunner>(model->network, std::move(runner_options));
+  if (const absl::Status status = runner->WarmUp(executor); !status.ok()) {
+    return absl::Status(status.code(), absl::StrCat(operation, ": ", status.message()));
+  }
+  model->runner = std::move(runner);
+  return model;
+}
+
+void ModelRegistry::PlaceOnDevice(VelocityModel& network) const {
+  network.To(options_.device);
+  network.PrepareForInference(options_.precision == Precision::kBfloat16 ? at::kBFloat16 : at::kFloat);
 }
 
 void ModelRegistry::Load(const VersionKey& key) {
@@ -223,7 +233,7 @@ int64_t ModelRegistry::MemoryBytes() const {
 }
 
 absl::Status ModelRegistry::MakeRoom(int64_t bytes, std::vector<std::shared_ptr<const LoadedModel>>& evicted) const {
-  if (memory_budget_ == 0) return absl::OkStatus();
+  if (options_.memory_budget == 0) return absl::OkStatus();
   int64_t in_use = 0, idle_bytes = 0;
   std::vector<Entry*> idle;
   for (auto& [key, entry] : state_->entries) {
@@ -232,14 +242,14 @@ absl::Status ModelRegistry::MakeRoom(int64_t bytes, std::vector<std::shared_ptr<
     (is_idle ? idle_bytes : in_use) += entry.memory_bytes;
     if (is_idle) idle.push_back(&entry);
   }
-  if (in_use + bytes > memory_budget_) {
+  if (in_use + bytes > options_.memory_budget) {
     return absl::ResourceExhaustedError(absl::StrCat("the version takes ", bytes, " bytes of memory; of ",
-                                                     memory_budget_, " that models may take, ", in_use,
+                                                     options_.memory_budget, " that models may take, ", in_use,
                                                      " are taken by versions in use"));
   }
   std::sort(idle.begin(), idle.end(), [](const Entry* a, const Entry* b) { return a->last_use < b->last_use; });
   for (Entry* entry : idle) {
-    if (in_use + idle_bytes + bytes <= memory_budget_) break;
+    if (in_use + idle_bytes + bytes <= options_.memory_budget) break;
     idle_bytes -= entry->memory_bytes;
     Apply(*entry, ModelEvent::kUnload);
     evicted.push_back(std::move(entry->model));

@@ -14,8 +14,12 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "core/base/step_executor.h"
 #include "core/flow/velocity_model.h"
+#include "server/device/device_backend.h"
+#include "server/device/devices.h"
 #include "server/engine/thread_pool.h"
+#include "server/engine/velocity_runner.h"
 #include "server/store/model_store.h"
 
 namespace boss::server {
@@ -42,6 +46,7 @@ struct LoadedModel {
   VersionKey key;
   Manifest manifest;
   std::shared_ptr<const VelocityModel> network;  // on the registry's device
+  std::shared_ptr<const VelocityRunner> runner;  // of it: how batches are evaluated
   int64_t memory_bytes = 0;                      // of its tensors
   VersionUse use;                                // so that it is not deleted while it is in memory
 };
@@ -60,8 +65,21 @@ struct ModelStatus {
   int64_t memory_bytes = 0;
 };
 
-// Loads published versions onto one device, each once, on a thread of its own, and evaluates each once before anybody
-// gets it. A version that cannot be loaded (DATA_LOSS, RESOURCE_EXHAUSTED) fails whoever asked for it and nobody else.
+struct ModelRegistryOptions {
+  at::Device device = at::kCPU;
+  int64_t memory_budget = 0;  // bytes of the weights of all versions in memory; 0: no limit
+  Precision precision = Precision::kFloat32;
+  int64_t max_batch = 64;  // rows of the batches that sampling makes
+  std::shared_ptr<const DeviceBackend> backend = std::make_shared<CpuBackend>();  // of `device`
+  // Runs what loading does on the device, as VelocityRunner::WarmUp asks for; null: the loading thread does. Outlives
+  // the registry.
+  StepExecutor* executor = nullptr;
+  // Builds a version's network, on the CPU. Empty: ModelStore::LoadVersionModel.
+  std::function<absl::StatusOr<std::unique_ptr<VelocityModel>>(const VersionKey&)> load_network;
+};
+
+// Loads published versions onto one device, each once, on a thread of its own, and evaluates each before anybody gets
+// it. A version that cannot be loaded (DATA_LOSS, RESOURCE_EXHAUSTED) fails whoever asked for it and nobody else.
 // A version that is being loaded or in memory is in use (ModelStore::Use) as "loaded". Thread-safe.
 //
 // Memory: with a budget, versions that nobody uses are unloaded, the least recently used first, until a new one fits;
@@ -70,8 +88,8 @@ class ModelRegistry {
  public:
   using Callback = std::function<void(absl::StatusOr<std::shared_ptr<const LoadedModel>>)>;
 
-  // `store` must outlive the registry. `memory_budget`: bytes of all versions in memory; 0: no limit.
-  ModelRegistry(const ModelStore& store, at::Device device, int64_t memory_budget = 0);
+  // `store` must outlive the registry.
+  ModelRegistry(const ModelStore& store, ModelRegistryOptions options = {});
   // Fails the loads that have not begun with UNAVAILABLE and waits for the one that has.
   ~ModelRegistry();
   ModelRegistry(const ModelRegistry&) = delete;
@@ -96,7 +114,7 @@ class ModelRegistry {
   // CreateModel.
   absl::StatusOr<ModelShape> Shape(const VersionKey& key);
 
-  at::Device device() const { return device_; }
+  at::Device device() const { return options_.device; }
 
  private:
   struct Entry {
@@ -117,6 +135,9 @@ class ModelRegistry {
 
   void Load(const VersionKey& key);
   absl::StatusOr<std::unique_ptr<LoadedModel>> LoadFromStore(const VersionKey& key) const;
+  // The one place where a loaded network gets the device, the layout and the precision that it is served with. In a
+  // unit of the executor.
+  void PlaceOnDevice(VelocityModel& network) const;
   // Unloads versions that nobody uses until `bytes` more fit into the budget; they go to `evicted`, to die when the
   // mutex is free. \error RESOURCE_EXHAUSTED if they do not fit all the same; then nothing was unloaded.
   absl::Status MakeRoom(int64_t bytes, std::vector<std::shared_ptr<const LoadedModel>>& evicted) const
@@ -125,8 +146,7 @@ class ModelRegistry {
   static bool Apply(Entry& entry, ModelEvent event);
 
   const ModelStore& store_;
-  const at::Device device_;
-  const int64_t memory_budget_;
+  const ModelRegistryOptions options_;
   const std::shared_ptr<State> state_ = std::make_shared<State>();
   ThreadPool loader_{1};
 };

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -74,6 +76,7 @@ struct SamplerEngine::Group {
   CostModel cost;  // on the device's thread, under the lock
   std::vector<RequestPtr> requests;
   double virtual_time;
+  int64_t max_rows = std::numeric_limits<int64_t>::max();  // of an evaluation: a larger one did not fit into memory
 };
 
 }  // namespace boss::server

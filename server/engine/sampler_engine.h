@@ -52,6 +52,9 @@ struct SamplerEngineOptions {
 // and Cheng, SIGCOMM 1996): whoever has had the least device time per request goes next; who comes new starts level
 // with the others.
 //
+// An evaluation that does not fit into the device's memory is tried again with half of its lanes, and its model version
+// gets no larger ones while it has requests. A request fails for lack of memory only if one lane of it alone does not fit.
+//
 // A request is cancelled, or found to be beyond its deadline, between two evaluations.
 //
 // Thread-safe. `store`, `registry`, `worker` and `clock` outlive the engine; handles must not be used after it.
@@ -98,8 +101,10 @@ class SamplerEngine {
   void RunUnit();
   void RunTask(const RequestPtr& request);
   void RunLanes(Group& group, Unit unit);
-  // Starts new samples, evaluates all lanes, and takes the states that go out.
-  absl::Status Compute(Group& group, Unit& unit);
+  // Starts new samples and evaluates all lanes. \error as LaneGroup::Evaluate, with what it says of the lanes.
+  absl::Status Evaluate(Group& group, const Unit& unit);
+  // Takes the states that go out.
+  absl::Status TakeResults(Group& group, Unit& unit);
   // Makes room for lanes of requests that can go on, if there is none. \error what LibTorch reports.
   absl::Status EnsureLanes(Group& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Unit FormUnit(Group& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

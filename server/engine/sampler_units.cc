@@ -19,8 +19,7 @@ namespace boss::server {
 struct SamplerEngine::Unit {
   struct Part {
     RequestPtr request;
-    std::vector<Lane*> lanes;  // of request->lanes
-    int64_t first_new = 0;     // of them: those from here on start with this evaluation
+    std::vector<Lane*> lanes;  // of request->lanes; those that start with this evaluation come last
     int64_t rows = 0;
     // What Compute leaves.
     std::vector<SampleBatch> previews;
@@ -28,6 +27,12 @@ struct SamplerEngine::Unit {
   };
   std::vector<Part> parts;
   int64_t rows = 0;
+
+  int64_t num_lanes() const {
+    int64_t count = 0;
+    for (const Part& part : parts) count += static_cast<int64_t>(part.lanes.size());
+    return count;
+  }
 };
 
 namespace {
@@ -157,7 +162,7 @@ SamplerEngine::Unit SamplerEngine::FormUnit(Group& group) {
                           .priority = request->request.priority,
                           .last_turn = request->last_turn});
   }
-  const std::vector<int64_t> planned = PlanBatch(candidates, options_.max_batch, group.cost);
+  const std::vector<int64_t> planned = PlanBatch(candidates, std::min(options_.max_batch, group.max_rows), group.cost);
   Unit unit;
   for (size_t i = 0; i < requests.size(); ++i) {
     const RequestPtr& request = requests[i];
@@ -167,7 +172,6 @@ SamplerEngine::Unit SamplerEngine::FormUnit(Group& group) {
       if (static_cast<int64_t>(part.lanes.size()) == planned[i]) break;
       part.lanes.push_back(lane.get());
     }
-    part.first_new = static_cast<int64_t>(part.lanes.size());
     while (static_cast<int64_t>(part.lanes.size()) < planned[i] && group.lanes.free_slots() > 0) {
       request->lanes.push_back(std::make_unique<Lane>(
           Lane{.request = &*request->resolved, .index = request->next_sample++, .slot = group.lanes.TakeSlot()}));
@@ -183,21 +187,31 @@ SamplerEngine::Unit SamplerEngine::FormUnit(Group& group) {
   return unit;
 }
 
-absl::Status SamplerEngine::Compute(Group& group, Unit& unit) {
+absl::Status SamplerEngine::Evaluate(Group& group, const Unit& unit) {
   std::vector<Lane*> all;
   for (const Unit::Part& part : unit.parts) {
     all.insert(all.end(), part.lanes.begin(), part.lanes.end());
-    const auto count = static_cast<int64_t>(part.lanes.size()) - part.first_new;
-    if (count == 0) continue;
     std::vector<int64_t> slots;
-    for (int64_t i = part.first_new; i < part.first_new + count; ++i) slots.push_back(part.lanes[i]->slot);
+    std::vector<Lane*> starting;
+    for (Lane* lane : part.lanes) {
+      if (lane->started) continue;
+      starting.push_back(lane);
+      slots.push_back(lane->slot);
+    }
+    if (starting.empty()) continue;
+    // Lanes start in the order of their samples, so those that start now are one range.
     BOSS_ASSIGN_OR_RETURN(const at::Tensor noises, GuardTorch("noise", [&] {
-                            return Noises(part.request->request, *part.request->resolved,
-                                          part.lanes[part.first_new]->index, count);
+                            return Noises(part.request->request, *part.request->resolved, starting.front()->index,
+                                          static_cast<int64_t>(starting.size()));
                           }));
     BOSS_RETURN_IF_ERROR(group.lanes.Start(slots, noises));
+    for (Lane* lane : starting) lane->started = true;
   }
   BOSS_RETURN_IF_ERROR(group.lanes.Evaluate(all));
+  return worker_.Synchronize();
+}
+
+absl::Status SamplerEngine::TakeResults(Group& group, Unit& unit) {
   for (Unit::Part& part : unit.parts) {
     std::vector<Lane*> arrived;
     std::map<int, std::vector<Lane*>> previewed;  // by steps done
@@ -217,11 +231,18 @@ absl::Status SamplerEngine::Compute(Group& group, Unit& unit) {
 
 void SamplerEngine::RunLanes(Group& group, Unit unit) {
   const absl::Time start = clock_.Now();
-  const absl::Status status = Compute(group, unit);
+  absl::Status status = Evaluate(group, unit);
+  // Nobody has moved on. Fewer lanes may fit; the others follow in the next evaluations.
+  const bool too_large = absl::IsResourceExhausted(status) && unit.num_lanes() > 1;
+  if (status.ok()) status = TakeResults(group, unit);
   const absl::Time end = clock_.Now();
-  metrics_.evaluations.Add(1);
-  metrics_.velocity_evaluations.Add(static_cast<double>(unit.rows));
-  metrics_.batch_rows.Observe(static_cast<double>(unit.rows));
+  if (too_large) {
+    metrics_.too_large_batches.Add(1);
+  } else {
+    metrics_.evaluations.Add(1);
+    metrics_.velocity_evaluations.Add(static_cast<double>(unit.rows));
+    metrics_.batch_rows.Observe(static_cast<double>(unit.rows));
+  }
 
   for (Unit::Part& part : unit.parts) {
     if (!status.ok()) break;
@@ -241,7 +262,12 @@ void SamplerEngine::RunLanes(Group& group, Unit unit) {
   }
 
   absl::MutexLock lock(&mutex_);
-  group.cost.Observe(unit.rows, absl::ToDoubleSeconds(end - start));
+  if (too_large) {
+    group.max_rows = std::max<int64_t>(1, unit.rows / 2);
+    status = absl::OkStatus();
+  } else {
+    group.cost.Observe(unit.rows, absl::ToDoubleSeconds(end - start));
+  }
   group.virtual_time += absl::ToDoubleSeconds(end - start) / static_cast<double>(group.requests.size());
   const std::vector<Unit::Part> parts = std::move(unit.parts);
   for (const Unit::Part& part : parts) {

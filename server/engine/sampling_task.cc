@@ -9,6 +9,7 @@
 
 #include "core/base/torch_guard.h"
 #include "core/flow/noise.h"
+#include "server/device/device_backend.h"
 
 namespace boss::server {
 namespace {
@@ -62,7 +63,7 @@ StepOutcome SamplingTask::Step() {
     const bool wants_preview = preview_interval_ > 0 && run_->steps_done() % preview_interval_ == 0;
     if (!arrived && !wants_preview) return absl::OkStatus();
     SampleBatch batch = {.indices = std::vector<int64_t>(static_cast<size_t>(count)),
-                         .x = run_->x().slice(0, 0, count).to(at::kCPU),
+                         .x = ToHost(run_->x().slice(0, 0, count)),
                          .solver_steps = run_->steps_done(),
                          .t = run_->t()};
     std::iota(batch.indices.begin(), batch.indices.end(), begin_);

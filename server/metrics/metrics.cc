@@ -28,10 +28,6 @@ prometheus::Counter* NewCounter(prometheus::Registry& registry, const std::strin
   return &prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
 }
 
-prometheus::Gauge* NewGauge(prometheus::Registry& registry, const std::string& name, const std::string& help) {
-  return &prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
-}
-
 prometheus::Histogram* NewHistogram(prometheus::Registry& registry, const std::string& name, const std::string& help) {
   return &prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, kSecondsBuckets);
 }
@@ -75,11 +71,15 @@ class Metrics::State final : public prometheus::Collectable {
         request_seconds_(prometheus::BuildHistogram()
                              .Name("boss_request_seconds")
                              .Help("Time from an RPC's start to its status, streams included")
-                             .Register(registry_)) {
-    auto& lanes = prometheus::BuildGauge()
-                      .Name("boss_lanes")
-                      .Help("Samples in flight (active) and accepted but not begun (waiting)")
-                      .Register(registry_);
+                             .Register(registry_)),
+        lanes_(prometheus::BuildGauge()
+                   .Name("boss_lanes")
+                   .Help("Samples in flight (active) and accepted but not begun (waiting)")
+                   .Register(registry_)),
+        queued_samples_(prometheus::BuildGauge()
+                            .Name("boss_queued_samples")
+                            .Help("Samples accepted and not yet finished")
+                            .Register(registry_)) {
     auto& ended = prometheus::BuildCounter()
                       .Name("boss_sampling_ended_requests_total")
                       .Help("Sampling requests that ended before their time, by reason")
@@ -95,15 +95,15 @@ class Metrics::State final : public prometheus::Collectable {
                                      .Help("Rows of an evaluation's batch; a sample with guidance takes two")
                                      .Register(registry_)
                                      .Add({}, kRowsBuckets)),
-        .lanes_active = Gauge(&lanes.Add({{"state", "active"}})),
-        .lanes_waiting = Gauge(&lanes.Add({{"state", "waiting"}})),
+        .too_large_batches =
+            Counter(NewCounter(registry_, "boss_too_large_batches_total",
+                               "Evaluations tried again with half of their rows because they did not fit into memory")),
         .refused_requests = Counter(NewCounter(registry_, "boss_sampling_refused_requests_total",
                                                "Sampling requests refused because the queue was full")),
         .cancelled_requests = Counter(&ended.Add({{"reason", "cancelled"}})),
         .expired_requests = Counter(&ended.Add({{"reason", "deadline"}})),
         .slow_reader_pauses = Counter(NewCounter(registry_, "boss_slow_reader_pauses_total",
                                                  "Times that a request paused because its client did not read")),
-        .queued_samples = Gauge(NewGauge(registry_, "boss_queued_samples", "Samples accepted and not yet finished")),
         .queue_seconds = Histogram(NewHistogram(registry_, "boss_sampling_queue_seconds",
                                                 "Time from a sampling request's arrival to its first evaluation")),
         .compute_seconds = Histogram(NewHistogram(registry_, "boss_sampling_compute_seconds",
@@ -117,7 +117,17 @@ class Metrics::State final : public prometheus::Collectable {
         .Set(1);
   }
 
-  const EngineMetrics& engine() const { return engine_; }
+  EngineMetrics engine(std::string_view device) {
+    prometheus::Labels active = {{"state", "active"}}, waiting = {{"state", "waiting"}}, queued;
+    if (!device.empty()) {
+      for (prometheus::Labels* labels : {&active, &waiting, &queued}) (*labels)["device"] = std::string(device);
+    }
+    EngineMetrics engine = engine_;
+    engine.lanes_active = Gauge(&lanes_.Add(active));
+    engine.lanes_waiting = Gauge(&lanes_.Add(waiting));
+    engine.queued_samples = Gauge(&queued_samples_.Add(queued));
+    return engine;
+  }
 
   void RecordCall(std::string_view method, std::string_view code, absl::Duration latency) {
     const std::string method_label(method);
@@ -143,6 +153,8 @@ class Metrics::State final : public prometheus::Collectable {
   prometheus::Registry registry_;
   prometheus::Family<prometheus::Counter>& requests_;
   prometheus::Family<prometheus::Histogram>& request_seconds_;
+  prometheus::Family<prometheus::Gauge>& lanes_;
+  prometheus::Family<prometheus::Gauge>& queued_samples_;
   EngineMetrics engine_;
   mutable absl::Mutex mutex_;
   std::vector<Collector> collectors_ ABSL_GUARDED_BY(mutex_);
@@ -152,7 +164,7 @@ Metrics::Metrics(std::string_view version, std::string_view device)
     : state_(std::make_shared<State>(version, device)) {}
 Metrics::~Metrics() = default;
 
-EngineMetrics Metrics::engine() const { return state_->engine(); }
+EngineMetrics Metrics::engine(std::string_view device) const { return state_->engine(device); }
 
 void Metrics::RecordCall(std::string_view method, std::string_view code, absl::Duration latency) {
   state_->RecordCall(method, code, latency);

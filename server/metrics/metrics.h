@@ -58,6 +58,7 @@ struct EngineMetrics {
   Counter velocity_evaluations;  // boss_velocity_evaluations_total: per sample, guidance counting two
   Counter evaluations;           // boss_evaluations_total: of the network, one for a whole batch
   Histogram batch_rows;          // boss_batch_rows: of an evaluation that requests share
+  Counter too_large_batches;     // boss_too_large_batches_total: tried again with half of the rows for lack of memory
   Gauge lanes_active;            // boss_lanes{state="active"}: samples in flight
   Gauge lanes_waiting;           // boss_lanes{state="waiting"}: samples accepted and not begun
   Counter refused_requests;      // boss_sampling_refused_requests_total: RESOURCE_EXHAUSTED
@@ -92,7 +93,8 @@ class Metrics {
   Metrics(const Metrics&) = delete;
   Metrics& operator=(const Metrics&) = delete;
 
-  EngineMetrics engine() const;
+  // Of an engine. Several engines share what is summed; the gauges of each get the label `device`, unless it is empty.
+  EngineMetrics engine(std::string_view device = {}) const;
 
   // One finished RPC: boss_requests_total and boss_request_seconds, by method ("/boss.v1.Sampler/Generate") and code
   // ("OK", "NOT_FOUND", ...).

@@ -1,5 +1,8 @@
 #include "server/rpc/convert_capabilities.h"
 
+#include <utility>
+
+#include "core/nets/presets.h"
 #include "server/jobs/job_spec.h"
 #include "server/rpc/convert_common.h"
 
@@ -13,10 +16,13 @@ constexpr int64_t kMaxFineGrid = 1000;  // as jobs.proto states
 v1::Capabilities ToProto(const ServerDescription& description) {
   v1::Capabilities proto;
   proto.set_server_version(description.version);
-  v1::Capabilities::Device& device = *proto.add_devices();
-  device.set_name(description.device);
-  device.set_description(description.device_description);
-  device.set_memory_bytes(description.device_memory_bytes);
+  for (const DeviceDescription& device : description.devices) {
+    v1::Capabilities::Device& added = *proto.add_devices();
+    added.set_name(device.name);
+    added.set_description(device.description);
+    added.set_memory_bytes(device.memory_bytes);
+    added.set_uuid(device.uuid);
+  }
   for (const SolverKind solver : {SolverKind::kEuler, SolverKind::kHeun, SolverKind::kRk45})
     proto.add_solvers(ToProto(solver));
   for (const v1::ScheduleKind kind :
@@ -24,7 +30,8 @@ v1::Capabilities ToProto(const ServerDescription& description) {
     proto.add_schedules(kind);
   }
   for (const char* format : {"PNG", "UINT8", "FLOAT32", "LATENTS"}) proto.add_output_formats(format);
-  for (const char* architecture : {"ncsnpp", "mlp"}) proto.add_architectures(architecture);
+  for (const char* architecture : {"ncsnpp", "dit", "mlp"}) proto.add_architectures(architecture);
+  for (std::string& preset : PresetNames()) proto.add_presets(std::move(preset));
   for (const std::string& dataset : description.datasets) proto.add_datasets(dataset);
   for (const JobKind kind : {JobKind::kTrain, JobKind::kOptimizeStepsizes, JobKind::kDistill, JobKind::kEvaluate}) {
     proto.add_job_kinds(std::string(JobKindName(kind)));

@@ -10,11 +10,16 @@
 
 namespace boss::server {
 
+struct DeviceDescription {
+  std::string name;         // "cpu", "cuda:0"
+  std::string description;  // the processor's or card's name, and the precision if it is not float32
+  std::string uuid;         // empty if it has none
+  int64_t memory_bytes = 0;
+};
+
 struct ServerDescription {
   std::string version;
-  std::string device;              // e.g. "cpu"
-  std::string device_description;  // the processor's or card's name
-  int64_t device_memory_bytes = 0;
+  std::vector<DeviceDescription> devices;
   std::vector<std::string> datasets;          // sources that are present
   std::vector<std::string> feature_networks;  // that the operator configured
   int64_t max_samples_per_request = 0;

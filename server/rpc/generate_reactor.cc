@@ -42,19 +42,19 @@ GenerateReactor::GenerateReactor(const v1::GenerateRequest& request, OpenCalls& 
   open_.Add();
 }
 
-GenerateReactor* GenerateReactor::Start(SamplerEngine& engine, OpenCalls& open, const Clock& clock,
+GenerateReactor* GenerateReactor::Start(DevicePool& devices, OpenCalls& open, const Clock& clock,
                                         const v1::GenerateRequest& request, absl::Time deadline, uint64_t chosen_seed) {
   const std::shared_ptr<GenerateReactor> reactor(new GenerateReactor(request, open, clock));
   reactor->self_ = reactor;
-  reactor->Begin(engine, request, deadline, chosen_seed);
+  reactor->Begin(devices, request, deadline, chosen_seed);
   return reactor.get();
 }
 
-void GenerateReactor::Begin(SamplerEngine& engine, const v1::GenerateRequest& request, absl::Time deadline,
+void GenerateReactor::Begin(DevicePool& devices, const v1::GenerateRequest& request, absl::Time deadline,
                             uint64_t chosen_seed) {
   const auto submit = [&]() -> absl::StatusOr<std::shared_ptr<SampleHandle>> {
     BOSS_ASSIGN_OR_RETURN(request_, SampleRequestFromProto(request, deadline, chosen_seed));
-    return engine.Submit(request_, shared_from_this());
+    return devices.Submit(request_, shared_from_this());
   };
   const absl::StatusOr<std::shared_ptr<SampleHandle>> handle = submit();
   absl::Status cancel;

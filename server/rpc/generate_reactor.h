@@ -12,7 +12,7 @@
 #include "absl/synchronization/mutex.h"
 #include "boss/v1/sampling.pb.h"
 #include "core/base/clock.h"
-#include "server/engine/sampler_engine.h"
+#include "server/engine/device_pool.h"
 
 namespace boss::server {
 
@@ -40,8 +40,8 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
                               public std::enable_shared_from_this<GenerateReactor> {
  public:
   // Returns the reactor of a new call, which keeps itself alive and is one of `open` until gRPC is done with it.
-  // `engine`, `open` and `clock` outlive it.
-  static GenerateReactor* Start(SamplerEngine& engine, OpenCalls& open, const Clock& clock,
+  // `devices`, `open` and `clock` outlive it.
+  static GenerateReactor* Start(DevicePool& devices, OpenCalls& open, const Clock& clock,
                                 const v1::GenerateRequest& request, absl::Time deadline, uint64_t chosen_seed);
 
   void OnAccepted(AcceptedRequest accepted) override;
@@ -57,7 +57,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
  private:
   GenerateReactor(const v1::GenerateRequest& request, OpenCalls& open, const Clock& clock);
 
-  void Begin(SamplerEngine& engine, const v1::GenerateRequest& request, absl::Time deadline, uint64_t chosen_seed);
+  void Begin(DevicePool& devices, const v1::GenerateRequest& request, absl::Time deadline, uint64_t chosen_seed);
   void Enqueue(v1::GenerateResponse response) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Starts the next write, or finishes the call when all is written.
   void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

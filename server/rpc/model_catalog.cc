@@ -9,7 +9,7 @@
 namespace boss::server {
 
 VersionView ModelCatalog::Version(const VersionKey& key) const {
-  VersionView view = {.key = key, .info = store_.GetVersion(key), .status = registry_.Status(key)};
+  VersionView view = {.key = key, .info = store_.GetVersion(key), .status = devices_.Status(key)};
   if (auto sets = store_.ListScheduleSets(key); sets.ok()) view.schedule_sets = *std::move(sets);
   return view;
 }
@@ -18,7 +18,7 @@ ModelView ModelCatalog::View(ModelInfo info, const std::vector<VersionKey>& newe
   ModelView view = {.info = std::move(info), .shape = absl::DataLossError("every version is corrupt")};
   for (const VersionKey& key : newest_first) {
     view.versions.push_back(Version(key));
-    if (!view.shape.ok() && view.versions.back().info.ok()) view.shape = registry_.Shape(key);
+    if (!view.shape.ok() && view.versions.back().info.ok()) view.shape = devices_.Shape(key);
   }
   return view;
 }

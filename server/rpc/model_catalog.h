@@ -1,4 +1,4 @@
-// What the server knows of its models, from the store and the registry together.
+// What the server knows of its models, from the store and the devices together.
 #pragma once
 
 #include <memory>
@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "server/engine/model_registry.h"
+#include "server/engine/device_pool.h"
 #include "server/store/model_store.h"
 
 namespace boss::server {
@@ -24,10 +24,10 @@ struct ModelView {
   absl::StatusOr<ModelShape> shape;   // of the newest version that is not corrupt; an error if there is none
 };
 
-// Thread-safe. The methods block on the disk. `store` and `registry` outlive it.
+// Thread-safe. The methods block on the disk. `store` and `devices` outlive it.
 class ModelCatalog {
  public:
-  ModelCatalog(const ModelStore& store, ModelRegistry& registry) : store_(store), registry_(registry) {}
+  ModelCatalog(const ModelStore& store, DevicePool& devices) : store_(store), devices_(devices) {}
 
   VersionView Version(const VersionKey& key) const;
   // All versions for NAME, one for NAME@VERSION and NAME@ALIAS. \error NOT_FOUND, INVALID_ARGUMENT.
@@ -38,7 +38,7 @@ class ModelCatalog {
   ModelView View(ModelInfo info, const std::vector<VersionKey>& newest_first) const;
 
   const ModelStore& store_;
-  ModelRegistry& registry_;
+  DevicePool& devices_;
 };
 
 }  // namespace boss::server

@@ -86,10 +86,10 @@ absl::Status ModelsService::List(const v1::ListModelsRequest& request, v1::ListM
 
 absl::Status ModelsService::Delete(const v1::DeleteVersionRequest& request) {
   BOSS_ASSIGN_OR_RETURN(const VersionKey key, ExactVersion(store_, request.model()));
-  if (request.force()) BOSS_RETURN_IF_ERROR(registry_.Unload(key));
+  if (request.force()) BOSS_RETURN_IF_ERROR(devices_.Unload(key));
   BOSS_RETURN_IF_ERROR(store_.DeleteVersion(key, request.force()));
   // Somebody may have loaded it since; nobody can from now on.
-  registry_.Unload(key).IgnoreError();
+  devices_.Unload(key).IgnoreError();
   return absl::OkStatus();
 }
 
@@ -182,21 +182,18 @@ grpc::ServerUnaryReactor* ModelsService::GetModel(grpc::CallbackServerContext* c
 grpc::ServerUnaryReactor* ModelsService::LoadModel(grpc::CallbackServerContext* context,
                                                    const v1::LoadModelRequest* request, v1::ModelVersion* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const std::string device = registry_.device().str();
-  if (!request->device().empty() && request->device() != device) {
-    reactor->Finish(ToGrpcStatus(FieldError("device", absl::StrCat("must be ", device, ", got ", request->device()))));
-    return reactor;
-  }
   const absl::StatusOr<VersionKey> key = ResolveField(store_, request->model());
   if (!key.ok()) {
     reactor->Finish(ToGrpcStatus(key.status()));
     return reactor;
   }
-  registry_.Acquire(
-      *key, [this, reactor, response, key = *key](const absl::StatusOr<std::shared_ptr<const LoadedModel>>& model) {
+  const absl::Status status = devices_.Acquire(
+      *key, request->device(),
+      [this, reactor, response, key = *key](const absl::StatusOr<std::shared_ptr<const LoadedModel>>& model) {
         if (model.ok()) *response = ToProto(catalog_.Version(key));
         reactor->Finish(ToGrpcStatus(model.status()));
       });
+  if (!status.ok()) reactor->Finish(ToGrpcStatus(status));
   return reactor;
 }
 
@@ -205,7 +202,7 @@ grpc::ServerUnaryReactor* ModelsService::UnloadModel(grpc::CallbackServerContext
                                                      v1::ModelVersion* response) {
   return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
     BOSS_ASSIGN_OR_RETURN(const VersionKey key, ResolveField(store_, request->model()));
-    BOSS_RETURN_IF_ERROR(registry_.Unload(key));
+    BOSS_RETURN_IF_ERROR(devices_.Unload(key));
     *response = ToProto(catalog_.Version(key));
     return absl::OkStatus();
   });

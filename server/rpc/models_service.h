@@ -4,7 +4,7 @@
 #include <cstdint>
 
 #include "boss/v1/models.grpc.pb.h"
-#include "server/engine/model_registry.h"
+#include "server/engine/device_pool.h"
 #include "server/engine/thread_pool.h"
 #include "server/rpc/convert_capabilities.h"
 #include "server/rpc/model_catalog.h"
@@ -20,13 +20,13 @@ class ModelsService final : public v1::Models::CallbackService {
     int default_steps = 20;  // of a model that names none
     ServerDescription description;
   };
-  ModelsService(Options options, ModelStore& store, UploadStore& uploads, ModelRegistry& registry, ThreadPool& pool)
+  ModelsService(Options options, ModelStore& store, UploadStore& uploads, DevicePool& devices, ThreadPool& pool)
       : options_(std::move(options)),
         store_(store),
         uploads_(uploads),
-        registry_(registry),
+        devices_(devices),
         pool_(pool),
-        catalog_(store, registry) {}
+        catalog_(store, devices) {}
 
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
                                        v1::ListModelsResponse* response) override;
@@ -61,7 +61,7 @@ class ModelsService final : public v1::Models::CallbackService {
   const Options options_;
   ModelStore& store_;
   UploadStore& uploads_;
-  ModelRegistry& registry_;
+  DevicePool& devices_;
   ThreadPool& pool_;
   const ModelCatalog catalog_;
 };

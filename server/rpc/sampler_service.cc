@@ -13,7 +13,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* SamplerService::Generate(grpc::C
   }
   const std::chrono::system_clock::time_point deadline = context->deadline();
   const bool has_deadline = deadline != std::chrono::system_clock::time_point::max();
-  return GenerateReactor::Start(engine_, open_calls_, clock_, *request,
+  return GenerateReactor::Start(devices_, open_calls_, clock_, *request,
                                 has_deadline ? absl::FromChrono(deadline) : absl::InfiniteFuture(), chosen_seed);
 }
 

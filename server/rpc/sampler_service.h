@@ -6,17 +6,17 @@
 #include "absl/synchronization/mutex.h"
 #include "boss/v1/sampling.grpc.pb.h"
 #include "core/base/clock.h"
-#include "server/engine/sampler_engine.h"
+#include "server/engine/device_pool.h"
 #include "server/rpc/generate_reactor.h"
 
 namespace boss::server {
 
-// Thread-safe. `engine` and `clock` outlive it.
+// Thread-safe. `devices` and `clock` outlive it.
 class SamplerService final : public v1::Sampler::CallbackService {
  public:
   // `seeds` chooses the seeds of requests that have none.
-  SamplerService(SamplerEngine& engine, const Clock& clock, absl::BitGen seeds)
-      : engine_(engine), clock_(clock), seeds_(std::move(seeds)) {}
+  SamplerService(DevicePool& devices, const Clock& clock, absl::BitGen seeds)
+      : devices_(devices), clock_(clock), seeds_(std::move(seeds)) {}
 
   grpc::ServerWriteReactor<v1::GenerateResponse>* Generate(grpc::CallbackServerContext* context,
                                                            const v1::GenerateRequest* request) override;
@@ -25,7 +25,7 @@ class SamplerService final : public v1::Sampler::CallbackService {
   OpenCalls& open_calls() { return open_calls_; }
 
  private:
-  SamplerEngine& engine_;
+  DevicePool& devices_;
   const Clock& clock_;
   OpenCalls open_calls_;
   absl::Mutex mutex_;

@@ -38,11 +38,30 @@ TEST(ConfigTest, NoRequestMayBeLargerThanTheQueue) {
   EXPECT_EQ(std::get<ServerConfig>(parsed).max_samples_per_request, 100);
 }
 
+TEST(ConfigTest, TakesDevicesAndAPrecision) {
+  const auto defaults = std::get<ServerConfig>(Parse({}));
+  EXPECT_EQ(defaults.device.kind, DeviceChoice::Kind::kAuto);
+  EXPECT_EQ(defaults.precision, Precision::kFloat32);
+
+  const auto cards = std::get<ServerConfig>(Parse({"--device=cuda:1,cuda:0", "--precision=tf32"}));
+  EXPECT_EQ(cards.device.kind, DeviceChoice::Kind::kCuda);
+  EXPECT_EQ(cards.device.indices, (std::vector<int>{1, 0}));
+  EXPECT_EQ(cards.precision, Precision::kTf32);
+
+  const boss::testing::TempFolder folder;
+  const std::string path = folder / "bossd.toml";
+  std::ofstream(path) << "device = \"cpu\"\nprecision = \"bfloat16\"\n";
+  const auto cpu = std::get<ServerConfig>(Parse({"--config", path.c_str()}));
+  EXPECT_EQ(cpu.device.kind, DeviceChoice::Kind::kCpu);
+  EXPECT_EQ(cpu.precision, Precision::kBfloat16);
+}
+
 TEST(ConfigTest, HelpEndsWithSuccessAndNonsenseWithout) {
   EXPECT_EQ(std::get<int>(Parse({"--help"})), 0);
   EXPECT_EQ(std::get<int>(Parse({"--version"})), 0);
   for (const char* wrong : {"--no-such-flag", "--max-batch=0", "--max-batch=many", "--log-format=xml",
-                            "--features=nameless", "--training-share=2"}) {
+                            "--features=nameless", "--training-share=2", "--device=gpu", "--device=cuda:0,cuda:0",
+                            "--precision=float16"}) {
     const auto parsed = Parse({wrong});
     ASSERT_TRUE(std::holds_alternative<int>(parsed)) << wrong;
     EXPECT_NE(std::get<int>(parsed), 0) << wrong;

@@ -7,11 +7,14 @@
 #include <algorithm>
 #include <atomic>
 #include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "tests/support/fake_device.h"
 #include "tests/support/manual_clock.h"
 
 namespace boss::server {
@@ -108,6 +111,137 @@ TEST_F(DeviceWorkerTest, ShutdownRunsWaitingSamplingAndRefusesNewWork) {
   EXPECT_EQ(ran_, "s");
   EXPECT_FALSE(worker_.PostSampling([] { FAIL(); }));
   EXPECT_TRUE(absl::IsUnavailable(worker_.RunTraining([] { return absl::OkStatus(); })));
+}
+
+// With streams that run side by side: a thread each for sampling and training.
+class ConcurrentWorkerTest : public ::testing::Test {
+ protected:
+  using FakeBackend = boss::testing::FakeBackend;
+
+  // A training unit that has begun and ends with End().
+  void BeginTraining() {
+    trainer_ = std::thread([this] {
+      EXPECT_TRUE(worker_
+                      .RunTraining([&] {
+                        training_ = true;
+                        begun_.Notify();
+                        end_.WaitForNotification();
+                        training_ = false;
+                        return absl::OkStatus();
+                      })
+                      .ok());
+    });
+    begun_.WaitForNotification();
+  }
+  void End() {
+    end_.Notify();
+    trainer_.join();
+  }
+
+  const std::shared_ptr<FakeBackend> backend_ = std::make_shared<FakeBackend>();
+  boss::testing::ManualClock clock_;
+  std::thread trainer_;
+  absl::Notification begun_, end_;
+  std::atomic<bool> training_ = false;
+  DeviceWorker worker_{{.num_threads = 1, .training_share = 0.25, .backend = backend_}, clock_};
+};
+
+TEST_F(ConcurrentWorkerTest, TrainingRunsBesideSamplingOnAStreamOfItsOwn) {
+  absl::Notification sampling, trained;
+  std::optional<StreamPriority> sampling_stream, training_stream;
+  worker_.PostSampling([&] {
+    sampling_stream = FakeBackend::CurrentStream();
+    sampling.Notify();
+    trained.WaitForNotification();  // for ever, if one waited for the other
+  });
+  sampling.WaitForNotification();
+  EXPECT_TRUE(worker_
+                  .RunTraining([&] {
+                    training_stream = FakeBackend::CurrentStream();
+                    trained.Notify();
+                    return absl::OkStatus();
+                  })
+                  .ok());
+  worker_.Shutdown();
+  EXPECT_EQ(sampling_stream, StreamPriority::kHigh);
+  EXPECT_EQ(training_stream, StreamPriority::kLow);
+}
+
+TEST_F(ConcurrentWorkerTest, WorkIsDoneWhereItIsHandedOver) {
+  const auto waits = [&] { return std::vector<int>{backend_->caller_waits, backend_->training_waits}; };
+  std::vector<int> in_unit;
+  EXPECT_TRUE(worker_
+                  .RunTraining([&] {
+                    in_unit = waits();
+                    return absl::OkStatus();
+                  })
+                  .ok());
+  EXPECT_EQ(in_unit, (std::vector<int>{1, 0}));
+  EXPECT_EQ(waits(), (std::vector<int>{1, 1}));
+  EXPECT_TRUE(worker_.Synchronize().ok());
+  EXPECT_EQ(backend_->sampling_waits, 1);
+}
+
+TEST_F(ConcurrentWorkerTest, TrainingThatIsDueHoldsSamplingUpUntilItsUnitIsOver) {
+  // A unit of 10 ms by itself: with a share of a quarter, sampling may have 30 ms before the next one is over.
+  EXPECT_TRUE(worker_
+                  .RunTraining([&] {
+                    clock_.Advance(absl::Milliseconds(10));
+                    return absl::OkStatus();
+                  })
+                  .ok());
+  absl::Mutex mutex;
+  std::string ran;
+  absl::Notification begun;
+  std::thread trainer([&] {
+    EXPECT_TRUE(worker_
+                    .RunTraining([&] {
+                      begun.Notify();
+                      absl::MutexLock lock(&mutex);
+                      const auto three_ran = [&] { return ran.size() >= 3; };
+                      mutex.Await(absl::Condition(&three_ran));
+                      ran += 't';
+                      return absl::OkStatus();
+                    })
+                    .ok());
+  });
+  begun.WaitForNotification();
+  for (int i = 0; i < 5; ++i) {
+    worker_.PostSampling([&] {
+      clock_.Advance(absl::Milliseconds(10));
+      absl::MutexLock lock(&mutex);
+      ran += 's';
+    });
+  }
+  trainer.join();
+  worker_.Shutdown();
+  EXPECT_EQ(ran, "ssstss");
+}
+
+TEST_F(ConcurrentWorkerTest, NoTrainingRunsBesideAUnitThatRunsAlone) {
+  BeginTraining();
+  bool alone = false;
+  std::thread recorder([&] {
+    EXPECT_EQ(worker_.exclusive_executor().Run([&] {
+      alone = !training_;
+      return absl::DataLossError("x");
+    }),
+              absl::DataLossError("x"));
+  });
+  End();
+  recorder.join();
+  EXPECT_TRUE(alone);
+}
+
+TEST_F(ConcurrentWorkerTest, ShutdownEndsBothThreads) {
+  bool ran = false;
+  BeginTraining();
+  worker_.PostSampling([&] { ran = true; });
+  End();
+  worker_.Shutdown();
+  EXPECT_TRUE(ran);
+  EXPECT_TRUE(absl::IsUnavailable(worker_.RunTraining([] { return absl::OkStatus(); })));
+  EXPECT_TRUE(absl::IsUnavailable(worker_.RunAlone([] { return absl::OkStatus(); })));
 }
 
 TEST(DeviceWorkerThreadsTest, KeepsItsThreadsWhateverTheOthersSet) {

@@ -102,7 +102,7 @@ class EngineTest : public ::testing::Test {
     EXPECT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
     worker_ = std::make_unique<DeviceWorker>(DeviceWorkerOptions{.num_threads = 1}, clock_);
-    registry_ = std::make_unique<ModelRegistry>(*store_, at::kCPU);
+    registry_ = std::make_unique<ModelRegistry>(*store_);
     vectors_ = boss::testing::PublishTinyModel(*store_, "vectors", boss::testing::kTinyVectorArchitecture);
     StartEngine({});
   }

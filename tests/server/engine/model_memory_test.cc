@@ -56,7 +56,7 @@ TEST_F(ModelMemoryTest, LoadingAndUnloading200TimesLeavesNothing) {
     kept.push_back(LoadAndSample());
     // A version is UNLOADING while somebody has it, and loads again under a new registry.
     engine_.reset();
-    registry_ = std::make_unique<ModelRegistry>(*store_, at::kCPU);
+    registry_ = std::make_unique<ModelRegistry>(*store_);
     StartEngine({});
   }
   EXPECT_GT(RssMebibytes() - before, 15 * kCopyMebibytes);

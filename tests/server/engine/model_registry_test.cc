@@ -119,7 +119,7 @@ TEST_F(ModelRegistryTest, ABudgetEvictsTheLeastRecentlyUsedOfTheIdle) {
   const VersionKey c = boss::testing::PublishTinyModel(*store_, "c", boss::testing::kTinyVectorArchitecture);
   const int64_t bytes = (*Acquire(a))->memory_bytes;
   engine_.reset();
-  registry_ = std::make_unique<ModelRegistry>(*store_, at::kCPU, 2 * bytes);
+  registry_ = std::make_unique<ModelRegistry>(*store_, ModelRegistryOptions{.memory_budget = 2 * bytes});
   ASSERT_TRUE(Acquire(a).ok() && Acquire(b).ok() && Acquire(a).ok());
   ASSERT_TRUE(Acquire(c).ok());  // b is the one that was used longest ago
   EXPECT_EQ(State(a), ModelState::kReady);
@@ -140,7 +140,7 @@ TEST_F(ModelRegistryTest, AVersionThatWasRefusedLoadsOnceThereIsRoom) {
   const VersionKey b = boss::testing::PublishTinyModel(*store_, "b", boss::testing::kTinyVectorArchitecture);
   const int64_t bytes = (*Acquire(vectors_))->memory_bytes;
   engine_.reset();
-  registry_ = std::make_unique<ModelRegistry>(*store_, at::kCPU, bytes);
+  registry_ = std::make_unique<ModelRegistry>(*store_, ModelRegistryOptions{.memory_budget = bytes});
   auto user = Acquire(vectors_);
   ASSERT_TRUE(absl::IsResourceExhausted(Acquire(b).status()));
   user = absl::UnknownError("");

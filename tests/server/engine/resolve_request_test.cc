@@ -187,8 +187,59 @@ TEST_F(ResolveRequestTest, SchedulesCanBeNamed) {
   const auto resolved = Resolve(request);
   ASSERT_TRUE(resolved.ok()) << resolved.status();
   EXPECT_EQ(resolved->accepted.time_grid, (std::vector<double>{0, 0.2, 1}));
+  EXPECT_THAT(resolved->accepted.warnings, ::testing::IsEmpty());
+  EXPECT_EQ(resolved->accepted.schedule, ScheduleSource::kNamed);
+  EXPECT_EQ(resolved->accepted.schedule_set, set.Name());
+  request.steps = 6;
+  ExpectFieldError(request, "steps", "[1, 5]");
   request.schedule_set = "unheard-of";
   EXPECT_TRUE(absl::IsNotFound(Resolve(request).status()));
+}
+
+TEST_F(ResolveRequestTest, AnotherSolverOrGuidanceScaleThanTheSchedulesIsWarnedOf) {
+  StoredScheduleSet set = boss::testing::TinyScheduleSet(5, 1.5);
+  set.client_name = "mine";
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, set).ok());
+  SampleRequest request = Request(1, 2);
+  request.schedule = ScheduleSource::kNamed;
+  request.schedule_set = "mine";
+  request.class_labels = {1};
+  request.guidance_scale = 1.5;
+  EXPECT_THAT(Resolve(request)->accepted.warnings, ::testing::IsEmpty());
+  request.solver = SolverKind::kHeun;
+  request.guidance_scale = 3;
+  const auto resolved = Resolve(request);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_EQ(resolved->accepted.time_grid, (std::vector<double>{0, 0.2, 1}));
+  EXPECT_EQ(resolved->accepted.nfe, 8);
+  EXPECT_THAT(resolved->accepted.warnings,
+              ::testing::ElementsAre(HasSubstr("made for euler, the solver is heun"),
+                                     HasSubstr("guidance scale 1.5, the request's is 3")));
+  // What a client named is used by name alone.
+  request = Request(1, 2);
+  request.class_labels = {1};
+  request.guidance_scale = 1.5;
+  EXPECT_EQ(Resolve(request)->accepted.schedule, ScheduleSource::kUniform);
+}
+
+TEST_F(ResolveRequestTest, AnImportedSetHasTheStepsThatItHas) {
+  StoredScheduleSet set;
+  set.client_name = "ays";
+  set.set.schedules.emplace_back().time_grid = *TimeGrid::Create({0, 0.1, 0.6, 1});
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, set).ok());
+  SampleRequest request = Request(1, 2);
+  request.schedule = ScheduleSource::kNamed;
+  request.schedule_set = "ays";
+  ExpectFieldError(request, "steps", "one of 3, got 2");
+  for (const int steps : {3, 0}) {  // the only one there is needs no number
+    request.steps = steps;
+    const auto resolved = Resolve(request);
+    ASSERT_TRUE(resolved.ok()) << resolved.status();
+    EXPECT_EQ(resolved->accepted.time_grid, (std::vector<double>{0, 0.1, 0.6, 1}));
+  }
+  set.set.schedules.emplace_back().time_grid = TimeGrid::Uniform(5);
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, set).ok());
+  ExpectFieldError(request, "steps", "one of 3, 5, got 12");
 }
 
 TEST_F(ResolveRequestTest, StepsDefaultToTheVersionsThenTheServers) {

@@ -37,6 +37,21 @@ TEST(MetricsTest, HandlesMoveTheirSeries) {
   EXPECT_THAT(text, HasSubstr("boss_sampling_queue_seconds_bucket{le=\"0.25\"} 1\n"));
 }
 
+TEST(MetricsTest, EnginesShareCountersAndHaveGaugesOfTheirOwn) {
+  Metrics metrics("1", "cuda:0,cuda:1");
+  const EngineMetrics first = metrics.engine("cuda:0"), second = metrics.engine("cuda:1");
+  first.samples.Add(1);
+  second.samples.Add(2);
+  first.queued_samples.Set(3);
+  second.queued_samples.Set(4);
+  second.lanes_active.Set(5);
+  const std::string text = metrics.Text();
+  EXPECT_THAT(text, HasSubstr("boss_samples_total 3\n"));
+  EXPECT_THAT(text, HasSubstr("boss_queued_samples{device=\"cuda:0\"} 3\n"));
+  EXPECT_THAT(text, HasSubstr("boss_queued_samples{device=\"cuda:1\"} 4\n"));
+  EXPECT_THAT(text, HasSubstr("boss_lanes{device=\"cuda:1\",state=\"active\"} 5\n"));
+}
+
 TEST(MetricsTest, HandlesOfNoMetricsDoNothing) {
   const EngineMetrics engine;
   engine.samples.Add(1);
