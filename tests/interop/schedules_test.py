@@ -4,6 +4,7 @@ usage: schedules_test.py BOSSD BOSSCTL SOURCE_FOLDER
 """
 import json
 import math
+import re
 import sys
 import unittest
 
@@ -73,23 +74,63 @@ class SchedulesTest(unittest.TestCase):
             ours = ours + (end - begin) * velocity(ours, begin)
         self.assertLess((theirs - ours).abs().max().item(), 1e-5)
 
-    def test_flow_matching_solves_on_our_times(self):
+    def test_diffusers_own_sigmas_come_back_as_they_went(self):
+        """The sigmas of a shifted scheduler, imported and exported for that very scheduler, are its default ones."""
+        scheduler = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
+        scheduler.set_timesteps(5)
+        sigmas = scheduler.sigmas.tolist()
+        self.bossd.ctl("schedules", "import", "golden", "--name", "shifted", "--sigmas", ",".join(map(repr, sigmas)))
+        exported = json.loads(self.export(5, "--name", "shifted", "--format", "diffusers", "--shift", 3))
+        again = diffusers.FlowMatchEulerDiscreteScheduler.from_config(exported["scheduler_config"])
+        again.set_timesteps(sigmas=exported["sigmas"], **exported["set_timesteps"])
+        for got, expected in zip(again.sigmas.tolist(), sigmas):
+            self.assertAlmostEqual(got, expected, delta=1e-6)
+
+    def solve(self, literal, growth):
+        """What ODESolver makes of dx/dt = -3 x over the exported times; `growth` is the factor of one step of size h."""
         class Decay(torch.nn.Module):
             def forward(self, x, t):
                 return -3 * x
 
+        names = {"torch": torch}
+        exec(literal, names)
+        grid = names["time_grid"].to(torch.float64)
+        result = solver.ODESolver(velocity_model=Decay()).sample(
+            x_init=torch.ones(2, 1, dtype=torch.float64), step_size=None, method=names["method"], time_grid=grid)
+        times = grid.tolist()
+        expected = math.prod(growth(end - begin) for begin, end in zip(times, times[1:]))
+        self.assertAlmostEqual(result[0, 0].item(), expected, delta=1e-12)
+        return times
+
+    def test_flow_matching_solves_on_our_times(self):
         for steps in STEPS:
-            literal = self.export(steps, "--format", "flow-matching")
-            names = {"torch": torch}
-            exec(literal, names)
-            grid = names["time_grid"]
-            self.assertEqual(len(grid), steps + 1)
-            x = torch.ones(2, 1, dtype=torch.float64)
-            result = solver.ODESolver(velocity_model=Decay()).sample(
-                x_init=x, step_size=None, method=names["method"], time_grid=grid.to(torch.float64))
-            times = self.times(steps)
-            expected = math.prod(1 - 3 * (end - begin) for begin, end in zip(times, times[1:]))
-            self.assertAlmostEqual(result[0, 0].item(), expected, delta=1e-6)
+            times = self.solve(self.export(steps, "--format", "flow-matching"), lambda h: 1 - 3 * h)
+            self.assertEqual(len(times), steps + 1)
+            for got, expected in zip(times, self.times(steps)):
+                self.assertAlmostEqual(got, expected, delta=1e-6)
+
+    def test_flow_matching_takes_heun_steps(self):
+        self.bossd.ctl("schedules", "import", "golden", "--name", "heun", "--times", "0,0.1,0.35,1", "--solver", "heun")
+        literal = self.export(3, "--name", "heun", "--format", "flow-matching")
+        times = self.solve(literal, lambda h: 1 - 3 * h + 4.5 * h * h)
+        self.assertAlmostEqual(times[2], 0.35, delta=1e-6)
+
+    def test_schedulers_without_our_solver_are_refused(self):
+        self.bossd.ctl("schedules", "import", "golden", "--name", "trapezoid", "--times", "0,0.5,1", "--solver", "heun")
+        for name in ("diffusers", "comfyui", "sd-cpp"):
+            with self.assertRaisesRegex(RuntimeError, f"{name} cannot express the solver heun"):
+                self.export(2, "--name", "trapezoid", "--format", name)
+
+    def test_text_forms_are_the_sigmas(self):
+        for steps in STEPS:
+            sigmas = [1 - t for t in self.times(steps)]
+            for name in ("comfyui", "sd-cpp"):
+                text = self.export(steps, "--format", name)
+                # A number with an exponent would be two to ComfyUI, which takes whatever looks like a decimal number.
+                numbers = [float(number) for number in re.findall(r"[-+]?(?:\d*\.*\d+)", text)]
+                self.assertEqual(len(numbers), steps + 1)
+                for got, expected in zip(numbers, sigmas):
+                    self.assertAlmostEqual(got, expected, delta=1e-12)
 
 
 if __name__ == "__main__":
