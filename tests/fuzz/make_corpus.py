@@ -247,6 +247,10 @@ def schedule_set_seeds():
     save('schedule_set_fuzzer', 'three_steps',
          schedule_set(3, [{'knots': path, 'total_cost': 1e-3} for path in paths], seed=2**64 - 1, job_id='12ab',
                       create_time=1700000000123456789))
+    save('schedule_set_fuzzer', 'uneven_grid',
+         schedule_set(3, [{'knots': path, 'total_cost': 1e-3} for path in paths], name='edm', fine_times=[0, 0.5, 0.9, 1]))
+    save('schedule_set_fuzzer', 'imported',
+         schedule_set(0, [{'time_grid': [0, 0.25, 1]}, {'time_grid': [0, 0.1, 0.2, 1]}], name='ays', cost_matrix=[]))
 
 
 # Uploads; see model_import_fuzzer.cc for the order of the choices.

@@ -32,7 +32,8 @@ EvaluateSpec UnusualEvaluation() {
   spec.other_models = {"toy@4"};
   spec.baseline = "toy@1";
   spec.steps = {3, 5};
-  spec.schedules = {false, true, true};
+  spec.schedules = {false, true, true, true, {"ays", "edm"}, {{0, 0.5, 1}, {0, 1}}};
+  spec.fine_time_grid = {0, 0.25, 1};
   spec.solver = SolverKind::kHeun;
   spec.num_samples = 21;
   spec.batch_size = 22;
@@ -59,13 +60,14 @@ std::vector<JobSpec> UnusualSpecs() {
   train.label_names = {"a"};
   train.seed = 5;
   train.default_steps = 6;
-  OptimizeStepsizesSpec optimize{"toy", 31, 32, 1.5, 33, 34, true};
+  OptimizeStepsizesSpec optimize{"toy", 31, 32, 1.5, 33, 34, true, {0, 0.1, 1}, "edm"};
   DistillSpec distill;
   distill.model = "toy@2";
   distill.method = DistillMethod::kReflow;
   distill.steps = 7;
   distill.lora = LoraSpec{8, 9.5};
   distill.k_max = 41;
+  distill.fine_time_grid = {0, 0.2, 1};
   distill.num_samples = 42;
   distill.fresh_schedule = true;
   distill.num_noises = 43;
@@ -189,6 +191,18 @@ TEST(ValidateSpec, NamesTheField) {
   EXPECT_EQ(field(changed(train, [](TrainSpec& s) { s.label_dropout = 1.5; })), "spec.label_dropout");
   EXPECT_EQ(field(OptimizeStepsizesSpec{}), "spec.model");
   EXPECT_EQ(field(OptimizeStepsizesSpec{"toy", 1001}), "spec.k_max");
+  OptimizeStepsizesSpec optimize{"toy", 2};
+  const auto on = [&](std::vector<double> times) {
+    return changed(optimize, [&](OptimizeStepsizesSpec& s) { s.fine_time_grid = std::move(times); });
+  };
+  EXPECT_TRUE(ValidateSpec(on({0, 0.5, 1})).ok());
+  EXPECT_EQ(field(on({0, 0.2, 0.5, 1})), "spec.fine_time_grid");
+  EXPECT_EQ(field(on({0, 0.2, 0.9})), "spec.fine_time_grid");
+  EXPECT_EQ(field(on({0, 1, 1})), "spec.fine_time_grid");
+  EXPECT_EQ(field(changed(optimize, [](OptimizeStepsizesSpec& s) { s.schedule_set = "bellman-1"; })),
+            "spec.schedule_set");
+  EXPECT_EQ(field(changed(optimize, [](OptimizeStepsizesSpec& s) { s.schedule_set = "../up"; })), "spec.schedule_set");
+  EXPECT_EQ(field(changed(distill, [](DistillSpec& s) { s.fine_time_grid = {0, 1}; })), "spec.fine_time_grid");
   EXPECT_EQ(field(changed(distill, [](DistillSpec& s) { s.steps = 101; })), "spec.steps");
   EXPECT_EQ(field(changed(distill, [](DistillSpec& s) { s.lora = LoraSpec{0, 1}; })), "spec.lora.rank");
   EXPECT_EQ(field(changed(distill, [](DistillSpec& s) { s.held_out_share = 0.6; })), "spec.held_out_share");
@@ -196,6 +210,11 @@ TEST(ValidateSpec, NamesTheField) {
             "spec.evaluation.num_samples");
   EXPECT_EQ(field(changed(evaluate, [](EvaluateSpec& s) { s.steps.clear(); })), "spec.steps");
   EXPECT_EQ(field(changed(evaluate, [](EvaluateSpec& s) { s.solver = SolverKind::kRk45; })), "spec.solver");
+  EXPECT_EQ(field(changed(evaluate, [](EvaluateSpec& s) { s.fine_time_grid = {0, 1}; })), "spec.fine_time_grid");
+  EXPECT_EQ(field(changed(evaluate, [](EvaluateSpec& s) { s.schedules.sets = {"a", "a"}; })), "spec.schedule_sets");
+  EXPECT_EQ(field(changed(evaluate, [](EvaluateSpec& s) { s.schedules.time_grids = {{0, 0.5}}; })), "spec.time_grids");
+  EXPECT_EQ(field(changed(evaluate, [](EvaluateSpec& s) { s.schedules = {.uniform = false, .bellman = false}; })),
+            "spec.schedules");
 }
 
 }  // namespace

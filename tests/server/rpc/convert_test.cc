@@ -1,3 +1,4 @@
+#include <gmock/gmock.h>
 #include <google/protobuf/text_format.h>
 #include <gtest/gtest.h>
 
@@ -5,7 +6,9 @@
 #include <string>
 #include <variant>
 
+#include "absl/strings/str_cat.h"
 #include "core/base/error_details.h"
+#include "core/nets/presets.h"
 #include "server/rpc/convert_common.h"
 #include "server/rpc/convert_job.h"
 #include "server/rpc/convert_job_spec.h"
@@ -131,14 +134,15 @@ TEST(ConvertJobSpecTest, EveryFieldGoesThereAndBack) {
       R"(model: "a" baseline: "b" steps: 3 schedules: SCHEDULE_KIND_BELLMAN solver: SOLVER_HEUN num_samples: 10
       batch_size: 5 seed: 4 guidance_scale: 2 k_max: 30 reference_dataset: "" feature_network: "f" unconditional: true
       include_fine: true
-      measure_straightness: true other_models: "c")";
+      measure_straightness: true time_grids { steps: 2 time_grid: [0, 0.5, 1] } time_grids { steps: 1 time_grid: [0, 1] }
+      other_models: "c" fine_time_grid: [0, 0.25, 1] schedule_sets: ["x", "y"])";
   const auto train = Parse<v1::TrainSpec>(
       R"(dataset: "d" architecture_json: "{}" init_model: "i" output_model: "o" output_alias: "al" )" + training +
       R"(label_dropout: 0 flip: true description: "x" label_names: "l" seed: 3 default_steps: 6)");
   EXPECT_EQ(RoundTrip<v1::TrainSpec>(train.DebugString()).train().DebugString(), train.DebugString());
   const auto optimize = Parse<v1::OptimizeStepsizesSpec>(
       R"(model: "m" k_max: 20 num_samples: 30 guidance_scale: 1.5 seed: 9 batch_size: 3 unconditional: true
-        solver: SOLVER_EULER)");
+        solver: SOLVER_EULER fine_time_grid: [0, 0.5, 1] schedule_set: "edm")");
   EXPECT_EQ(RoundTrip<v1::OptimizeStepsizesSpec>(optimize.DebugString()).optimize_stepsizes().DebugString(),
             optimize.DebugString());
   const auto evaluate = Parse<v1::EvaluateSpec>(evaluation);
@@ -149,20 +153,69 @@ TEST(ConvertJobSpecTest, EveryFieldGoesThereAndBack) {
          num_noises: 50
          held_out_share: 0 )" +
       training + " guidance_scale: 2 evaluation { " + evaluation +
-      R"( } output_model: "o" output_alias: "al" seed: 5 batch_size: 6 unconditional: true description: "x")");
+      R"( } output_model: "o" output_alias: "al" seed: 5 batch_size: 6 unconditional: true description: "x"
+         fine_time_grid: [0, 0.5, 1])");
   EXPECT_EQ(RoundTrip<v1::DistillSpec>(distill.DebugString()).distill().DebugString(), distill.DebugString());
 }
 
 TEST(ConvertJobSpecTest, FieldsThatAreNotServedAreNamed) {
   EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::OptimizeStepsizesSpec>("solver: SOLVER_HEUN")).status()), "spec.solver");
-  EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::OptimizeStepsizesSpec>("fine_time_grid: 0.5")).status()),
-            "spec.fine_time_grid");
-  EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::DistillSpec>("evaluation { time_grids {} }")).status()),
-            "spec.evaluation.time_grids");
+  EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::EvaluateSpec>("schedules: SCHEDULE_KIND_EXPLICIT")).status()),
+            "spec.schedules");
+  const auto disagreeing = Parse<v1::DistillSpec>("evaluation { time_grids { steps: 3 time_grid: [0, 1] } }");
+  EXPECT_EQ(FieldOf(JobSpecFromProto(disagreeing).status()), "spec.evaluation.time_grids");
   EXPECT_EQ(FieldOf(JobSpecFromProto(Parse<v1::DistillSpec>("lora { rank: 2 }")).status()), "spec.lora");
   EXPECT_EQ(
       FieldOf(SubmitOptionsFromProto(Parse<v1::JobOptions>("retention { nanos: -1 seconds: 1 }"), "", false).status()),
       "options.retention");
+}
+
+TEST(ConvertJobSpecTest, AFineGridSaysHowManyIntervalsThereAre) {
+  const auto intervals = [](const char* text) {
+    return std::get<OptimizeStepsizesSpec>(*JobSpecFromProto(Parse<v1::OptimizeStepsizesSpec>(text))).k_max;
+  };
+  EXPECT_EQ(intervals("fine_time_grid: [0, 0.1, 0.5, 1]"), 3);
+  EXPECT_EQ(intervals("fine_time_grid: [0, 0.1, 0.5, 1] k_max: 7"), 7);  // the validation refuses that
+  EXPECT_EQ(intervals(""), 100);
+}
+
+TEST(ConvertJobSpecTest, EvaluationsTakeNamedSchedules) {
+  const auto spec = JobSpecFromProto(Parse<v1::EvaluateSpec>("schedules: SCHEDULE_KIND_NAMED"));
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  const ScheduleChoice& choice = std::get<EvaluateSpec>(*spec).schedules;
+  EXPECT_TRUE(choice.named);
+  EXPECT_FALSE(choice.uniform || choice.bellman);
+}
+
+TEST(ConvertModelTest, ImportedSchedulesAreCheckedByField) {
+  const auto field = [](const std::string& text) {
+    return FieldOf(ScheduleSetFromProto(Parse<v1::ImportScheduleRequest>(text)).status()).value_or("");
+  };
+  const std::string times = "schedules { time_grid: [0, 0.5, 1] } ";
+  EXPECT_EQ(field(times), "name");
+  EXPECT_EQ(field(times + "name: \"uniform\""), "name");
+  const std::string named = "name: \"ays\" ";
+  EXPECT_EQ(field(named), "schedules");
+  for (const char* wrong : {"time_grid: [0, 0.5, 0.5, 1]", "time_grid: [0.1, 1]", "time_grid: [0, 0.5]",
+                            "time_grid: [0, nan, 1]", "steps: 3 time_grid: [0, 0.5, 1]", ""}) {
+    EXPECT_EQ(field(absl::StrCat(named, "schedules { ", wrong, " }")), "schedules") << wrong;
+  }
+  EXPECT_EQ(field(named + times + "schedules { time_grid: [0, 0.3, 1] }"), "schedules");  // two of one K
+  EXPECT_EQ(field(named + times + "solver: SOLVER_RK45"), "solver");
+  EXPECT_EQ(field(named + times + "guidance_scale: -1"), "guidance_scale");
+
+  const auto stored = ScheduleSetFromProto(Parse<v1::ImportScheduleRequest>(
+      named + times + "schedules { steps: 1 time_grid: [0, 1] } solver: SOLVER_HEUN guidance_scale: 4"));
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  EXPECT_TRUE(CheckScheduleSet(*stored).ok());
+  EXPECT_EQ(stored->Name(), "ays");
+  EXPECT_EQ(stored->set.guidance_scale, 4);
+  const v1::ScheduleSet proto = ToProto({"m", 2}, *stored, {.schedules = true});
+  EXPECT_EQ(proto.kind(), v1::SCHEDULE_KIND_EXPLICIT);
+  EXPECT_EQ(proto.solver(), v1::SOLVER_HEUN);
+  ASSERT_EQ(proto.schedules_size(), 2);
+  EXPECT_EQ(proto.schedules(0).steps(), 1);
+  EXPECT_EQ(proto.schedules(1).time_grid(1), 0.5);
 }
 
 TEST(ConvertJobSpecTest, OptionsSayHowLongAJobIsKeptAndHowOftenItMayCrash) {
@@ -225,7 +278,20 @@ TEST(ConvertModelTest, CorruptVersionsAreQuarantined) {
 TEST(ConvertModelTest, TorchScriptIsNotTakenFromClients) {
   const auto options = ImportOptionsFromProto(Parse<v1::ImportStart>("format: TORCHSCRIPT"));
   EXPECT_TRUE(absl::IsPermissionDenied(options.status()));
-  EXPECT_EQ(FieldOf(ImportOptionsFromProto(Parse<v1::ImportStart>("preset: \"x\"")).status()), "start.preset");
+}
+
+TEST(ConvertModelTest, APresetStandsForItsArchitecture) {
+  const absl::Status unknown = ImportOptionsFromProto(Parse<v1::ImportStart>("preset: \"x\"")).status();
+  EXPECT_TRUE(absl::IsInvalidArgument(unknown));
+  EXPECT_EQ(FieldOf(unknown), "start.preset");
+  EXPECT_THAT(std::string(unknown.message()), ::testing::HasSubstr("cifar10-ddpmpp, ncsnpp-256"));
+  const auto options = ImportOptionsFromProto(Parse<v1::ImportStart>("preset: \"ncsnpp-256\""));
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->architecture_json, *PresetArchitecture("ncsnpp-256"));
+  // A description of one's own counts more.
+  EXPECT_EQ(ImportOptionsFromProto(Parse<v1::ImportStart>("preset: \"ncsnpp-256\" architecture_json: \"{}\""))->architecture_json,
+            "{}");
+  EXPECT_EQ(ImportOptionsFromProto(Parse<v1::ImportStart>(""))->architecture_json, "");
 }
 
 }  // namespace

@@ -49,7 +49,7 @@ TEST_F(ModelStoreTest, LoadsWhatWasPublishedAlsoAfterAReopen) {
     EXPECT_EQ(info->manifest.description, "first");
     EXPECT_EQ(info->manifest.sha256.count("model.safetensors"), 1);
     EXPECT_GT(info->size_bytes, 0);
-    Reopen();
+    Open();
   }
 }
 
@@ -66,7 +66,7 @@ TEST_F(ModelStoreTest, ResolvesNumbersAliasesAndTheLatest) {
     for (const char* unknown : {"other", "toy@3", "toy@beta", "toy@01"}) {
       EXPECT_EQ(store_->Resolve(unknown).status().code(), absl::StatusCode::kNotFound) << unknown;
     }
-    Reopen();
+    Open();
   }
   ASSERT_TRUE(store_->SetAlias("toy", "stable", 2).ok());
   EXPECT_EQ(store_->Resolve("toy@stable")->version, 2);
@@ -122,7 +122,7 @@ TEST_F(ModelStoreTest, SaysThatCorruptWeightsAreLost) {
 TEST_F(ModelStoreTest, ACorruptManifestDoesNotHideTheOtherVersions) {
   const VersionKey good = Publish(1), bad = Publish(2);
   std::ofstream(File(bad, "manifest.json")) << "{";
-  Reopen();
+  Open();
   EXPECT_EQ(store_->GetVersion(bad).status().code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(store_->LoadVersionModel(bad).status().code(), absl::StatusCode::kDataLoss);
   EXPECT_EQ(store_->Resolve("toy@2")->version, 2);
@@ -136,7 +136,7 @@ TEST_F(ModelStoreTest, RemovesWhatIsHalfFinishedWhenItOpens) {
   std::filesystem::create_directories(folder_ / "staging/9");
   std::ofstream(folder_ / "staging/9/model.safetensors") << "half";
   std::filesystem::create_directories(folder_ / "models/toy/.tmp");
-  Reopen();
+  Open();
   EXPECT_TRUE(std::filesystem::is_empty(folder_ / "staging"));
   EXPECT_EQ(store_->GetModel("toy")->versions.size(), 1);
 }
@@ -159,7 +159,7 @@ TEST_F(ModelStoreTest, NeverUsesAVersionNumberTwice) {
   const VersionKey newest = Publish(2);
   ASSERT_TRUE(store_->DeleteVersion(newest, false).ok());
   EXPECT_FALSE(std::filesystem::exists(File(newest, "")));
-  Reopen();
+  Open();
   EXPECT_EQ(store_->Resolve("toy")->version, 1);
   EXPECT_EQ(Publish(3).version, 3);
   EXPECT_EQ(store_->DeleteVersion(newest, false).code(), absl::StatusCode::kNotFound);
@@ -183,7 +183,7 @@ TEST_F(ModelStoreTest, KeepsScheduleSetsWithTheirVersion) {
   for (const StoredScheduleSet& set : {ScheduleSetOf(4, 1.0), ScheduleSetOf(8, 1.0), ScheduleSetOf(4, 2.5)}) {
     ASSERT_TRUE(store_->AddScheduleSet(key, set).ok());
   }
-  Reopen();
+  Open();
   EXPECT_EQ((*store_->FindScheduleSet(key, 1.0))->set.k_max, 8);
   EXPECT_EQ((*store_->FindScheduleSet(key, 1.0, TimeGrid::Uniform(4)))->set.k_max, 4);
   EXPECT_EQ((*store_->FindScheduleSet(key, 2.5))->set.k_max, 4);
@@ -203,6 +203,54 @@ TEST_F(ModelStoreTest, KeepsScheduleSetsWithTheirVersion) {
 
   // A new version of that number's successor does not inherit them.
   EXPECT_EQ(store_->FindScheduleSet(Publish(2), 1.0).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(ModelStoreTest, NamedScheduleSetsAreFoundByNameAlone) {
+  const VersionKey key = Publish(1);
+  StoredScheduleSet named = ScheduleSetOf(16, 1.0);
+  named.client_name = "mine";
+  ASSERT_TRUE(store_->AddScheduleSet(key, named).ok());
+  EXPECT_EQ(store_->FindScheduleSet(key, 1.0).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store_->FindScheduleSet(key, 1.0, TimeGrid::Uniform(16)).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ((*store_->FindScheduleSet(key, "mine"))->set.k_max, 16);
+  ASSERT_TRUE(store_->AddScheduleSet(key, ScheduleSetOf(4, 1.0)).ok());
+  EXPECT_EQ((*store_->FindScheduleSet(key, 1.0))->set.k_max, 4);
+
+  StoredScheduleSet imported;
+  imported.client_name = "mine";
+  imported.set.schedules.emplace_back().time_grid = *TimeGrid::Create({0, 0.2, 1});
+  EXPECT_EQ(store_->AddScheduleSet(key, imported, /*replace=*/false).code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ((*store_->FindScheduleSet(key, "mine"))->set.k_max, 16);
+  ASSERT_TRUE(store_->AddScheduleSet(key, imported).ok());
+  EXPECT_EQ((*store_->FindScheduleSet(key, "mine"))->set.k_max, 0);
+  Open();
+  const auto reopened = store_->FindScheduleSet(key, "mine");
+  ASSERT_TRUE(reopened.ok()) << reopened.status();
+  EXPECT_EQ((*reopened)->set.Find(2)->time_grid, *TimeGrid::Create({0, 0.2, 1}));
+
+  ASSERT_TRUE(store_->RemoveScheduleSet(key, "mine").ok());
+  EXPECT_EQ(store_->RemoveScheduleSet(key, "mine").code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ((*reopened)->Name(), "mine");  // who has it goes on with it
+  Open();
+  EXPECT_EQ(store_->FindScheduleSet(key, "mine").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(store_->ListScheduleSets(key)->size(), 1);
+}
+
+TEST_F(ModelStoreTest, OfFineGridsAlikeTheNewestSearchIsTaken) {
+  const VersionKey key = Publish(1);
+  StoredScheduleSet uneven = ScheduleSetOf(4, 1.0);
+  uneven.set.fine_grid = *TimeGrid::Create({0, 0.1, 0.2, 0.9, 1});
+  uneven.create_time = absl::FromUnixSeconds(2'000);
+  StoredScheduleSet uniform = ScheduleSetOf(4, 1.0);
+  uniform.create_time = absl::FromUnixSeconds(1'000);
+  ASSERT_TRUE(store_->AddScheduleSet(key, uneven).ok());
+  ASSERT_TRUE(store_->AddScheduleSet(key, uniform).ok());
+  EXPECT_EQ((*store_->FindScheduleSet(key, 1.0))->Name(), uneven.Name());
+  EXPECT_EQ((*store_->FindScheduleSet(key, 1.0, TimeGrid::Uniform(4)))->Name(), uniform.Name());
+  EXPECT_EQ((*store_->FindScheduleSet(key, 1.0, *uneven.set.fine_grid))->Name(), uneven.Name());
+  uniform.create_time = absl::FromUnixSeconds(3'000);
+  ASSERT_TRUE(store_->AddScheduleSet(key, uniform).ok());
+  EXPECT_EQ((*store_->FindScheduleSet(key, 1.0))->Name(), uniform.Name());
 }
 
 TEST_F(ModelStoreTest, PrefersTheScheduleThatAVersionWasTrainedFor) {
@@ -307,7 +355,7 @@ TEST_F(ModelStoreTest, FindsWhatAJobPublished) {
   for (int round = 0; round < 2; ++round) {
     EXPECT_EQ(store_->GetVersion(key)->manifest.evaluation[0].version, "toy@1");
     EXPECT_EQ(store_->GetVersion(key)->manifest.evaluation[1].version, "teacher@3");
-    Reopen();
+    Open();
   }
 }
 
@@ -325,7 +373,7 @@ TEST_F(ModelStoreTest, FindsWhatAnUploadPublished) {
     EXPECT_EQ(store_->FindByUpload("toy", "upload-8").status().code(), absl::StatusCode::kNotFound);
     EXPECT_EQ(store_->FindByUpload("toy", "").status().code(), absl::StatusCode::kNotFound);
     EXPECT_EQ(store_->FindByUpload("other", "upload-7").status().code(), absl::StatusCode::kNotFound);
-    Reopen();
+    Open();
   }
 }
 

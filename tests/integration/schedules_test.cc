@@ -1,0 +1,217 @@
+// Schedules over the wire: named searches over any fine grid, times from elsewhere, and what requests do with them.
+#include <gmock/gmock.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/integration/bossd_fixture.h"
+
+namespace boss::testing {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+class SchedulesTest : public BossdTest {
+ protected:
+  void SetUp() override { Start(); }
+
+  static v1::ImportScheduleRequest Import(const std::string& name, const std::vector<std::vector<double>>& grids) {
+    v1::ImportScheduleRequest request;
+    request.set_model("vectors");
+    request.set_name(name);
+    for (const std::vector<double>& times : grids)
+      request.add_schedules()->mutable_time_grid()->Add(times.begin(), times.end());
+    return request;
+  }
+  grpc::Status Call(const v1::ImportScheduleRequest& request, v1::ScheduleSet& set) {
+    grpc::ClientContext context;
+    return models_->ImportSchedule(&context, request, &set);
+  }
+  grpc::Status Call(const v1::ImportScheduleRequest& request) {
+    v1::ScheduleSet set;
+    return Call(request, set);
+  }
+  grpc::Status Get(const std::string& name, int steps, v1::ScheduleSet& set) {
+    grpc::ClientContext context;
+    v1::GetScheduleRequest request;
+    request.set_model("vectors");
+    request.set_name(name);
+    request.set_steps(steps);
+    return models_->GetSchedule(&context, request, &set);
+  }
+  grpc::Status Delete(const std::string& name) {
+    grpc::ClientContext context;
+    v1::DeleteScheduleRequest request;
+    request.set_model("vectors");
+    request.set_name(name);
+    google::protobuf::Empty response;
+    return models_->DeleteSchedule(&context, request, &response);
+  }
+  std::vector<std::string> Names() {
+    grpc::ClientContext context;
+    v1::ListSchedulesRequest request;
+    request.set_model("vectors");
+    v1::ListSchedulesResponse response;
+    EXPECT_TRUE(models_->ListSchedules(&context, request, &response).ok());
+    std::vector<std::string> names;
+    for (const v1::ScheduleSet& set : response.schedule_sets()) names.push_back(set.name());
+    return names;
+  }
+  v1::GenerateRequest Named(const std::string& name, int steps) {
+    v1::GenerateRequest request = Request("vectors", 2, steps);
+    request.set_schedule(v1::SCHEDULE_KIND_NAMED);
+    request.set_schedule_set(name);
+    return request;
+  }
+  // The job when it is final.
+  v1::Job Finish(const v1::Job& job) {
+    grpc::Status status;
+    Watch(job.name(), 1, status);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    grpc::ClientContext context;
+    v1::GetJobRequest request;
+    request.set_name(job.name());
+    v1::Job finished;
+    EXPECT_TRUE(jobs_->GetJob(&context, request, &finished).ok());
+    EXPECT_EQ(finished.state(), v1::Job::SUCCEEDED) << finished.error().message();
+    return finished;
+  }
+};
+
+TEST_F(SchedulesTest, TimesFromElsewhereServeUnderTheirName) {
+  v1::ScheduleSet set;
+  const grpc::Status imported = Call(Import("ays", {{0, 0.1, 0.4, 1}, {0, 0.7, 1}}), set);
+  ASSERT_TRUE(imported.ok()) << imported.error_message();
+  EXPECT_EQ(set.name(), "ays");
+  EXPECT_EQ(set.model(), "vectors@1");
+  EXPECT_EQ(set.kind(), v1::SCHEDULE_KIND_EXPLICIT);
+  EXPECT_EQ(set.k_max(), 0);
+  EXPECT_GT(set.create_time().seconds(), 0);
+  ASSERT_EQ(set.schedules_size(), 2);
+  EXPECT_EQ(set.schedules(0).steps(), 2);
+  EXPECT_THAT(set.schedules(1).time_grid(), ElementsAre(0, 0.1, 0.4, 1));
+
+  const Generated named = Generate(Named("ays", 3));
+  ASSERT_TRUE(named.status.ok()) << named.status.error_message();
+  EXPECT_EQ(named.accepted.schedule(), v1::SCHEDULE_KIND_NAMED);
+  EXPECT_EQ(named.accepted.schedule_set(), "ays");
+  EXPECT_THAT(named.accepted.warnings(), IsEmpty());
+  v1::GenerateRequest explicit_times = Request("vectors", 2, 0);
+  explicit_times.set_schedule(v1::SCHEDULE_KIND_EXPLICIT);
+  for (const double t : {0.0, 0.1, 0.4, 1.0}) explicit_times.add_time_grid(t);
+  EXPECT_EQ(named.Bytes(), Generate(explicit_times).Bytes());
+
+  v1::GenerateRequest other = Named("ays", 3);
+  other.set_solver(v1::SOLVER_HEUN);
+  other.add_class_labels(1);
+  other.set_guidance_scale(2);
+  const Generated warned = Generate(other);
+  ASSERT_TRUE(warned.status.ok()) << warned.status.error_message();
+  EXPECT_THAT(warned.accepted.warnings(), ElementsAre(HasSubstr("made for euler"), HasSubstr("guidance scale 1")));
+  const grpc::Status wrong_steps = Generate(Named("ays", 4)).status;
+  EXPECT_EQ(wrong_steps.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(FieldOfError(wrong_steps), "steps");
+  EXPECT_THAT(wrong_steps.error_message(), HasSubstr("one of 2, 3"));
+
+  // Nobody gets it who does not name it.
+  EXPECT_EQ(Generate(Request("vectors", 1, 3)).accepted.schedule(), v1::SCHEDULE_KIND_UNIFORM);
+  ASSERT_EQ(Stop(), 0);
+  Start();
+  EXPECT_EQ(Generate(Named("ays", 3)).Bytes(), named.Bytes());
+}
+
+TEST_F(SchedulesTest, ANameIsTakenUntilItIsReplacedOrDeleted) {
+  v1::ImportScheduleRequest request = Import("ays", {{0, 0.5, 1}});
+  request.set_validate_only(true);
+  ASSERT_TRUE(Call(request).ok());
+  EXPECT_THAT(Names(), IsEmpty());
+  request.set_validate_only(false);
+  ASSERT_TRUE(Call(request).ok());
+  for (const bool validate_only : {false, true}) {
+    request.set_validate_only(validate_only);
+    const grpc::Status taken = Call(request);
+    EXPECT_EQ(taken.error_code(), grpc::StatusCode::ALREADY_EXISTS);
+    EXPECT_EQ(FieldOfError(taken), "name");
+  }
+  request = Import("ays", {{0, 0.25, 1}});
+  request.set_replace(true);
+  ASSERT_TRUE(Call(request).ok());
+  v1::ScheduleSet set;
+  ASSERT_TRUE(Get("ays", 2, set).ok());
+  EXPECT_THAT(set.schedules(0).time_grid(), ElementsAre(0, 0.25, 1));
+  const grpc::Status no_such_steps = Get("ays", 3, set);
+  EXPECT_EQ(no_such_steps.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(FieldOfError(no_such_steps), "steps");
+
+  ASSERT_TRUE(Delete("ays").ok());
+  const grpc::Status gone = Delete("ays");
+  EXPECT_EQ(gone.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(FieldOfError(gone), "name");
+  EXPECT_EQ(Get("ays", 2, set).error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(Generate(Named("ays", 2)).status.error_code(), grpc::StatusCode::NOT_FOUND);
+}
+
+TEST_F(SchedulesTest, WrongImportsNameTheField) {
+  EXPECT_EQ(FieldOfError(Call(Import("ays", {{0, 0.6, 0.5, 1}}))), "schedules");
+  EXPECT_EQ(FieldOfError(Call(Import("ays", {{0.1, 0.6, 1}}))), "schedules");
+  EXPECT_EQ(FieldOfError(Call(Import("ays", {}))), "schedules");
+  EXPECT_EQ(FieldOfError(Call(Import("bellman-mine", {{0, 1}}))), "name");
+  EXPECT_EQ(FieldOfError(Call(Import("../up", {{0, 1}}))), "name");
+  v1::ImportScheduleRequest elsewhere = Import("ays", {{0, 1}});
+  elsewhere.set_model("unheard-of");
+  EXPECT_EQ(Call(elsewhere).error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_THAT(Names(), IsEmpty());
+}
+
+TEST_F(SchedulesTest, ASearchOverAnUnevenGridIsNamedJudgedAndServed) {
+  v1::OptimizeStepsizesJobRequest search;
+  search.mutable_spec()->set_model("vectors");
+  search.mutable_spec()->set_num_samples(8);
+  search.mutable_spec()->set_schedule_set("edm");
+  const std::vector<double> fine = {0, 0.02, 0.1, 0.3, 0.6, 0.9, 1};
+  search.mutable_spec()->mutable_fine_time_grid()->Add(fine.begin(), fine.end());
+  grpc::ClientContext context;
+  v1::Job job;
+  const grpc::Status submitted = jobs_->OptimizeStepsizesJob(&context, search, &job);
+  ASSERT_TRUE(submitted.ok()) << submitted.error_message();
+  EXPECT_EQ(job.optimize_stepsizes().k_max(), 6);
+  EXPECT_EQ(Finish(job).result().schedule_set(), "edm");
+  v1::ScheduleSet set;
+  ASSERT_TRUE(Get("edm", 0, set).ok());
+  EXPECT_EQ(set.kind(), v1::SCHEDULE_KIND_BELLMAN);
+  EXPECT_THAT(set.fine_time_grid(), ::testing::ElementsAreArray(fine));
+  for (const v1::Schedule& schedule : set.schedules()) {
+    for (int i = 0; i <= schedule.steps(); ++i) EXPECT_EQ(schedule.time_grid(i), fine[schedule.knots(i)]);
+  }
+  const Generated generated = Generate(Named("edm", 3));
+  ASSERT_TRUE(generated.status.ok()) << generated.status.error_message();
+  EXPECT_THAT(generated.accepted.time_grid(), ::testing::ElementsAreArray(set.schedules(2).time_grid()));
+
+  ASSERT_TRUE(Call(Import("ays", {{0, 0.5, 0.8, 1}})).ok());
+  v1::EvaluateJobRequest evaluate;
+  evaluate.mutable_spec()->set_model("vectors");
+  evaluate.mutable_spec()->add_steps(3);
+  evaluate.mutable_spec()->add_schedules(v1::SCHEDULE_KIND_NAMED);
+  evaluate.mutable_spec()->set_num_samples(8);
+  evaluate.mutable_spec()->mutable_fine_time_grid()->Add(fine.begin(), fine.end());
+  v1::Schedule& halves = *evaluate.mutable_spec()->add_time_grids();
+  for (const double t : {0.0, 0.5, 1.0}) halves.add_time_grid(t);
+  grpc::ClientContext evaluate_context;
+  v1::Job judged;
+  const grpc::Status accepted = jobs_->EvaluateJob(&evaluate_context, evaluate, &judged);
+  ASSERT_TRUE(accepted.ok()) << accepted.error_message();
+  const v1::Job result = Finish(judged);
+  std::vector<std::string> rows;
+  for (const v1::EvaluationRow& row : result.result().evaluation()) {
+    rows.push_back(row.label() + " " + v1::ScheduleKind_Name(row.schedule()) + " " + std::to_string(row.steps()));
+    EXPECT_EQ(row.baseline_steps(), 6);
+    EXPECT_GT(row.trajectory_error(), 0);
+  }
+  EXPECT_THAT(rows, ElementsAre("ays SCHEDULE_KIND_NAMED 3", "edm SCHEDULE_KIND_NAMED 3",
+                                "explicit SCHEDULE_KIND_EXPLICIT 2"));
+}
+
+}  // namespace
+}  // namespace boss::testing
