@@ -97,32 +97,45 @@ absl::Status ModelsService::Schedule(const v1::GetScheduleRequest& request, v1::
   BOSS_ASSIGN_OR_RETURN(const VersionKey key, ResolveField(store_, request.model()));
   BOSS_ASSIGN_OR_RETURN(const SolverKind solver, SolverFromProto(request.solver(), "solver"));
   const double guidance_scale = request.has_guidance_scale() ? request.guidance_scale() : 1.0;
-  BOSS_ASSIGN_OR_RETURN(const auto sets, store_.ListScheduleSets(key));
-  std::shared_ptr<const StoredScheduleSet> found;
-  for (const auto& stored : sets) {
-    const bool wanted = request.name().empty()
-                            ? stored->set.solver == solver &&
-                                  FormatGuidance(stored->set.guidance_scale) == FormatGuidance(guidance_scale)
-                            : stored->Name() == request.name();
-    // Of the sets for one guidance scale, the one of the largest k_max.
-    if (wanted && (!found || stored->set.k_max > found->set.k_max)) found = stored;
+  absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> found;
+  if (!request.name().empty()) {
+    found = store_.FindScheduleSet(key, request.name());
+    if (absl::IsNotFound(found.status())) return WithField(found.status(), "name");
+  } else {
+    found = store_.FindScheduleSet(key, guidance_scale);
+    // What the server searches for is for euler alone.
+    if (absl::IsNotFound(found.status()) || (found.ok() && (*found)->set.solver != solver)) {
+      return WithReason(absl::FailedPreconditionError(absl::StrCat(
+                            key.ToString(), " has no schedules for ", std::string(SolverName(solver)),
+                            " and guidance scale ", guidance_scale, ": Jobs.OptimizeStepsizesJob makes them for euler")),
+                        "SCHEDULE_MISSING");
+    }
   }
-  if (!found && !request.name().empty()) {
-    return WithField(absl::NotFoundError(absl::StrCat(key.ToString(), " has no schedule set ", request.name())),
-                     "name");
-  }
-  if (!found) {
-    return WithReason(
-        absl::FailedPreconditionError(absl::StrCat(key.ToString(), " has no schedules for guidance scale ",
-                                                   guidance_scale, ": Jobs.OptimizeStepsizesJob makes them")),
-        "SCHEDULE_MISSING");
-  }
-  if (request.steps() < 0 || request.steps() > found->set.k_max) {
-    return FieldError(
-        "steps", absl::StrCat("must be in [1, ", found->set.k_max, "] (k_max), or 0 for all, got ", request.steps()));
-  }
+  BOSS_RETURN_IF_ERROR(found.status());
+  const ScheduleSet& set = (*found)->set;
+  if (request.steps() != 0 && set.Find(request.steps()) == nullptr)
+    return FieldError("steps", absl::StrCat("must be ", StepsText(set), ", or 0 for all, got ", request.steps()));
   response =
-      ToProto(key, *found, {.schedules = true, .steps = request.steps(), .cost_matrix = request.include_cost_matrix()});
+      ToProto(key, **found, {.schedules = true, .steps = request.steps(), .cost_matrix = request.include_cost_matrix()});
+  return absl::OkStatus();
+}
+
+absl::Status ModelsService::AddSchedule(const v1::ImportScheduleRequest& request, v1::ScheduleSet& response) {
+  BOSS_ASSIGN_OR_RETURN(const VersionKey key, ResolveField(store_, request.model()));
+  BOSS_ASSIGN_OR_RETURN(StoredScheduleSet imported, ScheduleSetFromProto(request));
+  absl::Status status;
+  if (!request.validate_only()) {
+    status = store_.AddScheduleSet(key, imported, request.replace());
+  } else if (!request.replace() && store_.FindScheduleSet(key, request.name()).ok()) {
+    status = absl::AlreadyExistsError(absl::StrCat(key.ToString(), " has a schedule set ", request.name()));
+  }
+  if (absl::IsAlreadyExists(status)) return WithField(status, "name");
+  BOSS_RETURN_IF_ERROR(status);
+  if (!request.validate_only()) {
+    BOSS_ASSIGN_OR_RETURN(const auto stored, store_.FindScheduleSet(key, request.name()));
+    imported = *stored;
+  }
+  response = ToProto(key, imported, {.schedules = true});
   return absl::OkStatus();
 }
 
@@ -254,6 +267,23 @@ grpc::ServerUnaryReactor* ModelsService::ListSchedules(grpc::CallbackServerConte
                                                        const v1::ListSchedulesRequest* request,
                                                        v1::ListSchedulesResponse* response) {
   return RunUnaryCall(context, pool_, [this, request, response] { return Schedules(*request, *response); });
+}
+
+grpc::ServerUnaryReactor* ModelsService::ImportSchedule(grpc::CallbackServerContext* context,
+                                                        const v1::ImportScheduleRequest* request,
+                                                        v1::ScheduleSet* response) {
+  return RunUnaryCall(context, pool_, [this, request, response] { return AddSchedule(*request, *response); });
+}
+
+grpc::ServerUnaryReactor* ModelsService::DeleteSchedule(grpc::CallbackServerContext* context,
+                                                        const v1::DeleteScheduleRequest* request,
+                                                        google::protobuf::Empty* response) {
+  return RunUnaryCall(context, pool_, [this, request]() -> absl::Status {
+    BOSS_ASSIGN_OR_RETURN(const VersionKey key, ResolveField(store_, request->model()));
+    if (request->name().empty()) return FieldError("name", "is required");
+    const absl::Status status = store_.RemoveScheduleSet(key, request->name());
+    return absl::IsNotFound(status) ? WithField(status, "name") : status;
+  });
 }
 
 grpc::ServerUnaryReactor* ModelsService::GetCapabilities(grpc::CallbackServerContext* context,

@@ -48,6 +48,12 @@ class ModelsService final : public v1::Models::CallbackService {
                                         v1::ScheduleSet* response) override;
   grpc::ServerUnaryReactor* ListSchedules(grpc::CallbackServerContext* context, const v1::ListSchedulesRequest* request,
                                           v1::ListSchedulesResponse* response) override;
+  grpc::ServerUnaryReactor* ImportSchedule(grpc::CallbackServerContext* context,
+                                           const v1::ImportScheduleRequest* request,
+                                           v1::ScheduleSet* response) override;
+  grpc::ServerUnaryReactor* DeleteSchedule(grpc::CallbackServerContext* context,
+                                           const v1::DeleteScheduleRequest* request,
+                                           google::protobuf::Empty* response) override;
   grpc::ServerUnaryReactor* GetCapabilities(grpc::CallbackServerContext* context,
                                             const v1::GetCapabilitiesRequest* request,
                                             v1::Capabilities* response) override;
@@ -56,6 +62,7 @@ class ModelsService final : public v1::Models::CallbackService {
   absl::Status List(const v1::ListModelsRequest& request, v1::ListModelsResponse& response) const;
   absl::Status Delete(const v1::DeleteVersionRequest& request);
   absl::Status Schedule(const v1::GetScheduleRequest& request, v1::ScheduleSet& response) const;
+  absl::Status AddSchedule(const v1::ImportScheduleRequest& request, v1::ScheduleSet& response);
   absl::Status Schedules(const v1::ListSchedulesRequest& request, v1::ListSchedulesResponse& response) const;
 
   const Options options_;
