@@ -2,6 +2,7 @@
 # The one list of what the project needs on Debian 12. Safe to run again: what is present is left alone.
 #
 #   docker/install-deps.sh            everything for building, testing and the demo
+#   docker/install-deps.sh --cuda     and the CUDA libraries that LibTorch opens on a machine with a card (2.4 GB)
 #
 # Debian's packages come through apt (as root, or with sudo). LibTorch comes from the Python wheel `torch`, unpacked and not
 # installed, under /opt/boss/torch; the two CUDA runtime wheels beside it are all that it needs on a machine without a GPU. A third
@@ -14,6 +15,18 @@ readonly torch_version=2.11.0
 readonly cuda_runtime_version=13.0.96
 readonly cuda_cupti_version=13.0.85
 readonly cuda_crt_version=13.0.88
+# As LibTorch's wheel asks for, but for those above.
+readonly cuda_libraries=(
+  nvidia-cublas==13.1.0.3 nvidia-cuda-nvrtc==13.0.88 nvidia-cudnn-cu13==9.19.0.56 nvidia-cufft==12.0.0.61 nvidia-cufile==1.15.1.6
+  nvidia-curand==10.4.0.35 nvidia-cusolver==12.0.4.66 nvidia-cusparse==12.6.3.3 nvidia-cusparselt-cu13==0.8.0 nvidia-nccl-cu13==2.28.9
+  nvidia-nvjitlink==13.0.88 nvidia-nvshmem-cu13==3.4.5
+)
+
+case "${1:-}" in
+  "") with_cuda=false ;;
+  --cuda) with_cuda=true ;;
+  *) echo "usage: $0 [--cuda], got $1" >&2; exit 2 ;;
+esac
 
 packages=(
   ca-certificates git g++ cmake ninja-build ccache pkg-config unzip procps
@@ -43,17 +56,20 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 download_wheels() {
-  /usr/bin/python3 -m pip download -q --no-deps --dest "$work" --only-binary=:all: \
-    --python-version 3.11 --platform manylinux_2_28_x86_64 --platform manylinux_2_25_x86_64 --platform manylinux2014_x86_64 "$@"
+  local platforms=()
+  for glibc in 28 27 25 18; do platforms+=(--platform "manylinux_2_${glibc}_x86_64"); done
+  for year in 2014 2010; do platforms+=(--platform "manylinux${year}_x86_64"); done
+  /usr/bin/python3 -m pip download -q --no-deps --dest "$work" --only-binary=:all: --python-version 3.11 "${platforms[@]}" "$@"
 }
 
 # LibTorch. The stamp is written last, so that an interrupted run starts this step anew.
 stamp="$prefix/torch-$torch_version.complete"
 crt_stamp="$prefix/cuda-crt-$cuda_crt_version.complete"
+cuda_stamp="$prefix/cuda-libraries-$torch_version.complete"
 if [ ! -e "$stamp" ]; then
   echo "unpacking LibTorch $torch_version under $prefix"
   download_wheels "torch==$torch_version" "nvidia-cuda-runtime==$cuda_runtime_version" "nvidia-cuda-cupti==$cuda_cupti_version"
-  as_root rm -rf "$prefix/torch" "$prefix/nvidia" "$crt_stamp"
+  as_root rm -rf "$prefix/torch" "$prefix/nvidia" "$crt_stamp" "$cuda_stamp"
   as_root unzip -q -o "$work"/torch-*.whl 'torch/include/*' 'torch/lib/*' -d "$prefix"
   for wheel in "$work"/nvidia_cuda_*.whl; do as_root unzip -q -o "$wheel" 'nvidia/*' -d "$prefix"; done
   as_root chmod -R a+rX "$prefix"
@@ -67,6 +83,16 @@ if [ ! -e "$crt_stamp" ]; then
   as_root unzip -q -o "$work"/nvidia_cuda_crt-*.whl 'nvidia/*' -d "$prefix"
   as_root chmod -R a+rX "$prefix/nvidia"
   as_root touch "$crt_stamp"
+fi
+
+# Beside LibTorch, where it looks for them.
+if "$with_cuda" && [ ! -e "$cuda_stamp" ]; then
+  echo "unpacking the CUDA libraries under $prefix"
+  mkdir "$work/cuda"
+  download_wheels --dest "$work/cuda" "${cuda_libraries[@]}"
+  for wheel in "$work"/cuda/*.whl; do as_root unzip -q -o "$wheel" 'nvidia/*/lib/*.so*' -d "$prefix"; done
+  as_root chmod -R a+rX "$prefix/nvidia"
+  as_root touch "$cuda_stamp"
 fi
 
 # An independent client for the tests.

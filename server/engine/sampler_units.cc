@@ -287,6 +287,7 @@ void SamplerEngine::RunLanes(Group& group, Unit unit) {
 void SamplerEngine::RunTask(const RequestPtr& request) {
   const absl::Time start = clock_.Now();
   StepOutcome outcome = request->task->Step();
+  outcome.status.Update(worker_.Synchronize());
   const absl::Time end = clock_.Now();
   metrics_.evaluations.Add(static_cast<double>(outcome.calls));
   metrics_.velocity_evaluations.Add(static_cast<double>(outcome.evaluations));

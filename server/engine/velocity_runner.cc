@@ -15,6 +15,9 @@ namespace {
 
 constexpr double kWarmUpTime = 0.5;  // any in (0, 1)
 
+static_assert(sizeof(Condition) == sizeof(at::Tensor) + sizeof(double),
+              "The buffers hold labels alone: Velocity must leave batches with any other condition as they are.");
+
 }  // namespace
 
 std::vector<int64_t> BatchBuckets(int64_t max_batch) {
@@ -90,11 +93,17 @@ void VelocityRunner::MakeBuffers() {
            .contiguous(channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
   t_ = at::full({rows}, kWarmUpTime, options);
   if (network_->NumClasses() > 0) labels_ = at::full({rows}, network_->NumClasses(), options.dtype(at::kLong));
+  for (const ConditioningSpec& spec : network_->ConditioningSpecs()) {
+    std::vector<int64_t> tensor_shape = spec.shape;
+    tensor_shape.insert(tensor_shape.begin(), rows);
+    tensors_.emplace_back(spec.name, at::zeros(tensor_shape, options.dtype(spec.dtype)));
+  }
 }
 
 at::Tensor VelocityRunner::Evaluate(int64_t rows) const {
   Condition condition;
   if (labels_.defined()) condition.class_labels = labels_.slice(0, 0, rows);
+  for (const auto& [name, tensor] : tensors_) condition.tensors.emplace_back(name, tensor.slice(0, 0, rows));
   return network_->Velocity(x_.slice(0, 0, rows), t_.slice(0, 0, rows), condition);
 }
 
@@ -112,6 +121,10 @@ at::Tensor VelocityRunner::Velocity(const at::Tensor& x, const at::Tensor& t, co
   if (labels_.defined()) {
     const at::Tensor labels = labels_.slice(0, 0, rows);
     condition.class_labels.defined() ? labels.copy_(condition.class_labels) : labels.fill_(network_->NumClasses());
+  }
+  for (const auto& [name, tensor] : tensors_) {
+    const at::Tensor rows_of_it = tensor.slice(0, 0, rows), given = FindTensor(condition.tensors, name);
+    given.defined() ? rows_of_it.copy_(given) : rows_of_it.zero_();
   }
   if (bucket.graph == nullptr) return Evaluate(bucket.rows).slice(0, 0, rows);
   bucket.graph->Replay();
