@@ -46,10 +46,10 @@ const Arrows& Allowed() {
 
 // "core/flow/time_grid.h" -> "core/flow"; "client/cli/parse.h" -> "client"; "boss/v1/jobs.pb.h" -> "proto"; anything else is a third party's.
 std::string FolderOf(const std::string& path) {
-  static const std::regex kPattern("^(core/[a-z]+|server/[a-z]+|client|boss/v1)/");
+  static const std::regex kPattern("^(core/[a-z]+|server/[a-z]+|client|boss/v1|inference)/");
   std::smatch match;
   if (!std::regex_search(path, match, kPattern)) return "";
-  return match[1] == "boss/v1" ? "proto" : match[1].str();
+  return match[1] == "boss/v1" || match[1] == "inference" ? "proto" : match[1].str();
 }
 
 struct Include {
