@@ -53,10 +53,9 @@ std::string FixedNotation(double value) {
 }
 
 std::string SigmaList(const ExportedSchedule& exported, const char* separator) {
-  return absl::StrCat(
-      absl::StrJoin(Sigmas(exported), separator,
-                    [](std::string* out, double sigma) { absl::StrAppend(out, FixedNotation(sigma)); }),
-      "\n");
+  return absl::StrCat(absl::StrJoin(Sigmas(exported), separator,
+                                    [](std::string* out, double sigma) { absl::StrAppend(out, FixedNotation(sigma)); }),
+                      "\n");
 }
 
 std::string JsonText(const Json& json) { return absl::StrCat(json.dump(1), "\n"); }
@@ -78,7 +77,8 @@ std::string FullJson(const ExportedSchedule& exported) {
   json["k_max"] = searched ? Json(exported.k_max) : Json();
   json["num_samples"] = searched ? Json(exported.num_samples) : Json();
   json["cost"] = searched ? Json(exported.schedule.total_cost()) : Json();
-  json["resolution"] = std::vector<int64_t>(exported.network.sample_shape().begin(), exported.network.sample_shape().end());
+  json["resolution"] =
+      std::vector<int64_t>(exported.network.sample_shape().begin(), exported.network.sample_shape().end());
   json["time_map"] = {{"eps", exported.network.time_map().eps()}, {"scale", exported.network.time_map().scale()}};
   json["weights_sha256"] = exported.weights_sha256;
   return JsonText(json);
@@ -116,8 +116,8 @@ std::string Diffusers(const ExportedSchedule& exported, const ExportOptions& opt
 
 std::string FlowMatching(const ExportedSchedule& exported) {
   return absl::StrCat("# ", exported.model, ": ", exported.schedule.steps(), " steps of ", SolverName(exported.solver),
-                      ", guidance scale ", FormatReal(exported.guidance_scale), "\n",
-                      "time_grid = torch.tensor(", Json(Times(exported)).dump(), ")\n", "method = \"",
+                      ", guidance scale ", FormatReal(exported.guidance_scale), "\n", "time_grid = torch.tensor(",
+                      Json(Times(exported)).dump(), ")\n", "method = \"",
                       exported.solver == boss::v1::SOLVER_HEUN ? "heun2" : "euler", "\"\n",
                       "# ODESolver(velocity_model).sample(x_init=x_0, step_size=None, method=method, "
                       "time_grid=time_grid)\n");
@@ -141,11 +141,11 @@ absl::Status CheckShift(const ExportOptions& options) {
 absl::Status CheckSolver(boss::v1::Solver solver, ExportFormat format) {
   if (solver == boss::v1::SOLVER_EULER || format == ExportFormat::kJson) return absl::OkStatus();
   if (solver == boss::v1::SOLVER_HEUN && format == ExportFormat::kFlowMatching) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      "the format ", NameOf(format), " cannot express the solver ", SolverName(solver), ": ",
-      format == ExportFormat::kDiffusers        ? "FlowMatchEulerDiscreteScheduler takes Euler steps"
-      : format == ExportFormat::kFlowMatching ? "expected euler or heun"
-                                                : "its sampler of that name takes the last step by Euler"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("the format ", NameOf(format), " cannot express the solver ", SolverName(solver), ": ",
+                   format == ExportFormat::kDiffusers      ? "FlowMatchEulerDiscreteScheduler takes Euler steps"
+                   : format == ExportFormat::kFlowMatching ? "expected euler or heun"
+                                                           : "its sampler of that name takes the last step by Euler"));
 }
 
 }  // namespace

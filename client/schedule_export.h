@@ -11,10 +11,10 @@
 namespace boss::client {
 
 enum class ExportFormat {
-  kJson,          // everything that is known of the schedule
-  kDiffusers,     // JSON: K sigmas and the configuration of FlowMatchEulerDiscreteScheduler with which it ends up at them
-  kComfyUi,       // K + 1 sigmas for the node ManualSigmas
-  kSdCpp,         // K + 1 sigmas for stable-diffusion.cpp's --sigmas
+  kJson,       // everything that is known of the schedule
+  kDiffusers,  // JSON: K sigmas and the configuration of FlowMatchEulerDiscreteScheduler with which it ends up at them
+  kComfyUi,    // K + 1 sigmas for the node ManualSigmas
+  kSdCpp,      // K + 1 sigmas for stable-diffusion.cpp's --sigmas
   kFlowMatching,  // Python: K + 1 times for the time_grid of flow_matching's ODESolver
 };
 

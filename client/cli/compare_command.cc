@@ -67,15 +67,15 @@ std::string RenderComparison(const Job& job) {
   Table table({{"K", true}, {"SCHEDULE"}, {"NFE", true}, {"TRAJECTORY ERROR", true}, {"FRECHET DISTANCE", true}});
   for (const EvaluationRow& row : rows) {
     const auto mark = [](bool best) { return best ? "* " : ""; };
-    std::string error = absl::StrFormat("%s%.4f", mark(row.trajectory_error() == least_error[row.steps()]),
-                                        row.trajectory_error());
+    std::string error =
+        absl::StrFormat("%s%.4f", mark(row.trajectory_error() == least_error[row.steps()]), row.trajectory_error());
     std::string distance = "-";
     if (row.has_frechet_distance()) {
       distance = absl::StrFormat("%s%.3f", mark(row.frechet_distance() == least_distance[row.steps()]),
                                  row.frechet_distance());
     }
-    table.AddRow({absl::StrCat(row.steps()), RowLabel(row), absl::StrCat(row.nfe()), std::move(error),
-                  std::move(distance)});
+    table.AddRow(
+        {absl::StrCat(row.steps()), RowLabel(row), absl::StrCat(row.nfe()), std::move(error), std::move(distance)});
   }
   return table.Render();
 }
@@ -135,10 +135,14 @@ void AddCompareCommand(CLI::App& schedules, Context& context) {
   const auto spec = [a] { return a->request.mutable_spec(); };
   CLI::App* command =
       schedules.add_subcommand("compare", "Judge uniform steps and all schedule sets of a version on the same noises");
-  Add<std::string>(*command, "model", [spec](const std::string& v) { spec()->set_model(v); }, "Version")->required();
+  Add<std::string>(
+      *command, "model", [spec](const std::string& v) { spec()->set_model(v); }, "Version")
+      ->required();
   Add<std::vector<std::string>>(
       *command, "--set",
-      [spec](const std::vector<std::string>& names) { spec()->mutable_schedule_sets()->Assign(names.begin(), names.end()); },
+      [spec](const std::vector<std::string>& names) {
+        spec()->mutable_schedule_sets()->Assign(names.begin(), names.end());
+      },
       "This set alone; may be repeated")
       ->allow_extra_args(false);
   AddSamplerOptions(*command, spec);

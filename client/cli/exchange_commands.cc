@@ -66,8 +66,8 @@ absl::StatusOr<ExportedSchedule> StoredSchedule(Client& client, const ExportArgu
   const auto set = client.GetSchedule(request);
   if (!set.ok()) return set.status();
   if (set->schedules_size() != 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--steps: the schedule set ", set->name(), " has ", set->schedules_size(), " schedules, name one"));
+    return absl::InvalidArgumentError(absl::StrCat("--steps: the schedule set ", set->name(), " has ",
+                                                   set->schedules_size(), " schedules, name one"));
   }
   ExportedSchedule exported;
   exported.schedule_set = set->name();
@@ -89,8 +89,8 @@ int Export(Context& context, const ExportArguments& arguments) {
   }
   const boss::v1::ModelVersion& version = model->versions(0);
   const std::string name = absl::StrCat(version.model(), "@", version.version());
-  const bool trained_for = arguments.name.empty() && arguments.steps != 0 &&
-                           version.straightened_steps() == arguments.steps;
+  const bool trained_for =
+      arguments.name.empty() && arguments.steps != 0 && version.straightened_steps() == arguments.steps;
   auto exported = trained_for ? TrainedSchedule(client, name, arguments.steps, arguments.guidance_scale,
                                                 /*has_labels=*/model->num_classes() > 0)
                               : StoredSchedule(client, arguments, name);
@@ -114,7 +114,9 @@ void AddImport(CLI::App& schedules, Context& context) {
   auto request = std::make_shared<boss::v1::ImportScheduleRequest>();
   boss::v1::ImportScheduleRequest* r = request.get();
   CLI::App* command = schedules.add_subcommand("import", "Attach times from elsewhere to a version, under a name");
-  Add<std::string>(*command, "model", [r](const std::string& v) { r->set_model(v); }, "Version")->required();
+  Add<std::string>(
+      *command, "model", [r](const std::string& v) { r->set_model(v); }, "Version")
+      ->required();
   Add<std::string>(
       *command, "--name", [r](const std::string& v) { r->set_name(v); }, "Name of the schedule set")
       ->required();
@@ -184,8 +186,12 @@ void AddExchangeCommands(CLI::App& schedules, Context& context) {
   auto request = std::make_shared<boss::v1::DeleteScheduleRequest>();
   boss::v1::DeleteScheduleRequest* r = request.get();
   CLI::App* remove = schedules.add_subcommand("delete", "Remove a schedule set of a version");
-  Add<std::string>(*remove, "model", [r](const std::string& v) { r->set_model(v); }, "Version")->required();
-  Add<std::string>(*remove, "name", [r](const std::string& v) { r->set_name(v); }, "The set's name")->required();
+  Add<std::string>(
+      *remove, "model", [r](const std::string& v) { r->set_model(v); }, "Version")
+      ->required();
+  Add<std::string>(
+      *remove, "name", [r](const std::string& v) { r->set_name(v); }, "The set's name")
+      ->required();
   SetCommand(*remove, context, [request](Context& context) {
     const absl::Status status = context.client().DeleteSchedule(*request);
     return status.ok() ? int{kExitOk} : context.Fail(status);

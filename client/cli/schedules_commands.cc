@@ -36,8 +36,8 @@ int List(Context& context, const boss::v1::ListSchedulesRequest& request) {
     const bool searched = set.k_max() > 0;
     table.AddRow({set.model(), set.name(), searched ? "bellman" : "imported", SolverName(set.solver()),
                   FormatReal(set.guidance_scale()), searched ? absl::StrCat(set.k_max()) : "-",
-                  searched ? absl::StrCat(set.num_samples()) : "-",
-                  set.job().empty() ? "-" : set.job(), FormatTime(set.create_time())});
+                  searched ? absl::StrCat(set.num_samples()) : "-", set.job().empty() ? "-" : set.job(),
+                  FormatTime(set.create_time())});
   }
   context.out() << (table.empty() ? "no schedules\n" : table.Render());
   return kExitOk;

@@ -61,8 +61,8 @@ absl::StatusOr<std::vector<double>> EdmTimes(absl::string_view parameters, int k
   const double rho = numbers->empty() ? 0 : numbers->front();
   const double low = has_range ? (*numbers)[1] : kSigmaMin, high = has_range ? (*numbers)[2] : kSigmaMax;
   if ((numbers->size() != 1 && !has_range) || rho <= 0 || low <= 0 || high <= low) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("got 'edm:", parameters, "', expected edm:RHO or edm:RHO,SIGMA_MIN,SIGMA_MAX of rising positive sigmas"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "got 'edm:", parameters, "', expected edm:RHO or edm:RHO,SIGMA_MIN,SIGMA_MAX of rising positive sigmas"));
   }
   const double from = std::pow(high, 1 / rho), to = std::pow(low, 1 / rho);
   std::vector<double> times = {0};

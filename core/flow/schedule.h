@@ -16,8 +16,8 @@ enum class SolverKind { kEuler, kHeun, kRk45 };
 std::string_view SolverName(SolverKind solver);
 std::optional<SolverKind> ParseSolver(std::string_view name);
 
-// The schedule of exactly K = time_grid.steps() steps that minimises the summed cost over a fine grid of k_max intervals, or one from elsewhere. It
-// belongs to one model version, one solver and one guidance scale.
+// The schedule of exactly K = time_grid.steps() steps that minimises the summed cost over a fine grid of k_max
+// intervals, or one from elsewhere. It belongs to one model version, one solver and one guidance scale.
 struct Schedule {
   std::vector<int> knots;  // K + 1 indices into the fine grid: first 0, last k_max; empty for one from elsewhere
   TimeGrid time_grid;      // time_grid[i] = fine_grid[knots[i]]
@@ -25,13 +25,13 @@ struct Schedule {
   SolverKind solver = SolverKind::kEuler;
 };
 
-// Every schedule that one cost matrix yields: schedules[k - 1] has k steps, k = 1 .. k_max. Or schedules from elsewhere, by rising steps: then k_max is
-// 0 and there are no knots and no costs.
+// Every schedule that one cost matrix yields: schedules[k - 1] has k steps, k = 1 .. k_max. Or schedules from
+// elsewhere, by rising steps: then k_max is 0 and there are no knots and no costs.
 struct ScheduleSet {
   int k_max = 0;
   std::optional<TimeGrid> fine_grid;  // k_max intervals; absent: uniform
-  int num_samples = 0;          // trajectories behind the cost matrix
-  double guidance_scale = 1.0;  // that the trajectories were drawn with
+  int num_samples = 0;                // trajectories behind the cost matrix
+  double guidance_scale = 1.0;        // that the trajectories were drawn with
   SolverKind solver = SolverKind::kEuler;
   std::vector<double> cost_matrix;  // (k_max + 1)^2, row-major, upper triangular; squared L2 per sample
   std::vector<Schedule> schedules;
@@ -41,8 +41,8 @@ struct ScheduleSet {
   TimeGrid FineGrid() const { return fine_grid ? *fine_grid : TimeGrid::Uniform(k_max); }
   // The schedule of exactly `steps` steps; nullptr if there is none.
   const Schedule* Find(int steps) const {
-    const auto found =
-        std::find_if(schedules.begin(), schedules.end(), [&](const Schedule& s) { return s.time_grid.steps() == steps; });
+    const auto found = std::find_if(schedules.begin(), schedules.end(),
+                                    [&](const Schedule& s) { return s.time_grid.steps() == steps; });
     return found == schedules.end() ? nullptr : &*found;
   }
 };

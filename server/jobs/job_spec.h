@@ -81,8 +81,8 @@ struct ScheduleChoice {
 };
 
 // Judges versions on given numbers of steps and schedules, on the same noises. Of a version that was straightened (or
-// reflowed), only its native schedules are judged, at their own steps, if any of `steps` is one of them and no named sets
-// or time grids are asked for.
+// reflowed), only its native schedules are judged, at their own steps, if any of `steps` is one of them and no named
+// sets or time grids are asked for.
 struct EvaluateSpec {
   std::string model;                      // "name[@version|@alias]"
   std::vector<std::string> other_models;  // judged after `model`
@@ -95,7 +95,7 @@ struct EvaluateSpec {
   int64_t batch_size = 0;  // 0: 64
   uint64_t seed = 0;
   double guidance_scale = 1.0;
-  int k_max = 100;  // steps of the fine sampler
+  int k_max = 100;                     // steps of the fine sampler
   std::vector<double> fine_time_grid;  // its k_max + 1 times; empty: uniform
   // Data set of the Frechet distance. Absent: "fashion-mnist-test" if it is installed, the samples have its shape, and
   // there are features; "": none.
@@ -117,9 +117,9 @@ struct DistillSpec {
   int k_max = 100;
   std::vector<double> fine_time_grid;  // of both stages: k_max + 1 times; empty: uniform
   int64_t num_samples = 100;           // stage 1: trajectories behind the cost matrix
-  bool fresh_schedule = false;  // search although the teacher has a schedule set for k_max and guidance_scale
-  int64_t num_noises = 1024;    // stage 2: each yields K segment pairs, or one pair for reflow
-  double held_out_share = 0.1;  // of the noises, in [0, 0.5]
+  bool fresh_schedule = false;         // search although the teacher has a schedule set for k_max and guidance_scale
+  int64_t num_noises = 1024;           // stage 2: each yields K segment pairs, or one pair for reflow
+  double held_out_share = 0.1;         // of the noises, in [0, 0.5]
   TrainingSpec training;
   double guidance_scale = 1.0;
   std::optional<EvaluateSpec>

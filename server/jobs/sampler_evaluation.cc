@@ -38,7 +38,8 @@ absl::StatusOr<std::vector<Sampler>> ChosenSamplers(JobContext& context, const E
   }
   std::vector<Sampler> samplers;
   for (const std::string& name : names) {
-    const auto found = std::find_if(sets.begin(), sets.end(), [&](const auto& stored) { return stored->Name() == name; });
+    const auto found =
+        std::find_if(sets.begin(), sets.end(), [&](const auto& stored) { return stored->Name() == name; });
     if (found == sets.end()) {
       BOSS_RETURN_IF_ERROR(context.ReportMessage(
           Severity::kWarning, absl::StrCat(version.ToString(), " has no schedule set ", name, ": it gets no rows")));
@@ -221,8 +222,8 @@ absl::StatusOr<EvaluationRow> SamplerEvaluation::Judge(const Sampler& sampler) {
 }
 
 absl::StatusOr<EvaluationRow> SamplerEvaluation::JudgeFine(const VelocityModel& model, const std::string& version) {
-  const Sampler sampler{
-      model, version, "fine", spec_->fine_time_grid.empty() ? "uniform" : "explicit", "", FineGridOf(*spec_)};
+  const Sampler sampler{model, version,           "fine", spec_->fine_time_grid.empty() ? "uniform" : "explicit",
+                        "",    FineGridOf(*spec_)};
   if (const std::optional<EvaluationRow> row = Reported(sampler, SolverKind::kEuler)) {
     BOSS_RETURN_IF_ERROR(context_->Advance(1, 0));
     return *row;

@@ -105,18 +105,19 @@ absl::Status ModelsService::Schedule(const v1::GetScheduleRequest& request, v1::
     found = store_.FindScheduleSet(key, guidance_scale);
     // What the server searches for is for euler alone.
     if (absl::IsNotFound(found.status()) || (found.ok() && (*found)->set.solver != solver)) {
-      return WithReason(absl::FailedPreconditionError(absl::StrCat(
-                            key.ToString(), " has no schedules for ", std::string(SolverName(solver)),
-                            " and guidance scale ", guidance_scale, ": Jobs.OptimizeStepsizesJob makes them for euler")),
-                        "SCHEDULE_MISSING");
+      return WithReason(
+          absl::FailedPreconditionError(
+              absl::StrCat(key.ToString(), " has no schedules for ", std::string(SolverName(solver)),
+                           " and guidance scale ", guidance_scale, ": Jobs.OptimizeStepsizesJob makes them for euler")),
+          "SCHEDULE_MISSING");
     }
   }
   BOSS_RETURN_IF_ERROR(found.status());
   const ScheduleSet& set = (*found)->set;
   if (request.steps() != 0 && set.Find(request.steps()) == nullptr)
     return FieldError("steps", absl::StrCat("must be ", StepsText(set), ", or 0 for all, got ", request.steps()));
-  response =
-      ToProto(key, **found, {.schedules = true, .steps = request.steps(), .cost_matrix = request.include_cost_matrix()});
+  response = ToProto(key, **found,
+                     {.schedules = true, .steps = request.steps(), .cost_matrix = request.include_cost_matrix()});
   return absl::OkStatus();
 }
 

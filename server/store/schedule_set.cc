@@ -45,8 +45,8 @@ absl::Status CheckSearched(const ScheduleSet& set) {
     }
   }
   if (set.fine_grid && set.fine_grid->steps() != set.k_max) {
-    return absl::InvalidArgumentError(absl::StrFormat("schedule set: the fine grid has %d intervals, expected k_max = %d",
-                                                      set.fine_grid->steps(), set.k_max));
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "schedule set: the fine grid has %d intervals, expected k_max = %d", set.fine_grid->steps(), set.k_max));
   }
   return absl::OkStatus();
 }

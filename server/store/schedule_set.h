@@ -20,12 +20,13 @@ struct StoredScheduleSet {
   std::string job_id;       // that made it; empty: imported
   absl::Time create_time = absl::UnixEpoch();
 
-  // Unique within a version: client_name, or "bellman-euler-g<guidance>-k<k_max>", followed by "-" and eight digits that
-  // tell fine grids apart if that is not the uniform one.
+  // Unique within a version: client_name, or "bellman-euler-g<guidance>-k<k_max>", followed by "-" and eight digits
+  // that tell fine grids apart if that is not the uniform one.
   std::string Name() const;
 };
 
-// As CheckName, and no name that the server itself gives to a set or to a row of an evaluation. \error INVALID_ARGUMENT.
+// As CheckName, and no name that the server itself gives to a set or to a row of an evaluation. \error
+// INVALID_ARGUMENT.
 absl::Status CheckScheduleSetName(absl::string_view what, absl::string_view name);
 
 // A searched set has every schedule up to k_max, and costs; another one has schedules of rising steps, no knots and no

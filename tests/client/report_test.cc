@@ -121,6 +121,27 @@ TEST(ChartTest, CostMatrixMarksTheJumps) {
   EXPECT_EQ(CostMatrixChart(set, {4}), "");
 }
 
+TEST(ChartTest, CostMatrixOfAnUnevenGridHasACellForEachOfItsTimes) {
+  const auto dots = [](const std::string& svg) {
+    std::vector<std::string> found;
+    for (size_t at = svg.find("<circle"); at != std::string::npos; at = svg.find("<circle", at + 1))
+      found.push_back(svg.substr(at, svg.find('>', at) - at));
+    return found;
+  };
+  auto set = MakeScheduleSet();
+  const std::vector<std::string> uniform = dots(CostMatrixChart(set, {4}));
+  // The same knots at other times: the jumps lie in the same cells.
+  for (int i = 0; i <= set.k_max(); ++i) set.add_fine_time_grid(std::pow(i / 8.0, 3));
+  for (auto& schedule : *set.mutable_schedules()) {
+    for (int i = 0; i <= schedule.steps(); ++i) schedule.set_time_grid(i, set.fine_time_grid(schedule.knots(i)));
+  }
+  const std::string svg = CostMatrixChart(set, {4});
+  EXPECT_EQ(dots(svg), uniform);
+  EXPECT_EQ(uniform.size(), 4u + 1);
+  set.clear_fine_time_grid();
+  EXPECT_NE(dots(CostMatrixChart(set, {4})), uniform);
+}
+
 TEST(ChartTest, CostMatrixOfAStraightFlowIsDrawnToo) {
   auto set = MakeScheduleSet();
   for (double& cost : *set.mutable_cost_matrix()) cost = 0;

@@ -209,8 +209,8 @@ TEST_F(SchedulesTest, ASearchOverAnUnevenGridIsNamedJudgedAndServed) {
     EXPECT_EQ(row.baseline_steps(), 6);
     EXPECT_GT(row.trajectory_error(), 0);
   }
-  EXPECT_THAT(rows, ElementsAre("ays SCHEDULE_KIND_NAMED 3", "edm SCHEDULE_KIND_NAMED 3",
-                                "explicit SCHEDULE_KIND_EXPLICIT 2"));
+  EXPECT_THAT(
+      rows, ElementsAre("ays SCHEDULE_KIND_NAMED 3", "edm SCHEDULE_KIND_NAMED 3", "explicit SCHEDULE_KIND_EXPLICIT 2"));
 }
 
 }  // namespace

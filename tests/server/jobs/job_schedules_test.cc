@@ -26,7 +26,8 @@ class JobSchedulesTest : public testing::JobTest {
   StoredScheduleSet Imported(const std::string& name, const std::vector<std::vector<double>>& grids) {
     StoredScheduleSet set;
     set.client_name = name;
-    for (const std::vector<double>& times : grids) set.set.schedules.emplace_back().time_grid = *TimeGrid::Create(times);
+    for (const std::vector<double>& times : grids)
+      set.set.schedules.emplace_back().time_grid = *TimeGrid::Create(times);
     return set;
   }
 
@@ -138,10 +139,10 @@ TEST_F(JobSchedulesTest, EvaluationsJudgeNamedSetsAndGivenTimes) {
   spec.schedules.bellman = false;
   const Job job = RunToSuccess(spec);
   EXPECT_EQ(Rows(job),
-            (std::vector<std::string>{"teacher@1 uniform 2 uniform", "teacher@1 uniform 4 uniform",
-                                      "teacher@1 bellman-euler-g1-k10 2 named", "teacher@1 bellman-euler-g1-k10 4 named",
-                                      "teacher@1 ays 2 named", "teacher@1 ays 4 named", "teacher@1 gits 2 named",
-                                      "teacher@1 explicit 1 2 explicit", "teacher@1 explicit 2 3 explicit"}));
+            (std::vector<std::string>{
+                "teacher@1 uniform 2 uniform", "teacher@1 uniform 4 uniform", "teacher@1 bellman-euler-g1-k10 2 named",
+                "teacher@1 bellman-euler-g1-k10 4 named", "teacher@1 ays 2 named", "teacher@1 ays 4 named",
+                "teacher@1 gits 2 named", "teacher@1 explicit 1 2 explicit", "teacher@1 explicit 2 3 explicit"}));
   EXPECT_EQ(job.result.evaluation[4].schedule_set, "ays");
   // The same times from the same noises are the same samples.
   EXPECT_EQ(job.result.evaluation[7].trajectory_error, job.result.evaluation[4].trajectory_error);
