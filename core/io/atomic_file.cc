@@ -34,11 +34,16 @@ absl::StatusOr<std::unique_ptr<WritableFile>> CreateTemporary(const std::string&
 }  // namespace
 
 absl::Status WriteFileAtomically(const std::string& path, std::string_view contents, const FileSystem& files) {
+  return WriteFileAtomically(path, [contents](WritableFile& file) { return file.Append(contents); }, files);
+}
+
+absl::Status WriteFileAtomically(const std::string& path, absl::FunctionRef<absl::Status(WritableFile&)> write,
+                                 const FileSystem& files) {
   std::string temporary;
   BOSS_ASSIGN_OR_RETURN(std::unique_ptr<WritableFile> file, CreateTemporary(path, files, temporary));
   // What cannot be removed is recognised by its name.
   auto remove_temporary = absl::MakeCleanup([&] { files.RemoveAll(temporary).IgnoreError(); });
-  BOSS_RETURN_IF_ERROR(file->Append(contents));
+  BOSS_RETURN_IF_ERROR(write(*file));
   BOSS_RETURN_IF_ERROR(file->Sync());
   BOSS_RETURN_IF_ERROR(file->Close());
   BOSS_RETURN_IF_ERROR(files.Rename(temporary, path));

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/io/file_system.h"
@@ -14,6 +15,9 @@ namespace boss {
 // folder. \error what the file system reports; then no temporary file is left, unless it cannot be removed either, and
 // an older file at `path` is untouched, unless the folder alone could not be flushed.
 absl::Status WriteFileAtomically(const std::string& path, std::string_view contents,
+                                 const FileSystem& files = PosixFileSystem());
+// The same, with contents that `write` appends piece by piece. Its error is returned and no file is left.
+absl::Status WriteFileAtomically(const std::string& path, absl::FunctionRef<absl::Status(WritableFile&)> write,
                                  const FileSystem& files = PosixFileSystem());
 
 // Whether a file of this name is one that a WriteFileAtomically left which did not come to its end.

@@ -19,6 +19,8 @@ constexpr size_t kMaxDimensions = 64;
 // file.
 constexpr size_t kMaxKeyLength = 32;
 
+// What DiT's and SiT's training programs keep their command line in.
+constexpr char kNamespace[] = "argparse.Namespace";
 constexpr char kOrderedDict[] = "collections.OrderedDict";
 constexpr char kRebuildTensor[] = "torch._utils._rebuild_tensor_v2";
 constexpr char kRebuildParameter[] = "torch._utils._rebuild_parameter";
@@ -92,8 +94,10 @@ absl::StatusOr<PickleValue> RebuildTensor(const PickleTuple& arguments) {
 }  // namespace
 
 absl::Status CheckGlobal(const std::string& name) {
-  if (name == kOrderedDict || name == kRebuildTensor || name == kRebuildParameter || StorageDtype(name))
+  if (name == kNamespace || name == kOrderedDict || name == kRebuildTensor || name == kRebuildParameter ||
+      StorageDtype(name)) {
     return absl::OkStatus();
+  }
   return absl::InvalidArgumentError(absl::StrCat("the global ", Printable(name), " is not allowed"));
 }
 
@@ -106,6 +110,11 @@ absl::StatusOr<PickleValue> CallGlobal(const PickleGlobal& function, const Pickl
     if (const PickleTensor* tensor = arguments.items[0]->As<PickleTensor>()) return PickleValue{*tensor};
   }
   return absl::DataLossError(absl::StrCat(function.name, " is called with ", count, " unexpected arguments"));
+}
+
+absl::StatusOr<PickleValue> NewObject(const PickleGlobal& type, const PickleTuple& arguments) {
+  if (type.name == kNamespace && arguments.items.empty()) return PickleValue{PickleDict()};
+  return absl::InvalidArgumentError(absl::StrCat("an object of ", type.name, " is not allowed"));
 }
 
 absl::StatusOr<PickleValue> StorageFromPersistentId(const PickleValue& id) {

@@ -16,6 +16,7 @@
 #include "core/io/atomic_file.h"
 #include "core/io/printable.h"
 #include "core/io/safetensors_header.h"
+#include "core/io/tensor_bytes.h"
 
 namespace boss {
 namespace {
@@ -102,27 +103,18 @@ absl::Status CheckLayout(std::vector<SafetensorsEntry>& entries, uint64_t data_s
   return absl::OkStatus();
 }
 
-absl::StatusOr<at::Tensor> CopyTensor(const SafetensorsEntry& entry, std::string_view bytes) {
+// A view of `bytes`, which `owner` keeps, or a copy if there is none.
+absl::StatusOr<at::Tensor> ReadTensor(const SafetensorsEntry& entry, std::string_view bytes,
+                                      const std::shared_ptr<const std::string>& owner) {
   const at::ScalarType type = *ParseDtype(entry.dtype);
   if (type == at::kBool && std::any_of(bytes.begin(), bytes.end(), [](char byte) { return byte != 0 && byte != 1; })) {
     return absl::DataLossError(
         absl::StrCat("safetensors tensor \"", Printable(entry.name), "\": a BOOL byte is neither 0 nor 1"));
   }
-  at::Tensor tensor = at::empty(entry.shape, at::TensorOptions(type).device(at::kCPU));
-  if (!bytes.empty()) std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());
-  return tensor;
+  return ViewOrCopy(bytes, entry.shape, type, owner);
 }
 
-}  // namespace
-
-at::Tensor Safetensors::Find(std::string_view name) const {
-  for (const auto& [tensor_name, tensor] : tensors) {
-    if (tensor_name == name) return tensor;
-  }
-  return at::Tensor();
-}
-
-absl::StatusOr<Safetensors> ParseSafetensors(std::string_view bytes) {
+absl::StatusOr<Safetensors> Parse(std::string_view bytes, const std::shared_ptr<const std::string>& owner) {
   if (bytes.size() < kLengthBytes) {
     return absl::DataLossError(
         absl::StrCat("safetensors: got ", bytes.size(), " bytes, expected at least ", kLengthBytes));
@@ -143,7 +135,8 @@ absl::StatusOr<Safetensors> ParseSafetensors(std::string_view bytes) {
     contents.metadata = std::move(header.metadata);
     contents.tensors.reserve(header.entries.size());
     for (SafetensorsEntry& entry : header.entries) {
-      BOSS_ASSIGN_OR_RETURN(at::Tensor tensor, CopyTensor(entry, data.substr(entry.begin, entry.end - entry.begin)));
+      BOSS_ASSIGN_OR_RETURN(at::Tensor tensor,
+                            ReadTensor(entry, data.substr(entry.begin, entry.end - entry.begin), owner));
       contents.tensors.emplace_back(std::move(entry.name), std::move(tensor));
     }
     std::sort(contents.tensors.begin(), contents.tensors.end(),
@@ -151,6 +144,19 @@ absl::StatusOr<Safetensors> ParseSafetensors(std::string_view bytes) {
     return contents;
   });
 }
+
+}  // namespace
+
+at::Tensor Safetensors::Find(std::string_view name) const {
+  for (const auto& [tensor_name, tensor] : tensors) {
+    if (tensor_name == name) return tensor;
+  }
+  return at::Tensor();
+}
+
+absl::StatusOr<Safetensors> ParseSafetensors(std::string_view bytes) { return Parse(bytes, nullptr); }
+
+absl::StatusOr<Safetensors> ParseSafetensors(std::shared_ptr<const std::string> bytes) { return Parse(*bytes, bytes); }
 
 absl::StatusOr<Safetensors> ReadSafetensors(const std::string& path, const FileSystem& files) {
   BOSS_ASSIGN_OR_RETURN(const std::string bytes, files.ReadFile(path));
@@ -160,7 +166,7 @@ absl::StatusOr<Safetensors> ReadSafetensors(const std::string& path, const FileS
   return contents;
 }
 
-absl::StatusOr<std::string> SerializeSafetensors(const Safetensors& contents) {
+absl::StatusOr<SafetensorsLayout> SafetensorsLayout::Create(const Safetensors& contents) {
   std::map<std::string, at::Tensor> sorted;
   for (const auto& [name, tensor] : contents.tensors) {
     if (name == "__metadata__")
@@ -171,7 +177,8 @@ absl::StatusOr<std::string> SerializeSafetensors(const Safetensors& contents) {
       return absl::InvalidArgumentError(absl::StrCat("safetensors: the name \"", name, "\" occurs twice"));
     }
   }
-  return GuardTorch("write safetensors", [&]() -> absl::StatusOr<std::string> {
+  return GuardTorch("write safetensors", [&]() -> absl::StatusOr<SafetensorsLayout> {
+    SafetensorsLayout layout;
     nlohmann::json header = nlohmann::json::object();
     if (!contents.metadata.empty()) header["__metadata__"] = contents.metadata;
     uint64_t cursor = 0;
@@ -198,21 +205,46 @@ absl::StatusOr<std::string> SerializeSafetensors(const Safetensors& contents) {
     }
 
     const uint64_t header_size = json.size();
-    std::string bytes;
-    bytes.reserve(kLengthBytes + header_size + cursor);
-    bytes.append(reinterpret_cast<const char*>(&header_size), kLengthBytes);
-    bytes.append(json);
-    for (const auto& [name, tensor] : sorted) {
-      const at::Tensor plain = tensor.detach().to(at::kCPU).contiguous();
-      bytes.append(static_cast<const char*>(plain.const_data_ptr()), plain.nbytes());
-    }
-    return bytes;
+    layout.header_.reserve(kLengthBytes + header_size);
+    layout.header_.append(reinterpret_cast<const char*>(&header_size), kLengthBytes);
+    layout.header_.append(json);
+    layout.data_size_ = cursor;
+    for (const auto& [name, tensor] : sorted) layout.tensors_.push_back(tensor);
+    return layout;
   });
 }
 
+absl::Status SafetensorsLayout::Write(absl::FunctionRef<absl::Status(std::string_view)> sink) const {
+  return GuardTorch("write safetensors", [&]() -> absl::Status {
+    BOSS_RETURN_IF_ERROR(sink(header_));
+    for (const at::Tensor& tensor : tensors_) {
+      const at::Tensor plain = tensor.detach().to(at::kCPU).contiguous();
+      if (plain.nbytes() == 0) continue;
+      BOSS_RETURN_IF_ERROR(sink({static_cast<const char*>(plain.const_data_ptr()), plain.nbytes()}));
+    }
+    return absl::OkStatus();
+  });
+}
+
+absl::StatusOr<std::string> SerializeSafetensors(const Safetensors& contents) {
+  BOSS_ASSIGN_OR_RETURN(const SafetensorsLayout layout, SafetensorsLayout::Create(contents));
+  std::string bytes;
+  bytes.reserve(layout.file_size());
+  BOSS_RETURN_IF_ERROR(layout.Write([&bytes](std::string_view piece) {
+    bytes.append(piece);
+    return absl::OkStatus();
+  }));
+  return bytes;
+}
+
 absl::Status WriteSafetensors(const std::string& path, const Safetensors& contents, const FileSystem& files) {
-  BOSS_ASSIGN_OR_RETURN(const std::string bytes, SerializeSafetensors(contents));
-  return WriteFileAtomically(path, bytes, files);
+  BOSS_ASSIGN_OR_RETURN(const SafetensorsLayout layout, SafetensorsLayout::Create(contents));
+  return WriteFileAtomically(
+      path,
+      [&layout](WritableFile& file) {
+        return layout.Write([&file](std::string_view piece) { return file.Append(piece); });
+      },
+      files);
 }
 
 }  // namespace boss

@@ -3,12 +3,15 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "core/io/file_system.h"
@@ -28,6 +31,26 @@ struct Safetensors {
 // got and expected, for a corrupt or truncated file; NOT_FOUND if there is none.
 absl::StatusOr<Safetensors> ReadSafetensors(const std::string& path, const FileSystem& files = PosixFileSystem());
 absl::StatusOr<Safetensors> ParseSafetensors(std::string_view bytes);
+// The tensors are views of `bytes`, which live as long as any of them; only what is not aligned is copied.
+absl::StatusOr<Safetensors> ParseSafetensors(std::shared_ptr<const std::string> bytes);
+
+// A file that is about to be written, one tensor at a time, so that it needs no memory of its own. The bytes are those
+// of SerializeSafetensors.
+class SafetensorsLayout {
+ public:
+  // Shares the tensors with `contents`. \error as SerializeSafetensors.
+  static absl::StatusOr<SafetensorsLayout> Create(const Safetensors& contents);
+
+  uint64_t file_size() const { return header_.size() + data_size_; }
+  // Gives `sink` the file from its first byte to its last. A tensor that is elsewhere or not contiguous is copied, one
+  // at a time. \error the first of `sink`, which is not called again.
+  absl::Status Write(absl::FunctionRef<absl::Status(std::string_view)> sink) const;
+
+ private:
+  std::string header_;  // the length before it included
+  uint64_t data_size_ = 0;
+  std::vector<at::Tensor> tensors_;  // sorted by name
+};
 
 // The file's bytes; keys sorted, the header padded with spaces to 8 bytes, so that equal contents give equal bytes.
 // \error INVALID_ARGUMENT for an unsupported dtype or a name that occurs twice.

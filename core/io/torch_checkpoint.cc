@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstring>
 #include <iterator>
 #include <map>
 #include <optional>
@@ -19,6 +18,7 @@
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
 #include "core/io/printable.h"
+#include "core/io/tensor_bytes.h"
 #include "core/io/unpickler.h"
 #include "core/io/zip_archive.h"
 
@@ -42,8 +42,8 @@ at::ScalarType StorageType(const std::string& dtype) {
 // The records of one archive, in the folder that its first file is in.
 class RecordReader {
  public:
-  // Keeps a view of `bytes`. \error as ZipArchive::Open.
-  static absl::StatusOr<RecordReader> Open(std::string_view bytes) {
+  // Keeps a view of `bytes`, which tensors share if they have an owner. \error as ZipArchive::Open.
+  static absl::StatusOr<RecordReader> Open(std::string_view bytes, std::shared_ptr<const std::string> owner) {
     BOSS_ASSIGN_OR_RETURN(ZipArchive archive, ZipArchive::Open(bytes));
     if (archive.names().empty()) return absl::DataLossError("the archive is empty");
     std::string first = archive.names().front();
@@ -51,7 +51,7 @@ class RecordReader {
     if (slash == std::string::npos)
       return absl::DataLossError(absl::StrCat("the record ", Printable(first), " is in no folder"));
     first.resize(slash + 1);
-    return RecordReader(std::move(archive), std::move(first), bytes.size());
+    return RecordReader(std::move(archive), std::move(first), bytes.size(), std::move(owner));
   }
 
   // \error DATA_LOSS if the record is missing.
@@ -79,8 +79,11 @@ class RecordReader {
   }
 
  private:
-  RecordReader(ZipArchive archive, std::string folder, size_t file_size)
-      : archive_(std::move(archive)), folder_(std::move(folder)), view_bytes_left_(file_size) {}
+  RecordReader(ZipArchive archive, std::string folder, size_t file_size, std::shared_ptr<const std::string> owner)
+      : archive_(std::move(archive)),
+        folder_(std::move(folder)),
+        view_bytes_left_(file_size),
+        owner_(std::move(owner)) {}
 
   absl::StatusOr<at::Tensor> ReadStorage(const PickleStorage& storage) {
     const at::ScalarType type = StorageType(storage.dtype);
@@ -103,14 +106,13 @@ class RecordReader {
         std::any_of(record.begin(), record.end(), [](char byte) { return byte != 0 && byte != 1; })) {
       return absl::DataLossError(absl::StrCat("the record ", Printable(name), ": a Bool byte is neither 0 nor 1"));
     }
-    at::Tensor tensor = at::empty({storage.numel}, at::TensorOptions(type).device(at::kCPU));
-    if (!record.empty()) std::memcpy(tensor.mutable_data_ptr(), record.data(), record.size());
-    return storages_[storage.key] = std::move(tensor);
+    return storages_[storage.key] = ViewOrCopy(record, {storage.numel}, type, owner_);
   }
 
   ZipArchive archive_;
   std::string folder_;  // with a slash at its end
   size_t view_bytes_left_;
+  std::shared_ptr<const std::string> owner_;  // of the bytes; null: tensors are copies
   std::map<std::string, at::Tensor> storages_;
 };
 
@@ -123,22 +125,42 @@ const PickleValue* FindKey(const PickleDict& dict, std::string_view key) {
   return nullptr;
 }
 
-absl::Status ReadModel(const PickleDict& root, RecordReader& records, TorchCheckpoint& checkpoint) {
-  const PickleValue* value = FindKey(root, "model");
-  const PickleDict* model = value == nullptr ? nullptr : value->As<PickleDict>();
-  if (model == nullptr) return absl::DataLossError("the checkpoint has no dictionary \"model\"");
+using NamedWeights = std::vector<std::pair<std::string, at::Tensor>>;
+
+// `what` leads the errors.
+absl::StatusOr<NamedWeights> ReadStateDict(absl::string_view what, const PickleDict& dict, RecordReader& records) {
+  NamedWeights weights;
   absl::flat_hash_set<std::string> names;
-  for (const auto& [key, item] : model->items) {
+  for (const auto& [key, item] : dict.items) {
     const std::string* name = key->As<std::string>();
     const PickleTensor* tensor = item->As<PickleTensor>();
     if (name == nullptr || tensor == nullptr)
-      return absl::DataLossError("\"model\" holds something other than named tensors");
+      return absl::DataLossError(absl::StrCat(what, " holds something other than named tensors"));
     std::string plain_name(absl::StripPrefix(*name, "module."));
     if (!names.insert(plain_name).second)
-      return absl::DataLossError(absl::StrCat("\"model\" holds ", Printable(plain_name), " twice"));
+      return absl::DataLossError(absl::StrCat(what, " holds ", Printable(plain_name), " twice"));
     BOSS_ASSIGN_OR_RETURN(at::Tensor weight, records.ReadTensor(*tensor));
-    checkpoint.model.emplace_back(std::move(plain_name), std::move(weight));
+    weights.emplace_back(std::move(plain_name), std::move(weight));
   }
+  return weights;
+}
+
+bool HoldsTensorsAlone(const PickleDict& dict) {
+  return !dict.items.empty() && std::all_of(dict.items.begin(), dict.items.end(), [](const auto& item) {
+    return item.second->template As<PickleTensor>() != nullptr;
+  });
+}
+
+absl::Status ReadModel(const PickleDict& root, RecordReader& records, TorchCheckpoint& checkpoint) {
+  const PickleValue* value = FindKey(root, "model");
+  const PickleDict* model = value == nullptr ? nullptr : value->As<PickleDict>();
+  if (model != nullptr) {
+    BOSS_ASSIGN_OR_RETURN(checkpoint.model, ReadStateDict("\"model\"", *model, records));
+    return absl::OkStatus();
+  }
+  if (!HoldsTensorsAlone(root))
+    return absl::DataLossError("the checkpoint has no dictionary \"model\" and is no dictionary of tensors");
+  BOSS_ASSIGN_OR_RETURN(checkpoint.model, ReadStateDict("the checkpoint", root, records));
   return absl::OkStatus();
 }
 
@@ -146,9 +168,14 @@ absl::Status ReadEma(const PickleDict& root, RecordReader& records, TorchCheckpo
   const PickleValue* value = FindKey(root, "ema");
   if (value == nullptr || value->As<std::monostate>() != nullptr) return absl::OkStatus();
   const PickleDict* ema = value->As<PickleDict>();
+  if (ema != nullptr && HoldsTensorsAlone(*ema)) {
+    BOSS_ASSIGN_OR_RETURN(checkpoint.named_ema, ReadStateDict("\"ema\"", *ema, records));
+    return absl::OkStatus();
+  }
   const PickleValue* shadow_value = ema == nullptr ? nullptr : FindKey(*ema, "shadow_params");
   const PickleList* shadow = shadow_value == nullptr ? nullptr : shadow_value->As<PickleList>();
-  if (shadow == nullptr) return absl::DataLossError("\"ema\" has no list \"shadow_params\"");
+  if (shadow == nullptr)
+    return absl::DataLossError("\"ema\" has no list \"shadow_params\" and is no dictionary of tensors");
   for (const PickleValue* item : shadow->items) {
     const PickleTensor* tensor = item->As<PickleTensor>();
     if (tensor == nullptr) return absl::DataLossError("\"shadow_params\" holds something other than tensors");
@@ -170,6 +197,8 @@ absl::StatusOr<TorchCheckpoint> ReadRecords(RecordReader& records) {
   if (root == nullptr) return absl::DataLossError("the checkpoint is no dictionary");
   TorchCheckpoint checkpoint;
   BOSS_RETURN_IF_ERROR(ReadModel(*root, records, checkpoint));
+  // A state dict alone may call a weight of its own "ema" or "step".
+  if (HoldsTensorsAlone(*root)) return checkpoint;
   BOSS_RETURN_IF_ERROR(ReadEma(*root, records, checkpoint));
   if (const PickleValue* value = FindKey(*root, "step")) {
     const int64_t* step = value->As<int64_t>();
@@ -179,18 +208,25 @@ absl::StatusOr<TorchCheckpoint> ReadRecords(RecordReader& records) {
   return checkpoint;
 }
 
-}  // namespace
-
-absl::StatusOr<TorchCheckpoint> ParseTorchCheckpoint(std::string_view bytes) {
+absl::StatusOr<TorchCheckpoint> Parse(std::string_view bytes, const std::shared_ptr<const std::string>& owner) {
   return GuardTorch("read checkpoint", [&]() -> absl::StatusOr<TorchCheckpoint> {
-    BOSS_ASSIGN_OR_RETURN(RecordReader records, RecordReader::Open(bytes));
+    BOSS_ASSIGN_OR_RETURN(RecordReader records, RecordReader::Open(bytes, owner));
     return ReadRecords(records);
   });
 }
 
+}  // namespace
+
+absl::StatusOr<TorchCheckpoint> ParseTorchCheckpoint(std::string_view bytes) { return Parse(bytes, nullptr); }
+
+absl::StatusOr<TorchCheckpoint> ParseTorchCheckpoint(std::shared_ptr<const std::string> bytes) {
+  return Parse(*bytes, bytes);
+}
+
 absl::StatusOr<TorchCheckpoint> ReadTorchCheckpoint(const std::string& path, const FileSystem& files) {
-  BOSS_ASSIGN_OR_RETURN(const std::string bytes, files.ReadFile(path));
-  absl::StatusOr<TorchCheckpoint> checkpoint = ParseTorchCheckpoint(bytes);
+  BOSS_ASSIGN_OR_RETURN(std::string bytes, files.ReadFile(path));
+  absl::StatusOr<TorchCheckpoint> checkpoint =
+      ParseTorchCheckpoint(std::make_shared<const std::string>(std::move(bytes)));
   if (!checkpoint.ok())
     return absl::Status(checkpoint.status().code(), absl::StrCat(path, ": ", checkpoint.status().message()));
   return checkpoint;
@@ -199,6 +235,7 @@ absl::StatusOr<TorchCheckpoint> ReadTorchCheckpoint(const std::string& path, con
 absl::StatusOr<std::vector<std::pair<std::string, at::Tensor>>> CheckpointWeights(
     const TorchCheckpoint& checkpoint, const std::vector<std::string>& parameter_names, bool raw) {
   absl::flat_hash_map<std::string, at::Tensor> averaged;
+  if (!raw) averaged.insert(checkpoint.named_ema.begin(), checkpoint.named_ema.end());
   if (!raw && !checkpoint.ema.empty()) {
     if (checkpoint.ema.size() != parameter_names.size()) {
       return absl::DataLossError(absl::StrCat("checkpoint: got ", checkpoint.ema.size(),
@@ -210,17 +247,20 @@ absl::StatusOr<std::vector<std::pair<std::string, at::Tensor>>> CheckpointWeight
   std::vector<std::pair<std::string, at::Tensor>> weights;
   for (const auto& [name, tensor] : checkpoint.model) {
     missing.erase(name);
+    const auto found = averaged.extract(name);
     if (name == kUnusedBuffer) continue;
-    const auto found = averaged.find(name);
-    if (found != averaged.end() && found->second.sizes() != tensor.sizes()) {
+    if (found && found.mapped().sizes() != tensor.sizes()) {
       return absl::DataLossError(absl::StrCat("checkpoint, averaged ", Printable(name), ": got shape [",
-                                              absl::StrJoin(found->second.sizes(), ", "), "], expected [",
+                                              absl::StrJoin(found.mapped().sizes(), ", "), "], expected [",
                                               absl::StrJoin(tensor.sizes(), ", "), "]"));
     }
-    weights.emplace_back(name, found == averaged.end() ? tensor : found->second);
+    weights.emplace_back(name, found ? found.mapped() : tensor);
   }
   if (!missing.empty())
     return absl::DataLossError(absl::StrCat("checkpoint: the parameter ", *missing.begin(), " is missing"));
+  if (!averaged.empty())
+    return absl::DataLossError(
+        absl::StrCat("checkpoint: the averaged ", Printable(averaged.begin()->first), " is not among the weights"));
   return weights;
 }
 

@@ -108,6 +108,8 @@ class Unpickler {
         return StackGlobal();
       case 'R':
         return Reduce();
+      case 0x81:
+        return NewObject();  // NEWOBJ
       case 'b':
         return Build();
       case 'Q':
@@ -311,6 +313,16 @@ class Unpickler {
     const PickleTensor* tensor = result.As<PickleTensor>();
     const size_t parts = tensor == nullptr ? 0 : tensor->size.size() + tensor->stride.size();
     return Push(std::move(result.value), parts);
+  }
+
+  absl::Status NewObject() {
+    BOSS_ASSIGN_OR_RETURN(const auto items, PopCount(2));
+    const PickleGlobal* type = items[0]->As<PickleGlobal>();
+    const PickleTuple* arguments = items[1]->As<PickleTuple>();
+    if (type == nullptr || arguments == nullptr)
+      return absl::DataLossError("an object of something other than an allowed global is made");
+    BOSS_ASSIGN_OR_RETURN(PickleValue object, boss::NewObject(*type, *arguments));
+    return Push(std::move(object.value));
   }
 
   // Attributes of a dictionary, such as the _metadata of a state dict, hold no weights.

@@ -71,8 +71,8 @@ class Pickle {
 };
 
 // Protocols 2 to 5, as far as torch.save uses them. Time and memory are linear in bytes.size(). The allowed globals are
-// collections.OrderedDict, torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter and torch's storage types;
-// none of them is run. Thread-safe. \error DATA_LOSS for a corrupt or truncated pickle; INVALID_ARGUMENT naming a
+// collections.OrderedDict, torch._utils._rebuild_tensor_v2, torch._utils._rebuild_parameter, torch's storage types and
+// argparse.Namespace, which is read as an empty dictionary; none of them is run. Thread-safe. \error DATA_LOSS for a corrupt or truncated pickle; INVALID_ARGUMENT naming a
 // global or opcode that is not allowed, or if there are more than 2^20 values; each size and
 // stride of a tensor counts as one.
 absl::StatusOr<Pickle> Unpickle(std::string_view bytes);

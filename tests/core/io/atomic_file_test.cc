@@ -91,6 +91,22 @@ TEST(AtomicFileTest, FailedWriteKeepsTheOldFile) {
   EXPECT_THAT(Names(folder.path()), ElementsAre("file"));
 }
 
+TEST(AtomicFileTest, ContentsMayComeInPieces) {
+  const testing::TempFolder folder;
+  const auto write = [](absl::Status end) {
+    return [end](WritableFile& file) {
+      absl::Status status = file.Append("one ");
+      status.Update(file.Append("two"));
+      status.Update(end);
+      return status;
+    };
+  };
+  ASSERT_TRUE(WriteFileAtomically(folder / "file", write(absl::OkStatus())).ok());
+  EXPECT_EQ(ReadFile(folder / "file").value(), "one two");
+  EXPECT_TRUE(absl::IsAborted(WriteFileAtomically(folder / "other", write(absl::AbortedError("enough")))));
+  EXPECT_THAT(Names(folder.path()), ElementsAre("file"));
+}
+
 TEST(AtomicFileTest, ReadReportsMissingFilesAndFolders) {
   const testing::TempFolder folder;
   EXPECT_EQ(ReadFile(folder / "missing").status().code(), absl::StatusCode::kNotFound);

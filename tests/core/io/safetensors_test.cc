@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <memory>
 #include <random>
 
 #include "core/io/atomic_file.h"
@@ -55,6 +57,47 @@ TEST(SafetensorsTest, RoundTripKeepsValuesAndBytes) {
   }
   EXPECT_FALSE(read->Find("missing").defined());
   EXPECT_EQ(SerializeSafetensors(*read).value(), *bytes);
+}
+
+TEST(SafetensorsTest, TensorsShareTheBytesThatHaveAnOwner) {
+  const auto bytes = std::make_shared<const std::string>(SerializeSafetensors(EveryDtype()).value());
+  const absl::StatusOr<Safetensors> view = ParseSafetensors(bytes);
+  ASSERT_TRUE(view.ok()) << view.status();
+  size_t shared = 0;
+  for (const auto& [name, tensor] : view->tensors) {
+    const auto* data = static_cast<const char*>(tensor.const_data_ptr());
+    const bool inside = data >= bytes->data() && data < bytes->data() + bytes->size();
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(data) % tensor.element_size(), 0u) << name;
+    EXPECT_TRUE(at::equal(tensor, EveryDtype().Find(name))) << name;
+    shared += inside;
+  }
+  EXPECT_GT(shared, 2u);
+  EXPECT_LT(shared, view->tensors.size());  // the odd sizes leave some unaligned
+}
+
+TEST(SafetensorsTest, ALayoutKnowsTheSizeAndWritesOneTensorAtATime) {
+  const Safetensors contents = EveryDtype();
+  const absl::StatusOr<SafetensorsLayout> layout = SafetensorsLayout::Create(contents);
+  ASSERT_TRUE(layout.ok()) << layout.status();
+  std::string written;
+  size_t pieces = 0;
+  ASSERT_TRUE(layout
+                  ->Write([&](std::string_view piece) {
+                    ++pieces;
+                    written += piece;
+                    return absl::OkStatus();
+                  })
+                  .ok());
+  EXPECT_EQ(written, SerializeSafetensors(contents).value());
+  EXPECT_EQ(layout->file_size(), written.size());
+  EXPECT_EQ(pieces, contents.tensors.size());  // the header, and all but the empty one
+
+  int calls = 0;
+  const absl::Status status = layout->Write([&](std::string_view) {
+    return ++calls == 3 ? absl::ResourceExhaustedError("full") : absl::OkStatus();
+  });
+  EXPECT_TRUE(absl::IsResourceExhausted(status));
+  EXPECT_EQ(calls, 3);
 }
 
 TEST(SafetensorsTest, EqualContentsGiveEqualBytesInAnyOrder) {

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <memory>
 #include <random>
 
 #include "absl/strings/str_cat.h"
@@ -153,6 +154,59 @@ TEST(TorchCheckpointTest, ReadsViewsStepsAndParameters) {
   EXPECT_TRUE(at::equal(checkpoint->model[1].second, at::arange(6, at::kFloat).view({2, 3}).t()));
 }
 
+TEST(TorchCheckpointTest, AStateDictAloneIsAModel) {
+  const std::string extent("K\x00K\x02\x85K\x01\x85", 8);
+  const Records data = {{"data/0", Floats({1, 2})}, {"data/1", Floats({3, 4})}};
+  const auto with = [&data](const std::string& pickle) {
+    Records records = data;
+    records.emplace_back("data.pkl", pickle);
+    return ReadZip(records);
+  };
+  // A weight may be called "ema".
+  const auto bare = with(Root(Text("w") + Tensor("Float", "0", 2, extent) + Text("ema") + Tensor("Float", "1", 2, extent)));
+  ASSERT_TRUE(bare.ok()) << bare.status();
+  ASSERT_EQ(bare->model.size(), 2u);
+  EXPECT_EQ(bare->model[0].first, "w");
+  EXPECT_TRUE(at::equal(bare->model[1].second, at::tensor({3.0f, 4.0f})));
+  EXPECT_TRUE(bare->ema.empty());
+  EXPECT_TRUE(bare->named_ema.empty());
+
+  // As DiT's and SiT's training programs write them: averages by name.
+  const auto trained = with(Root(Model(Text("w") + Tensor("Float", "0", 2, extent)) + Text("ema") + "}" + Text("w") +
+                                 Tensor("Float", "1", 2, extent) + "s" + Text("opt") + "}" + Text("args") +
+                                 "cargparse\nNamespace\n)\x81}" + Text("lr") + "K\x01sb"));
+  ASSERT_TRUE(trained.ok()) << trained.status();
+  EXPECT_TRUE(trained->ema.empty());
+  const auto averaged = CheckpointWeights(*trained, {"w"}, /*raw=*/false);
+  const auto raw = CheckpointWeights(*trained, {"w"}, /*raw=*/true);
+  ASSERT_TRUE(averaged.ok() && raw.ok());
+  EXPECT_TRUE(at::equal((*averaged)[0].second, at::tensor({3.0f, 4.0f})));
+  EXPECT_TRUE(at::equal((*raw)[0].second, at::tensor({1.0f, 2.0f})));
+}
+
+TEST(TorchCheckpointTest, TensorsShareTheBytesThatHaveAnOwner) {
+  const testing::TempFolder folder;
+  const std::string extent("K\x00K\x02\x85K\x01\x85", 8);
+  WriteZip(folder / "checkpoint.pth",
+           {{"data.pkl", Root(Model(Text("w") + Tensor("Float", "0", 2, extent)))}, {"data/0", Floats({1, 2})}});
+  auto bytes = std::make_shared<const std::string>(ReadFile(folder / "checkpoint.pth").value());
+  const std::weak_ptr<const std::string> alive = bytes;
+  const auto inside = [&bytes](const at::Tensor& tensor) {
+    const auto* data = static_cast<const char*>(tensor.const_data_ptr());
+    return data >= bytes->data() && data < bytes->data() + bytes->size();
+  };
+  absl::StatusOr<TorchCheckpoint> view = ParseTorchCheckpoint(bytes);
+  const absl::StatusOr<TorchCheckpoint> copy = ParseTorchCheckpoint(std::string_view(*bytes));
+  ASSERT_TRUE(view.ok() && copy.ok());
+  EXPECT_TRUE(inside(view->model[0].second));
+  EXPECT_FALSE(inside(copy->model[0].second));
+  bytes.reset();
+  EXPECT_FALSE(alive.expired());
+  EXPECT_TRUE(at::equal(view->model[0].second, at::tensor({1.0f, 2.0f})));
+  view = absl::CancelledError();
+  EXPECT_TRUE(alive.expired());
+}
+
 // Each view costs the file a few bytes, and whoever copies it a thousand.
 TEST(TorchCheckpointTest, ViewsTogetherHaveNoMoreBytesThanTheFile) {
   const std::string everything("K\x00K\xfa\x85K\x01\x85", 8);
@@ -243,6 +297,14 @@ TEST(CheckpointWeightsTest, CountsShapesAndNamesMustFit) {
   EXPECT_EQ(CheckpointWeights(checkpoint, {"a"}, false).status().code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(CheckpointWeights(checkpoint, {"b", "a"}, false).status().ToString(),
               HasSubstr("got shape [3], expected [2]"));
+  checkpoint.ema.clear();
+  checkpoint.named_ema = {{"a", at::ones({2})}, {"sigmas", at::ones({9})}};
+  const auto named = CheckpointWeights(checkpoint, {"a", "b"}, /*raw=*/false);
+  ASSERT_TRUE(named.ok()) << named.status();
+  EXPECT_TRUE(at::equal((*named)[0].second, at::ones({2})));
+  EXPECT_TRUE(at::equal((*named)[1].second, at::zeros({3})));
+  checkpoint.named_ema.emplace_back("d", at::ones({2}));
+  EXPECT_THAT(CheckpointWeights(checkpoint, {"a", "b"}, false).status().ToString(), HasSubstr("the averaged d"));
   EXPECT_THAT(CheckpointWeights(checkpoint, {"a", "c"}, true).status().ToString(), HasSubstr("parameter c is missing"));
 }
 

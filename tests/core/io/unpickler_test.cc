@@ -158,8 +158,8 @@ TEST(UnpicklerTest, ForeignNamesAreMadePrintable) {
 }
 
 TEST(UnpicklerTest, RefusesOtherOpcodes) {
-  // INST, OBJ, NEWOBJ, NEWOBJ_EX, EXT1, PERSID, INT, POP_MARK and one that does not exist.
-  for (const char opcode : {'i', 'o', '\x81', '\x92', '\x82', 'P', 'I', '1', '\xfe'}) {
+  // INST, OBJ, NEWOBJ_EX, EXT1, PERSID, INT, POP_MARK and one that does not exist.
+  for (const char opcode : {'i', 'o', '\x92', '\x82', 'P', 'I', '1', '\xfe'}) {
     const absl::Status status = StatusOf(std::string("\x80\x02") + opcode + ".");
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << static_cast<int>(opcode);
     EXPECT_THAT(status.ToString(), HasSubstr("opcode"));
@@ -167,6 +167,28 @@ TEST(UnpicklerTest, RefusesOtherOpcodes) {
   EXPECT_EQ(StatusOf(Bytes("\x80\x06N.")).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(StatusOf(Bytes("\x80\x02\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x01.")).code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+TEST(UnpicklerTest, ACommandLineIsReadAsNothing) {
+  // {"args": Namespace(lr=1)}
+  const absl::StatusOr<Pickle> pickle = Unpickle(
+      Bytes("\x80\x02}X\x04\x00\x00\x00"
+            "argscargparse\nNamespace\n)\x81}X\x02\x00\x00\x00lrK\x01sbs."));
+  ASSERT_TRUE(pickle.ok()) << pickle.status();
+  const PickleDict* root = pickle->root().As<PickleDict>();
+  ASSERT_NE(root, nullptr);
+  ASSERT_EQ(root->items.size(), 1u);
+  const PickleDict* arguments = root->items[0].second->As<PickleDict>();
+  ASSERT_NE(arguments, nullptr);
+  EXPECT_TRUE(arguments->items.empty());
+}
+
+TEST(UnpicklerTest, ObjectsOfOtherTypesAreRefused) {
+  for (const std::string pickle : {"\x80\x02" "ccollections\nOrderedDict\n)\x81.", "\x80\x02" "cargparse\nNamespace\nN\x85\x81."}) {
+    const absl::Status status = StatusOf(pickle);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_THAT(status.ToString(), HasSubstr("an object of"));
+  }
 }
 
 TEST(UnpicklerTest, MalformedPicklesAreDataLoss) {
@@ -189,6 +211,9 @@ TEST(UnpicklerTest, MalformedPicklesAreDataLoss) {
       "NNR.",
       "N)R.",  // calls of None
       "NQ.",
+      "N)\x81.",
+      "cargparse\nNamespace\nN\x81.",  // an object of None, with arguments that are no tuple
+      "cargparse\nNamespace\n)R.",     // a call
       "(NNNNNtQ.",  // no storage
       "N}b.",
       "}b.",                         // attributes of None, of nothing
