@@ -181,9 +181,13 @@ class Distillation {
     const int64_t held_out = held_out_noises();
     if (spec_.regenerate_pairs) {
       BOSS_RETURN_IF_ERROR(context_.EnterStage(JobStage::kPairs, held_out));
-      blocks.emplace(context_, source, /*first=*/held_out, spec_.num_noises, pairs_per_step());
+      blocks.emplace(context_, source,
+                     PairBlocks::Options{.first = held_out,
+                                         .noises_per_block = spec_.num_noises,
+                                         .pairs_per_step = pairs_per_step(),
+                                         .train_steps = spec_.training.train_steps});
       if (held_out == 0) return SegmentPairs{};
-      return DrawPairs(context_, source, 0, held_out, /*units_per_noise=*/1);
+      return DrawCountedPairs(context_, source, 0, held_out);
     }
     BOSS_ASSIGN_OR_RETURN(const SegmentPairs pairs, StoredPairs(context_, source, spec_.num_noises));
     const int64_t split = (spec_.num_noises - held_out) * source.pairs_per_noise();

@@ -68,17 +68,25 @@ absl::StatusOr<SegmentPairs> Join(const std::vector<SegmentPairs>& parts) {
 
 }  // namespace
 
-absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const PairSource& source, int64_t first, int64_t count,
-                                       double units_per_noise) {
+absl::StatusOr<SegmentPairs> DrawPairs(const PairSource& source, int64_t first, int64_t count, StepExecutor& executor) {
+  std::vector<SegmentPairs> batches;
+  for (int64_t begin = first; begin < first + count; begin += source.batch_size) {
+    const NoiseBatch batch = source.noises.Draw(begin, std::min(source.batch_size, first + count - begin));
+    BOSS_ASSIGN_OR_RETURN(batches.emplace_back(),
+                          DrawSegmentPairs(source.teacher, batch.noise, batch.condition, source.fine_grid, source.knots,
+                                           source.batch_size, executor));
+  }
+  return Join(batches);
+}
+
+absl::StatusOr<SegmentPairs> DrawCountedPairs(JobContext& context, const PairSource& source, int64_t first,
+                                              int64_t count) {
   std::vector<SegmentPairs> batches;
   for (int64_t begin = first; begin < first + count; begin += source.batch_size) {
     const int64_t size = std::min(source.batch_size, first + count - begin);
-    const NoiseBatch batch = source.noises.Draw(begin, size);
-    CountingExecutor counting(context, units_per_noise * static_cast<double>(size) / source.fine_grid.steps(),
+    CountingExecutor counting(context, static_cast<double>(size) / source.fine_grid.steps(),
                               size * source.noises.evaluations_per_step());
-    BOSS_ASSIGN_OR_RETURN(batches.emplace_back(),
-                          DrawSegmentPairs(source.teacher, batch.noise, batch.condition, source.fine_grid, source.knots,
-                                           source.batch_size, counting));
+    BOSS_ASSIGN_OR_RETURN(batches.emplace_back(), DrawPairs(source, begin, size, counting));
   }
   return Join(batches);
 }
@@ -107,7 +115,7 @@ absl::StatusOr<SegmentPairs> StoredPairs(JobContext& context, const PairSource& 
       BOSS_RETURN_IF_ERROR(context.Advance(static_cast<double>(count), 0));
     } else {
       // Missing or damaged: the same noises give the same pairs.
-      piece = DrawPairs(context, source, first, count, /*units_per_noise=*/1);
+      piece = DrawCountedPairs(context, source, first, count);
       BOSS_RETURN_IF_ERROR(piece.status());
       BOSS_RETURN_IF_ERROR(WritePiece(context.files(), path, *piece));
       BOSS_RETURN_IF_ERROR(context.ReportSaved());

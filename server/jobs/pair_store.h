@@ -21,10 +21,13 @@ struct PairSource {
   int64_t pairs_per_noise() const { return static_cast<int64_t>(knots.size()) - 1; }
 };
 
-// The pairs of noises first .. first + count - 1, those of one noise next to each other. Each noise counts as
-// `units_per_noise` of the stage's progress.
-absl::StatusOr<SegmentPairs> DrawPairs(JobContext& context, const PairSource& source, int64_t first, int64_t count,
-                                       double units_per_noise);
+// The pairs of noises first .. first + count - 1, those of one noise next to each other, on any thread that `executor`
+// can be used on.
+absl::StatusOr<SegmentPairs> DrawPairs(const PairSource& source, int64_t first, int64_t count, StepExecutor& executor);
+
+// The same, counted in the job's progress: each noise as one unit.
+absl::StatusOr<SegmentPairs> DrawCountedPairs(JobContext& context, const PairSource& source, int64_t first,
+                                              int64_t count);
 
 // Enters kPairs and draws the pairs of `num_noises` noises in pieces pairs-<first noise>.safetensors in the job's
 // folder, so that a run that goes on need not draw them again; pieces that are there already are read.

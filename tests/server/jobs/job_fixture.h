@@ -11,10 +11,13 @@
 #include <fstream>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "core/base/clock.h"
 #include "core/base/step_executor.h"
@@ -142,17 +145,36 @@ class JobTest : public ::testing::Test {
   // Crashes while the executor waits at its gate: everything is as the disk has it at this moment, and is started
   // again. `meanwhile` is called while nothing runs.
   void Crash(const std::function<void()>& meanwhile = [] {}) {
-    const boss::testing::TempFolder image;
     constexpr auto kCopy = std::filesystem::copy_options::recursive | std::filesystem::copy_options::overwrite_existing;
-    std::filesystem::copy(folder_.path(), image.path(), kCopy);
+    // A unit that is held does not hold up what the job does beside it: an image is of one moment only if nothing was
+    // written while it was taken.
+    std::optional<boss::testing::TempFolder> image;
+    std::error_code error;
+    std::string before;
+    do {
+      before = Written();
+      image.emplace();
+      std::filesystem::copy(folder_.path(), image->path(), kCopy, error);
+    } while (error || before != Written());
     executor_.Release();
     manager_.reset();
     journal_.reset();
     store_.reset();
     for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) std::filesystem::remove_all(entry);
-    std::filesystem::copy(image.path(), folder_.path(), kCopy);
+    std::filesystem::copy(image->path(), folder_.path(), kCopy);
     meanwhile();
     Start();
+  }
+
+  // Every file of the data folder with its size and the time of its last change.
+  std::string Written() const {
+    std::string all;
+    for (const auto& entry : std::filesystem::recursive_directory_iterator(folder_.path())) {
+      std::error_code gone;
+      absl::StrAppend(&all, entry.path().string(), " ", entry.is_regular_file(gone) ? entry.file_size(gone) : 0, " ",
+                      entry.last_write_time(gone).time_since_epoch().count(), "\n");
+    }
+    return all;
   }
 
   // The toy teacher, with random weights.
