@@ -1,9 +1,9 @@
 // What the embedded model's network costs by itself: bare evaluations of each batch size, a straightening train step,
-// and stage 1 (fine trajectories and their cost matrix).
+// and stage 1 (fine trajectories and their cost matrix); and what the fast forms of it change in the results.
 //
-//   network_bench [--threads=N] [--rounds=N] [--batch=N] [--dtype=float32|bfloat16|unprepared] [evaluations] [train] [stage1]
+//   network_bench [--threads=N] [--rounds=N] [--batch=N] [--dtype=float32|bfloat16|unprepared] [evaluations] [accuracy] [train] [stage1]
 //
-// All three by default, with one thread a core; evaluations of 1 to 128 samples, or of --batch alone.
+// All of them by default, with one thread a core; evaluations of 1 to 128 samples, or of --batch alone.
 //
 // Beside the table there is a line a number for other programs: "result NAME threads N batch N seconds S", the median
 // over the rounds.
@@ -43,6 +43,8 @@ constexpr int64_t kTrainBatch = 32, kPairs = 256;
 constexpr int64_t kStage1Samples = 32;
 constexpr int kKMax = 50;
 constexpr int kTrainSteps = 8;  // of one round
+constexpr int64_t kAccuracySamples = 64;
+constexpr int kAccuracySteps = 8;
 constexpr double kWindow = 1;   // seconds of one round of evaluations
 
 absl::StatusOr<std::unique_ptr<VelocityModel>> LoadEmbeddedModel() {
@@ -109,6 +111,30 @@ void Evaluations(const Options& options, const VelocityModel& model) {
   }
 }
 
+// What preparing the weights and bfloat16 change: of one velocity, and of samples of kAccuracySteps uniform steps.
+void Accuracy(const VelocityModel& unprepared) {
+  const c10::InferenceMode inference_mode;
+  const at::Tensor noise = SampleNoise(1, 0, kAccuracySamples, unprepared.SampleShape());
+  const auto sample = [&](const VelocityModel& model) {
+    at::Tensor x = noise;
+    for (int step = 0; step < kAccuracySteps; ++step) {
+      const double t = static_cast<double>(step) / kAccuracySteps;
+      x = x + model.Velocity(x, at::full({kAccuracySamples}, t), {}) / kAccuracySteps;
+    }
+    return x;
+  };
+  const at::Tensor t = at::linspace(0, 1, kAccuracySamples);
+  const at::Tensor velocity = unprepared.Velocity(noise, t, {}), samples = sample(unprepared);
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const std::unique_ptr<VelocityModel> model = unprepared.Clone();
+    model->PrepareForInference(dtype);
+    const double relative = ((model->Velocity(noise, t, {}) - velocity).norm() / velocity.norm()).item<double>();
+    const double rmse = (sample(*model) - samples).square().mean().sqrt().item<double>();
+    std::printf("accuracy %-9s relative error of a velocity %.1e   root mean square error of %d-step samples %.1e\n",
+                c10::toString(dtype), relative, kAccuracySteps, rmse);
+  }
+}
+
 absl::Status TrainSteps(const Options& options, const VelocityModel& model) {
   SegmentPairs pairs;
   pairs.x_start = SampleNoise(2, 0, kPairs, model.SampleShape());
@@ -149,6 +175,7 @@ absl::Status Run(const Options& options) {
   BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> model, LoadEmbeddedModel());
   std::printf("%lld parameters, %d threads\n", static_cast<long long>(ParameterCount(*model)), options.threads);
   if (options.Wants("train")) BOSS_RETURN_IF_ERROR(TrainSteps(options, *model));
+  if (options.Wants("accuracy")) Accuracy(*model);
   if (options.dtype != "unprepared") model->PrepareForInference(options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat);
   if (options.Wants("evaluations")) Evaluations(options, *model);
   if (options.Wants("stage1")) BOSS_RETURN_IF_ERROR(Stage1(options, *model));
@@ -173,13 +200,13 @@ int main(int argc, char** argv) {
       options.dtype = std::string(argument);
       ok = ok && (argument == "float32" || argument == "bfloat16" || argument == "unprepared");
     } else {
-      ok = ok && (argument == "evaluations" || argument == "train" || argument == "stage1");
+      ok = ok && (argument == "evaluations" || argument == "accuracy" || argument == "train" || argument == "stage1");
       options.wanted.emplace(argument);
     }
   }
   if (!ok) {
     std::fprintf(stderr, "usage: %s [--threads=N] [--rounds=N] [--batch=N] [--dtype=float32|bfloat16|unprepared] "
-                 "[evaluations] [train] [stage1]\n", argv[0]);
+                 "[evaluations] [accuracy] [train] [stage1]\n", argv[0]);
     return 2;
   }
   const absl::Status status = boss::Run(options);

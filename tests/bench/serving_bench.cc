@@ -162,6 +162,7 @@ class Bare {
     if (!key.ok()) Fail(key.status().ToString());
     auto network = (*store)->LoadVersionModel(*key);
     if (!network.ok()) Fail(network.status().ToString());
+    (*network)->PrepareForInference(at::kFloat);
     network_ = *std::move(network);
   }
 

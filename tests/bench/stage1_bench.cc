@@ -79,6 +79,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s\n", model.status().ToString().c_str());
     return 1;
   }
+  (*model)->PrepareForInference(at::kFloat);
   const at::Tensor noise = boss::SampleNoise(1, 0, kSamples, (*model)->SampleShape());
   Seconds([&] { return BareEvaluations(**model, noise); });  // warm-up
   const double before = PeakMebibytes();
