@@ -15,9 +15,6 @@ namespace {
 
 constexpr double kWarmUpTime = 0.5;  // any in (0, 1)
 
-static_assert(sizeof(Condition) == sizeof(at::Tensor) + sizeof(double),
-              "The buffers hold labels alone: Velocity must leave batches with any other condition as they are.");
-
 }  // namespace
 
 std::vector<int64_t> BatchBuckets(int64_t max_batch) {
