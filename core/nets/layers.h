@@ -2,6 +2,8 @@
 //
 // Where the store's weights are prepared (ParameterStore::UsesPrepared), images are channels-last and of the prepared dtype, Nin's
 // tokens too; what depends on the time alone (Linear) is float32 always, as 999 t has more digits than bfloat16.
+//
+// Every layer adds the delta of an adapter apart from its weight where the store asks for it (ParameterStore::HasDelta).
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -45,6 +47,8 @@ struct Linear {
 };
 
 // A square convolution with 'same' padding on [B, in, H, W].
+  // For what is in the dtype of the prepared weights, where there are some.
+  at::Tensor OnTokens(const ParameterStore& store, const at::Tensor& tokens) const;
 struct Conv {
   int weight = -1, bias = -1;
   int64_t padding = 0;

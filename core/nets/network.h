@@ -30,6 +30,11 @@ class Network : public VelocityModel {
     copy->parameters_ = parameters_.Clone();
     return copy;
   }
+  std::unique_ptr<VelocityModel> ShareWeights() const override {
+    auto view = std::make_unique<Derived>(static_cast<const Derived&>(*this));
+    view->parameters_ = parameters_.Share();
+    return view;
+  }
   void To(at::Device device) override { parameters_.To(device); }
   at::Device device() const override { return parameters_.device(); }
   void PrepareForInference(at::ScalarType dtype) override { parameters_.Prepare(dtype); }

@@ -17,16 +17,27 @@ at::Tensor DeepCopy(const at::Tensor& tensor) {
   return tensor.detach().clone().set_requires_grad(tensor.requires_grad());
 }
 
+// A [rank, columns] in the dimensions of the weight that it is for: of a convolution's, that of a convolution to `rank` channels.
+at::Tensor LikeWeight(const at::Tensor& a, const at::Tensor& weight) {
+  if (weight.dim() != 4) return a;
+  return a.view({a.size(0), weight.size(1), weight.size(2), weight.size(3)});
+}
+
 at::Tensor Moved(const at::Tensor& tensor, at::Device device) {
   if (!tensor.defined()) return tensor;
   return tensor.detach().to(device).set_requires_grad(tensor.requires_grad());
+}
+
+// Of the elements, since oneDNN's opaque tensors have no storage to ask.
+int64_t BytesOf(const at::Tensor& tensor) {
+  return tensor.defined() ? tensor.numel() * static_cast<int64_t>(tensor.element_size()) : 0;
 }
 
 }  // namespace
 
 int ParameterStore::Add(std::string name, at::Tensor value, Kind kind) {
   value.set_requires_grad(kind != Kind::kBuffer);
-  entries_.push_back({std::move(name), std::move(value), kind, {}, {}, {}});
+  entries_.push_back({std::move(name), std::move(value), kind, {}, {}, {}, {}, {}});
   return static_cast<int>(entries_.size()) - 1;
 }
 
@@ -36,8 +47,42 @@ at::Tensor ParameterStore::Weight(int index) const {
   return entry.value + lora_scale_ * at::matmul(entry.lora_b, entry.lora_a).view_as(entry.value);
 }
 
+bool ParameterStore::HasDelta(int index) const {
+  return is_view_ && entries_[index].lora_a.defined() && !c10::GradMode::is_enabled();
+}
+
+ParameterStore::Delta ParameterStore::FloatDelta(int index) const {
+  const Entry& entry = entries_[index];
+  return {entry.lora_a, entry.lora_b, lora_scale_};
+}
+
+ParameterStore::Delta ParameterStore::ComputeDelta(int index) const {
+  const Entry& entry = entries_[index];
+  if (UsesPrepared()) return {entry.prepared_a, entry.prepared_b, lora_scale_};
+  return {LikeWeight(entry.lora_a, entry.value), entry.lora_b, lora_scale_};
+}
+
+at::Tensor ParameterStore::Compute(int index) const {
+  if (!UsesPrepared()) return Weight(index);
+  return HasDelta(index) ? Weight(index).to(prepared_dtype_) : Prepared(index);
+}
+
+void ParameterStore::PrepareDeltas() {
+  for (Entry& entry : entries_) {
+    if (!entry.lora_a.defined()) continue;
+    const at::Tensor a = LikeWeight(entry.lora_a, entry.value);
+    entry.prepared_a = a.dim() == 4 ? PrepareConvolutionWeight(a, prepared_dtype_) : a.to(prepared_dtype_);
+    entry.prepared_b = entry.lora_b.to(prepared_dtype_);
+  }
+}
+
 void ParameterStore::Prepare(at::ScalarType dtype) {
   const c10::InferenceMode inference_mode;
+  if (is_view_) {
+    is_prepared_ = entries_.front().prepared.defined();
+    if (is_prepared_) PrepareDeltas();
+    return;
+  }
   for (size_t i = 0; i < entries_.size(); ++i) {
     const at::Tensor weight = Weight(static_cast<int>(i)).detach();
     entries_[i].prepared = weight.dim() == 4 ? PrepareConvolutionWeight(weight, dtype) : weight.to(dtype);
@@ -51,16 +96,20 @@ bool ParameterStore::UsesPrepared() const { return is_prepared_ && !c10::GradMod
 int64_t ParameterStore::MemoryBytes() const {
   int64_t bytes = 0;
   for (const Entry& entry : entries_) {
-    for (const at::Tensor& tensor : {entry.value, entry.lora_a, entry.lora_b, entry.prepared}) {
-      // Of the elements, since oneDNN's opaque tensors have no storage to ask.
-      if (tensor.defined()) bytes += tensor.numel() * static_cast<int64_t>(tensor.element_size());
-    }
+    bytes += BytesOf(entry.lora_a) + BytesOf(entry.lora_b);
+    if (!is_view_) bytes += BytesOf(entry.value) + BytesOf(entry.prepared);
+    if (!entry.prepared_a.is_same(entry.lora_a)) bytes += BytesOf(entry.prepared_a);
+    if (!entry.prepared_b.is_same(entry.lora_b)) bytes += BytesOf(entry.prepared_b);
   }
   return bytes;
 }
 
 void ParameterStore::DropPrepared() {
-  for (Entry& entry : entries_) entry.prepared.reset();
+  for (Entry& entry : entries_) {
+    entry.prepared.reset();
+    entry.prepared_a.reset();
+    entry.prepared_b.reset();
+  }
   is_prepared_ = false;
 }
 
@@ -93,10 +142,22 @@ ParameterStore ParameterStore::Clone() const {
     entry.lora_a = DeepCopy(entry.lora_a);
     entry.lora_b = DeepCopy(entry.lora_b);
   }
+  copy.is_view_ = false;
+  if (is_view_) copy.MergeLora();
   return copy;
 }
 
+ParameterStore ParameterStore::Share() const {
+  ParameterStore view = *this;
+  view.is_view_ = true;
+  // Whether gradients are recorded belongs to each.
+  for (Entry& entry : view.entries_) entry.value = entry.value.detach().set_requires_grad(entry.value.requires_grad());
+  return view;
+}
+
 void ParameterStore::To(at::Device device) {
+  if (is_view_ && device == this->device()) return;  // what is shared stays shared
+  is_view_ = false;
   DropPrepared();
   for (Entry& entry : entries_) {
     entry.value = Moved(entry.value, device);
@@ -117,7 +178,11 @@ bool ParameterStore::HasLora() const {
 absl::Status ParameterStore::AttachLora(const LoraOptions& options, uint64_t seed) {
   if (HasLora()) return absl::FailedPreconditionError("a LoRA adapter is attached already");
   if (options.rank < 1) return absl::InvalidArgumentError("lora.rank: expected at least 1");
-  DropPrepared();
+  if (is_view_) {
+    is_prepared_ = false;  // until the adapter is laid out, too
+  } else {
+    DropPrepared();
+  }
   lora_scale_ = options.alpha / options.rank;
   at::Generator generator = at::detail::createCPUGenerator(seed);
   bool any = false;
@@ -137,6 +202,10 @@ absl::Status ParameterStore::AttachLora(const LoraOptions& options, uint64_t see
 
 void ParameterStore::MergeLora() {
   if (!HasLora()) return;
+  if (is_view_) {
+    *this = Clone();
+    return;
+  }
   DropPrepared();
   for (int i = 0; i < static_cast<int>(entries_.size()); ++i) {
     Entry& entry = entries_[i];

@@ -40,8 +40,9 @@ at::Tensor PrepareConvolutionWeight(const at::Tensor& weight, at::ScalarType dty
 at::Tensor PreparedConvolution(const at::Tensor& x, const at::Tensor& prepared, const at::Tensor& bias, int64_t padding) {
   if (!prepared.is_mkldnn()) return at::conv2d(x, prepared, bias, /*stride=*/1, padding);
   const int64_t paddings[] = {padding, padding};
+  const std::optional<at::Tensor> optional_bias = bias.defined() ? std::optional(bias) : std::nullopt;
   return Operator<Convolve>("mkldnn::_convolution_pointwise")
-      .call(x, prepared, bias, paddings, kOnes, kOnes, /*groups=*/1, "none", c10::List<std::optional<at::Scalar>>(), "");
+      .call(x, prepared, optional_bias, paddings, kOnes, kOnes, /*groups=*/1, "none", c10::List<std::optional<at::Scalar>>(), "");
 }
 
 bool SupportsBfloat16(at::Device device) {

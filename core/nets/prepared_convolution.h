@@ -12,7 +12,7 @@ namespace boss {
 at::Tensor PrepareConvolutionWeight(const at::Tensor& weight, at::ScalarType dtype);
 
 // The convolution with stride 1 and 'same' padding of x [B, in, H, W], channels-last, in the weight's dtype. `prepared` is from
-// PrepareConvolutionWeight, `bias` [out] of the same dtype. The result is channels-last.
+// PrepareConvolutionWeight, `bias` [out] of the same dtype, or undefined for none. The result is channels-last.
 at::Tensor PreparedConvolution(const at::Tensor& x, const at::Tensor& prepared, const at::Tensor& bias, int64_t padding);
 
 // Whether bfloat16 is a dtype that the device computes convolutions with, not one that is emulated.
