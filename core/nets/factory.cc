@@ -3,13 +3,14 @@
 #include <ATen/ATen.h>
 
 #include <map>
-#include <set>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/base/parse_json.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
+#include "core/nets/dit.h"
 #include "core/nets/json_object.h"
 #include "core/nets/mlp.h"
 #include "core/nets/ncsnpp.h"
@@ -19,8 +20,28 @@ namespace {
 
 // Far more than any; parsed JSON needs many times the memory of its text.
 constexpr size_t kMaxArchitectureBytes = size_t{1} << 20;
+constexpr int64_t kSlackWeights = int64_t{1} << 20;
 
 std::string ShapeName(const at::Tensor& tensor) { return absl::StrCat("[", absl::StrJoin(tensor.sizes(), ", "), "]"); }
+
+// A list that stays readable: the first few names, and how many there are.
+class Names {
+ public:
+  void Add(std::string name) {
+    if (++count_ <= kShown) shown_.push_back(std::move(name));
+  }
+  bool empty() const { return count_ == 0; }
+  std::string Text(const char* title) const {
+    std::string text = absl::StrCat(title, absl::StrJoin(shown_, ", "));
+    if (count_ > kShown) absl::StrAppend(&text, ", ... (", count_, " in all)");
+    return text;
+  }
+
+ private:
+  static constexpr size_t kShown = 5;
+  std::vector<std::string> shown_;
+  size_t count_ = 0;
+};
 
 absl::StatusOr<TimeMap> ReadTimeMap(const JsonObject& json) {
   TimeMap map;
@@ -38,7 +59,7 @@ absl::StatusOr<TimeMap> ReadTimeMap(const JsonObject& json) {
 
 at::Tensor TimeMap::Apply(const at::Tensor& t) const { return (t * (1 - eps) + eps) * scale; }
 
-absl::StatusOr<std::unique_ptr<VelocityModel>> CreateModel(std::string_view architecture_json, uint64_t seed, int64_t max_weights) {
+absl::StatusOr<std::unique_ptr<VelocityModel>> CreateModel(std::string_view architecture_json, std::optional<uint64_t> seed, int64_t max_weights) {
   if (architecture_json.size() > kMaxArchitectureBytes) {
     return absl::InvalidArgumentError(absl::StrCat("architecture: got ", architecture_json.size(), " bytes, expected at most ", kMaxArchitectureBytes));
   }
@@ -48,9 +69,13 @@ absl::StatusOr<std::unique_ptr<VelocityModel>> CreateModel(std::string_view arch
   BOSS_ASSIGN_OR_RETURN(const JsonObject model, root.Object("model"));
   BOSS_ASSIGN_OR_RETURN(const TimeMap time_map, ReadTimeMap(root));
   BOSS_RETURN_IF_ERROR(root.CheckAllRead());
-  BOSS_ASSIGN_OR_RETURN(const std::string architecture, model.ChoiceOr("architecture", {"ncsnpp", "mlp"}));
+  BOSS_ASSIGN_OR_RETURN(const std::string architecture, model.ChoiceOr("architecture", {"ncsnpp", "mlp", "dit"}));
   using Result = absl::StatusOr<std::unique_ptr<VelocityModel>>;
   return GuardTorch("building the network", [&]() -> Result {
+    if (architecture == "dit") {
+      BOSS_ASSIGN_OR_RETURN(const DitConfig config, DitConfig::FromJson(model));
+      return std::make_unique<Dit>(config, time_map, seed, max_weights);
+    }
     if (architecture == "mlp") {
       BOSS_ASSIGN_OR_RETURN(MlpConfig config, MlpConfig::FromJson(model));
       return std::make_unique<Mlp>(config, time_map, seed, max_weights);
@@ -60,31 +85,37 @@ absl::StatusOr<std::unique_ptr<VelocityModel>> CreateModel(std::string_view arch
   });
 }
 
-absl::Status LoadWeights(VelocityModel& model, const NamedTensors& weights) {
-  std::map<std::string, at::Tensor> by_name(weights.begin(), weights.end());
+absl::Status CheckWeights(const VelocityModel& model, const NamedTensors& weights) {
+  std::map<std::string_view, const at::Tensor*> by_name;
+  for (const auto& [name, tensor] : weights) by_name[name] = &tensor;
   if (by_name.size() != weights.size()) return absl::DataLossError("weights: a name occurs twice");
-  const NamedTensors state = model.State();
-  std::vector<std::string> missing;
-  for (const auto& [name, tensor] : state) {
-    const auto found = by_name.find(name);
-    if (found == by_name.end()) {
-      missing.push_back(name);
-    } else if (found->second.sizes() != tensor.sizes()) {
-      return absl::DataLossError(
-          absl::StrCat("weights: ", name, " has shape ", ShapeName(found->second), ", expected ", ShapeName(tensor)));
-    } else if (!found->second.is_floating_point()) {
-      return absl::DataLossError(absl::StrCat("weights: ", name, " has dtype ", std::string(found->second.dtype().name()), ", expected a floating-point type"));
+  Names missing, left_over, misshapen;
+  for (const auto& [name, tensor] : model.State()) {
+    const auto found = by_name.extract(name);
+    if (!found) {
+      missing.Add(name);
+      continue;
+    }
+    const at::Tensor& weight = *found.mapped();
+    if (weight.sizes() != tensor.sizes()) {
+      misshapen.Add(absl::StrCat(name, " has shape ", ShapeName(weight), ", expected ", ShapeName(tensor)));
+    } else if (!weight.is_floating_point()) {
+      misshapen.Add(absl::StrCat(name, " has dtype ", std::string(weight.dtype().name()), ", expected a floating-point type"));
     }
   }
-  if (!missing.empty()) return absl::DataLossError(absl::StrCat("weights: missing: ", absl::StrJoin(missing, ", ")));
-  if (by_name.size() != state.size()) {
-    for (const auto& [name, tensor] : state) by_name.erase(name);
-    std::vector<std::string> left_over;
-    for (const auto& [name, tensor] : by_name) left_over.push_back(name);
-    return absl::DataLossError(absl::StrCat("weights: left over: ", absl::StrJoin(left_over, ", ")));
-  }
+  for (const auto& [name, tensor] : by_name) left_over.Add(std::string(name));
+  std::vector<std::string> faults;
+  if (!missing.empty()) faults.push_back(missing.Text("missing: "));
+  if (!left_over.empty()) faults.push_back(left_over.Text("left over: "));
+  if (!misshapen.empty()) faults.push_back(misshapen.Text(""));
+  return faults.empty() ? absl::OkStatus() : absl::DataLossError(absl::StrCat("weights: ", absl::StrJoin(faults, "; ")));
+}
+
+absl::Status LoadWeights(VelocityModel& model, const NamedTensors& weights) {
+  BOSS_RETURN_IF_ERROR(CheckWeights(model, weights));
+  const std::map<std::string, at::Tensor> by_name(weights.begin(), weights.end());
   return GuardTorch("copying weights", [&]() -> absl::Status {
-    for (const auto& [name, tensor] : state) tensor.detach().copy_(by_name.at(name));
+    for (const auto& [name, tensor] : model.State()) tensor.detach().copy_(by_name.at(name));
     return absl::OkStatus();
   });
 }
@@ -94,6 +125,8 @@ int64_t WeightCount(const NamedTensors& weights) {
   for (const auto& [name, tensor] : weights) count += tensor.numel();
   return count;
 }
+
+int64_t MaxWeightsFor(const NamedTensors& weights) { return 2 * WeightCount(weights) + kSlackWeights; }
 
 int64_t ParameterCount(const VelocityModel& model) { return WeightCount(model.Parameters()); }
 

@@ -20,7 +20,7 @@ absl::StatusOr<MlpConfig> MlpConfig::FromJson(const JsonObject& json) {
   return config;
 }
 
-Mlp::Mlp(MlpConfig config, TimeMap time_map, uint64_t seed, int64_t max_weights) : config_(config), time_map_(time_map) {
+Mlp::Mlp(MlpConfig config, TimeMap time_map, std::optional<uint64_t> seed, int64_t max_weights) : config_(config), time_map_(time_map) {
   LayerBuilder builder(parameters_, seed, max_weights);
   int64_t in = config_.dim + 2;
   for (int64_t layer = 0; layer < config_.layers; ++layer) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -27,7 +28,7 @@ struct MlpConfig {
 // Samples are vectors [dim]. Input: x and sin, cos of pi t; swish between linear layers.
 class Mlp final : public Network<Mlp> {
  public:
-  Mlp(MlpConfig config, TimeMap time_map, uint64_t seed, int64_t max_weights = kUnlimitedWeights);
+  Mlp(MlpConfig config, TimeMap time_map, std::optional<uint64_t> seed, int64_t max_weights = kUnlimitedWeights);
 
   at::Tensor Velocity(const at::Tensor& x_t, const at::Tensor& t, const Condition& condition) const override;
   std::vector<int64_t> SampleShape() const override { return {config_.dim}; }

@@ -108,12 +108,12 @@ absl::StatusOr<NcsnppConfig> NcsnppConfig::FromJson(const JsonObject& json) {
   return config;
 }
 
-Ncsnpp::Ncsnpp(NcsnppConfig config, TimeMap time_map, uint64_t seed, int64_t max_weights)
+Ncsnpp::Ncsnpp(NcsnppConfig config, TimeMap time_map, std::optional<uint64_t> seed, int64_t max_weights)
     : config_(std::move(config)), time_map_(time_map) {
   Build(seed, max_weights);
 }
 
-void Ncsnpp::Build(uint64_t seed, int64_t max_weights) {
+void Ncsnpp::Build(std::optional<uint64_t> seed, int64_t max_weights) {
   LayerBuilder builder(parameters_, seed, max_weights);
   ModuleNames names;
   const NcsnppConfig& c = config_;

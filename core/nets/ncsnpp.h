@@ -44,7 +44,7 @@ struct NcsnppConfig {
 // reference; the class embedding is class_embedding.weight.
 class Ncsnpp final : public Network<Ncsnpp> {
  public:
-  Ncsnpp(NcsnppConfig config, TimeMap time_map, uint64_t seed, int64_t max_weights = kUnlimitedWeights);
+  Ncsnpp(NcsnppConfig config, TimeMap time_map, std::optional<uint64_t> seed, int64_t max_weights = kUnlimitedWeights);
 
   at::Tensor Velocity(const at::Tensor& x_t, const at::Tensor& t, const Condition& condition) const override;
   std::vector<int64_t> SampleShape() const override { return {config_.channels, config_.image_size, config_.image_size}; }
@@ -65,7 +65,7 @@ class Ncsnpp final : public Network<Ncsnpp> {
     std::optional<ResBlock> up;
   };
 
-  void Build(uint64_t seed, int64_t max_weights);
+  void Build(std::optional<uint64_t> seed, int64_t max_weights);
   at::Tensor ActivatedEmbedding(const at::Tensor& t_net, const at::Tensor& class_labels) const;
 
   NcsnppConfig config_;

@@ -3,10 +3,12 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
 
 namespace boss {
@@ -88,25 +90,6 @@ TEST(CreateModelTest, NoMoreWeightsThanAllowedAreDrawn) {
   }
 }
 
-TEST(CreateModelTest, PublishedConfigurationsHaveThePublishedSizes) {
-  const nlohmann::json cifar10 = {{"model",
-                                   {{"architecture", "ncsnpp"}, {"image_size", 32}, {"channels", 3}, {"nf", 128}, {"ch_mult", {1, 2, 2, 2}},
-                                    {"num_res_blocks", 4}, {"attn_resolutions", {16}}}}};
-  auto model = CreateModel(cifar10.dump(), 0);
-  ASSERT_TRUE(model.ok()) << model.status();
-  EXPECT_EQ(ParameterCount(**model), 61'804'419);
-
-  const nlohmann::json large = {{"model",
-                                 {{"architecture", "ncsnpp"}, {"image_size", 256}, {"channels", 3}, {"nf", 128},
-                                  {"ch_mult", {1, 1, 2, 2, 2, 2, 2}}, {"num_res_blocks", 2}, {"attn_resolutions", {16}}, {"fir", true},
-                                  {"embedding_type", "fourier"}, {"progressive", "output_skip"}, {"progressive_input", "input_skip"},
-                                  {"scale_by_sigma", true}, {"centered", false}}}};
-  model = CreateModel(large.dump(), 0);
-  ASSERT_TRUE(model.ok()) << model.status();
-  EXPECT_EQ(ParameterCount(**model), 65'574'421);
-  EXPECT_EQ((*model)->State().size(), (*model)->Parameters().size() + 1);  // the fixed projection
-}
-
 TEST(CreateModelTest, TheSeedDecidesTheWeights) {
   const std::string json = SmallNcsnpp().dump();
   const auto a = CreateModel(json, 1), b = CreateModel(json, 1), c = CreateModel(json, 2);
@@ -153,6 +136,36 @@ TEST_F(LoadWeightsTest, NamesWhatIsLeftOver) {
 TEST_F(LoadWeightsTest, NamesAShapeThatDiffers) {
   weights_.back().second = at::zeros({3, 1});
   ExpectRefused(weights_.back().first + " has shape [3, 1]");
+}
+
+TEST_F(LoadWeightsTest, HundredsOfNamesAreCountedAndAFewShown) {
+  NamedTensors others;
+  for (int i = 0; i < 500; ++i) others.emplace_back(absl::StrCat("foreign.", i), at::zeros({1}));
+  const absl::Status status = CheckWeights(*model_, others);
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  const std::string total = absl::StrCat(", ... (", model_->State().size(), " in all)");
+  EXPECT_TRUE(absl::StrContains(status.message(), absl::StrCat("missing: ", model_->State().front().first))) << status;
+  EXPECT_TRUE(absl::StrContains(status.message(), total)) << status;
+  EXPECT_TRUE(absl::StrContains(status.message(), "left over: foreign.0, foreign.1, ")) << status;
+  EXPECT_TRUE(absl::StrContains(status.message(), ", ... (500 in all)")) << status;
+  EXPECT_LT(status.message().size(), 500u);
+}
+
+TEST_F(LoadWeightsTest, AllKindsOfFaultsAreTold) {
+  const std::string misshapen = weights_[1].first;
+  weights_[1].second = at::zeros({3, 1});
+  weights_.erase(weights_.begin());
+  weights_.emplace_back("extra", at::zeros({1}));
+  for (const std::string& part : {"missing: " + other_->State().front().first, std::string("left over: extra"), misshapen + " has shape [3, 1]"})
+    ExpectRefused(part);
+}
+
+TEST_F(LoadWeightsTest, ANetworkWithoutASeedTakesThem) {
+  const auto empty = CreateModel(SmallNcsnpp().dump(), std::nullopt);
+  ASSERT_TRUE(empty.ok()) << empty.status();
+  ASSERT_TRUE(LoadWeights(**empty, weights_).ok());
+  for (size_t i = 0; i < weights_.size(); ++i)
+    EXPECT_TRUE(at::equal((*empty)->State()[i].second, other_->State()[i].second));
 }
 
 TEST_F(LoadWeightsTest, RefusesIntegers) {

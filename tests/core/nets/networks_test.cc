@@ -13,6 +13,8 @@ namespace {
 constexpr char kImages[] = R"({"model": {"architecture": "ncsnpp", "image_size": 8, "channels": 2, "nf": 8, "ch_mult": [1, 2],
   "num_res_blocks": 1, "attn_resolutions": [2], "num_classes": 3, "patch_size": 2}, "time": {"eps": 0.001, "scale": 999}})";
 constexpr char kVectors[] = R"({"model": {"architecture": "mlp", "dim": 2, "hidden": 16, "layers": 2, "num_classes": 3}})";
+constexpr char kPatches[] = R"({"model": {"architecture": "dit", "input_size": 8, "channels": 2, "patch_size": 2, "hidden_size": 16,
+  "depth": 2, "num_heads": 2, "num_classes": 3}})";
 
 // A new network's last layer is almost zero, so that its output says nothing; this one's is not.
 std::unique_ptr<VelocityModel> Randomised(const char* json) {
@@ -144,8 +146,12 @@ TEST_P(NetworkTest, ALoraAdapterStartsAtNothingTrainsAloneAndMerges) {
   EXPECT_EQ(ParameterCount(*model_), full);
 }
 
-INSTANTIATE_TEST_SUITE_P(Networks, NetworkTest, ::testing::Values(kImages, kVectors),
-                         [](const auto& info) { return info.index == 0 ? "Ncsnpp" : "Mlp"; });
+std::string NameOf(const ::testing::TestParamInfo<const char*>& info) {
+  constexpr const char* kNames[] = {"Ncsnpp", "Mlp", "Dit"};
+  return kNames[info.index];
+}
+
+INSTANTIATE_TEST_SUITE_P(Networks, NetworkTest, ::testing::Values(kImages, kVectors, kPatches), NameOf);
 
 }  // namespace
 }  // namespace boss
