@@ -55,6 +55,11 @@ class VelocityModel {
 
   // A deep copy: same weights, no shared storage.
   virtual std::unique_ptr<VelocityModel> Clone() const = 0;
+  // A model that shares this one's weights, prepared ones too, and outlives it; null if the model cannot be shared. It is for an adapter of its own
+  // (AttachLora, then PrepareForInference): evaluations without gradients compute the delta apart from the shared weight, so that MemoryBytes() of
+  // it counts the adapter alone. From then on the weights of neither may change; To() another device, MergeLora() and Clone(), which merges, make
+  // copies. \pre no adapter is attached.
+  virtual std::unique_ptr<VelocityModel> ShareWeights() const { return nullptr; }
   // Moves all tensors.
   virtual void To(at::Device device) = 0;
   virtual at::Device device() const = 0;
@@ -80,8 +85,3 @@ at::Tensor GuidedVelocity(const VelocityModel& model, const at::Tensor& x_t, con
 int64_t EvaluationsPerCall(const Condition& condition);
 
 }  // namespace boss
-  // A model that shares this one's weights, prepared ones too, and outlives it; null if the model cannot be shared. It is for an adapter of its own
-  // (AttachLora, then PrepareForInference): evaluations without gradients compute the delta apart from the shared weight, so that MemoryBytes() of
-  // it counts the adapter alone. From then on the weights of neither may change; To() another device, MergeLora() and Clone(), which merges, make
-  // copies. \pre no adapter is attached.
-  virtual std::unique_ptr<VelocityModel> ShareWeights() const { return nullptr; }

@@ -32,14 +32,31 @@ at::Tensor AddResidual(const at::Tensor& x, const at::Tensor& h, bool rescale) {
   return rescale ? sum.div_(std::numbers::sqrt2) : sum;
 }
 
+// y += scale h b^T over the last dimension, in place.
+void AddProduct(const at::Tensor& y, const at::Tensor& h, const at::Tensor& b_transposed, double scale) {
+  if (y.is_contiguous()) {
+    y.view({-1, y.size(-1)}).addmm_(h.reshape({-1, h.size(-1)}), b_transposed, 1, scale);
+  } else {
+    y.add_(at::matmul(h, b_transposed), scale);
+  }
+}
+
+// W x + bias and the delta of W, apart.
+at::Tensor LinearWithDelta(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias, const ParameterStore::Delta& delta) {
+  at::Tensor y = at::linear(x, weight, bias);
+  AddProduct(y, at::linear(x, delta.a), delta.b.t(), delta.scale);
+  return y;
+}
+
+// The delta of a convolution: one to `rank` channels, then a linear map of those.
+void AddConvolutionDelta(const at::Tensor& y, const at::Tensor& h, const ParameterStore::Delta& delta) {
+  AddProduct(y.permute({0, 2, 3, 1}), h.permute({0, 2, 3, 1}), delta.b.t(), delta.scale);
+}
+
 }  // namespace
 
-LayerBuilder::LayerBuilder(ParameterStore& store, std::optional<uint64_t> seed, int64_t max_weights)
-    : store(store),
-      generator(at::detail::createCPUGenerator(seed.value_or(0))),
-      draws_(seed.has_value()),
-      max_weights_(max_weights),
-      weights_left_(max_weights) {}
+LayerBuilder::LayerBuilder(ParameterStore& store, uint64_t seed, int64_t max_weights)
+    : store(store), generator(at::detail::createCPUGenerator(seed)), max_weights_(max_weights), weights_left_(max_weights) {}
 
 void LayerBuilder::Reserve(at::IntArrayRef shape) {
   int64_t weights = 1;
@@ -51,14 +68,12 @@ void LayerBuilder::Reserve(at::IntArrayRef shape) {
 
 at::Tensor LayerBuilder::VarianceScaling(at::IntArrayRef shape, double fan_in, double fan_out, double scale) {
   Reserve(shape);
-  if (!draws_) return at::empty(shape);
   const double variance = (scale == 0 ? 1e-10 : scale) / ((fan_in + fan_out) / 2);
   return at::rand(shape, generator).mul_(2).sub_(1).mul_(std::sqrt(3 * variance));
 }
 
 at::Tensor LayerBuilder::Normal(at::IntArrayRef shape, double standard_deviation) {
   Reserve(shape);
-  if (!draws_) return at::empty(shape);
   return at::randn(shape, generator).mul_(standard_deviation);
 }
 
@@ -70,6 +85,7 @@ Linear Linear::Build(LayerBuilder& builder, const std::string& name, int64_t in,
 }
 
 at::Tensor Linear::operator()(const ParameterStore& store, const at::Tensor& x) const {
+  if (store.HasDelta(weight)) return LinearWithDelta(x, store.Value(weight), store.Weight(bias), store.FloatDelta(weight));
   return at::linear(x, store.Weight(weight), store.Weight(bias));
 }
 
@@ -83,8 +99,26 @@ Conv Conv::Build(LayerBuilder& builder, const std::string& name, int64_t in, int
   return conv;
 }
 
+at::Tensor Linear::OnTokens(const ParameterStore& store, const at::Tensor& tokens) const {
+  if (!store.HasDelta(weight)) return at::linear(tokens, store.Compute(weight), store.Compute(bias));
+  return LinearWithDelta(tokens, store.ComputeValue(weight), store.Compute(bias), store.ComputeDelta(weight));
+}
+
 at::Tensor Conv::operator()(const ParameterStore& store, const at::Tensor& x) const {
-  if (store.UsesPrepared()) return PreparedConvolution(x, store.Prepared(weight), store.Prepared(bias), padding);
+  const bool has_delta = store.HasDelta(weight);
+  if (store.UsesPrepared()) {
+    at::Tensor y = PreparedConvolution(x, store.Prepared(weight), store.Prepared(bias), padding);
+    if (!has_delta) return y;
+    const ParameterStore::Delta delta = store.ComputeDelta(weight);
+    AddConvolutionDelta(y, PreparedConvolution(x, delta.a, /*bias=*/{}, padding), delta);
+    return y;
+  }
+  if (has_delta) {
+    at::Tensor y = at::conv2d(x, store.Value(weight), store.Weight(bias), /*stride=*/1, padding);
+    const ParameterStore::Delta delta = store.ComputeDelta(weight);
+    AddConvolutionDelta(y, at::conv2d(x, delta.a, /*bias=*/{}, /*stride=*/1, padding), delta);
+    return y;
+  }
   return at::conv2d(x, store.Weight(weight), store.Weight(bias), /*stride=*/1, padding);
 }
 
@@ -129,6 +163,13 @@ at::Tensor Nin::operator()(const ParameterStore& store, const at::Tensor& tokens
 Attention Attention::Build(LayerBuilder& builder, const std::string& name, int64_t channels, bool skip_rescale) {
   Attention attention;
   attention.norm = GroupNorm::Build(builder, name + ".GroupNorm_0", channels);
+  if (store.HasDelta(weight)) {
+    // Here y = x W, and so x (W + scale b a).
+    const ParameterStore::Delta delta = store.ComputeDelta(weight);
+    at::Tensor y = at::linear(tokens, store.ComputeValue(weight).t(), store.Compute(bias));
+    AddProduct(y, at::matmul(tokens, delta.b), delta.a, delta.scale);
+    return y;
+  }
   attention.query = Nin::Build(builder, name + ".NIN_0", channels, channels, 0.1);
   attention.key = Nin::Build(builder, name + ".NIN_1", channels, channels, 0.1);
   attention.value = Nin::Build(builder, name + ".NIN_2", channels, channels, 0.1);

@@ -2,6 +2,8 @@
 //
 // Where the store's weights are prepared (ParameterStore::UsesPrepared), images are channels-last and of the prepared dtype, Nin's
 // tokens too; what depends on the time alone (Linear) is float32 always, as 999 t has more digits than bfloat16.
+//
+// Every layer adds the delta of an adapter apart from its weight where the store asks for it (ParameterStore::HasDelta).
 #pragma once
 
 #include <ATen/core/Generator.h>
@@ -9,7 +11,6 @@
 
 #include <cstdint>
 #include <limits>
-#include <optional>
 #include <string>
 
 #include "core/nets/parameter_store.h"
@@ -22,9 +23,8 @@ inline constexpr int64_t kUnlimitedWeights = std::numeric_limits<int64_t>::max()
 // implementation of score-based models; scale 0 stands for 1e-10.
 class LayerBuilder {
  public:
-  // Without a seed nothing is drawn, and weights have undefined values: no memory is touched before they are loaded.
-  // `max_weights`: how many weights there may be; c10::ValueError is thrown before there are more.
-  LayerBuilder(ParameterStore& store, std::optional<uint64_t> seed, int64_t max_weights = kUnlimitedWeights);
+  // `max_weights`: how many weights may be drawn; c10::ValueError is thrown before there are more.
+  LayerBuilder(ParameterStore& store, uint64_t seed, int64_t max_weights = kUnlimitedWeights);
   // Uniform with the variance scale / ((fan_in + fan_out) / 2).
   at::Tensor VarianceScaling(at::IntArrayRef shape, double fan_in, double fan_out, double scale);
   at::Tensor Normal(at::IntArrayRef shape, double standard_deviation);
@@ -35,7 +35,6 @@ class LayerBuilder {
  private:
   void Reserve(at::IntArrayRef shape);
 
-  const bool draws_;
   const int64_t max_weights_;
   int64_t weights_left_;
 };
@@ -45,6 +44,8 @@ struct Linear {
   int weight = -1, bias = -1;
   static Linear Build(LayerBuilder& builder, const std::string& name, int64_t in, int64_t out, double scale = 1.0);
   at::Tensor operator()(const ParameterStore& store, const at::Tensor& x) const;
+  // For what is in the dtype of the prepared weights, where there are some.
+  at::Tensor OnTokens(const ParameterStore& store, const at::Tensor& tokens) const;
 };
 
 // A square convolution with 'same' padding on [B, in, H, W].
