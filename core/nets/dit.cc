@@ -41,11 +41,6 @@ at::Tensor TimeEmbedding(const at::Tensor& t_net) {
   return at::cat({phase.cos(), phase.sin()}, 1);
 }
 
-// For tokens, which are in the dtype of the prepared weights where there are some.
-at::Tensor ApplyToTokens(const ParameterStore& store, const Linear& linear, const at::Tensor& x) {
-  return at::linear(x, store.Compute(linear.weight), store.Compute(linear.bias));
-}
-
 // (norm of x) (1 + scale) + shift, as what the token layers take.
 at::Tensor Modulated(const ParameterStore& store, const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale) {
   const at::Tensor normalized = at::layer_norm(x, {x.size(-1)}, /*weight=*/{}, /*bias=*/{}, kNormEps);
@@ -136,15 +131,15 @@ at::Tensor Dit::ActivatedCondition(const at::Tensor& t_net, const at::Tensor& cl
 
 at::Tensor Dit::Attention(const Block& block, const at::Tensor& tokens) const {
   const int64_t batch = tokens.size(0), count = tokens.size(1), heads = config_.num_heads;
-  const at::Tensor qkv = ApplyToTokens(parameters_, block.qkv, tokens)
+  const at::Tensor qkv = block.qkv.OnTokens(parameters_, tokens)
                              .view({batch, count, 3, heads, config_.hidden_size / heads})
                              .permute({2, 0, 3, 1, 4});
   const at::Tensor attended = at::scaled_dot_product_attention(qkv[0], qkv[1], qkv[2]);
-  return ApplyToTokens(parameters_, block.projection, attended.transpose(1, 2).reshape({batch, count, config_.hidden_size}));
+  return block.projection.OnTokens(parameters_, attended.transpose(1, 2).reshape({batch, count, config_.hidden_size}));
 }
 
 at::Tensor Dit::Mlp(const Block& block, const at::Tensor& tokens) const {
-  return ApplyToTokens(parameters_, block.mlp_1, at::gelu(ApplyToTokens(parameters_, block.mlp_0, tokens), "tanh"));
+  return block.mlp_1.OnTokens(parameters_, at::gelu(block.mlp_0.OnTokens(parameters_, tokens), "tanh"));
 }
 
 at::Tensor Dit::Velocity(const at::Tensor& x_t, const at::Tensor& t, const Condition& condition) const {
@@ -162,7 +157,7 @@ at::Tensor Dit::Velocity(const at::Tensor& x_t, const at::Tensor& t, const Condi
   }
   const std::vector<at::Tensor> m = output_modulation_(store, activated).chunk(2, 1);
   const int64_t batch = x.size(0), side = config_.input_size / config_.patch_size, p = config_.patch_size;
-  return ApplyToTokens(store, output_, Modulated(store, x, m[0], m[1]))
+  return output_.OnTokens(store, Modulated(store, x, m[0], m[1]))
       .to(x_t.scalar_type())
       .view({batch, side, side, p, p, OutputChannels()})
       .slice(5, 0, config_.channels)

@@ -55,8 +55,12 @@ void AddConvolutionDelta(const at::Tensor& y, const at::Tensor& h, const Paramet
 
 }  // namespace
 
-LayerBuilder::LayerBuilder(ParameterStore& store, uint64_t seed, int64_t max_weights)
-    : store(store), generator(at::detail::createCPUGenerator(seed)), max_weights_(max_weights), weights_left_(max_weights) {}
+LayerBuilder::LayerBuilder(ParameterStore& store, std::optional<uint64_t> seed, int64_t max_weights)
+    : store(store),
+      generator(at::detail::createCPUGenerator(seed.value_or(0))),
+      draws_(seed.has_value()),
+      max_weights_(max_weights),
+      weights_left_(max_weights) {}
 
 void LayerBuilder::Reserve(at::IntArrayRef shape) {
   int64_t weights = 1;
@@ -68,12 +72,14 @@ void LayerBuilder::Reserve(at::IntArrayRef shape) {
 
 at::Tensor LayerBuilder::VarianceScaling(at::IntArrayRef shape, double fan_in, double fan_out, double scale) {
   Reserve(shape);
+  if (!draws_) return at::empty(shape);
   const double variance = (scale == 0 ? 1e-10 : scale) / ((fan_in + fan_out) / 2);
   return at::rand(shape, generator).mul_(2).sub_(1).mul_(std::sqrt(3 * variance));
 }
 
 at::Tensor LayerBuilder::Normal(at::IntArrayRef shape, double standard_deviation) {
   Reserve(shape);
+  if (!draws_) return at::empty(shape);
   return at::randn(shape, generator).mul_(standard_deviation);
 }
 
@@ -89,6 +95,11 @@ at::Tensor Linear::operator()(const ParameterStore& store, const at::Tensor& x) 
   return at::linear(x, store.Weight(weight), store.Weight(bias));
 }
 
+at::Tensor Linear::OnTokens(const ParameterStore& store, const at::Tensor& tokens) const {
+  if (!store.HasDelta(weight)) return at::linear(tokens, store.Compute(weight), store.Compute(bias));
+  return LinearWithDelta(tokens, store.ComputeValue(weight), store.Compute(bias), store.ComputeDelta(weight));
+}
+
 Conv Conv::Build(LayerBuilder& builder, const std::string& name, int64_t in, int64_t out, int64_t kernel, double scale) {
   Conv conv;
   const double area = static_cast<double>(kernel * kernel);
@@ -97,11 +108,6 @@ Conv Conv::Build(LayerBuilder& builder, const std::string& name, int64_t in, int
   conv.bias = builder.store.Add(name + ".bias", at::zeros({out}), Kind::kParameter);
   conv.padding = kernel / 2;
   return conv;
-}
-
-at::Tensor Linear::OnTokens(const ParameterStore& store, const at::Tensor& tokens) const {
-  if (!store.HasDelta(weight)) return at::linear(tokens, store.Compute(weight), store.Compute(bias));
-  return LinearWithDelta(tokens, store.ComputeValue(weight), store.Compute(bias), store.ComputeDelta(weight));
 }
 
 at::Tensor Conv::operator()(const ParameterStore& store, const at::Tensor& x) const {
@@ -157,12 +163,6 @@ Nin Nin::Build(LayerBuilder& builder, const std::string& name, int64_t in, int64
 }
 
 at::Tensor Nin::operator()(const ParameterStore& store, const at::Tensor& tokens) const {
-  return at::linear(tokens, store.Compute(weight).t(), store.Compute(bias));
-}
-
-Attention Attention::Build(LayerBuilder& builder, const std::string& name, int64_t channels, bool skip_rescale) {
-  Attention attention;
-  attention.norm = GroupNorm::Build(builder, name + ".GroupNorm_0", channels);
   if (store.HasDelta(weight)) {
     // Here y = x W, and so x (W + scale b a).
     const ParameterStore::Delta delta = store.ComputeDelta(weight);
@@ -170,6 +170,12 @@ Attention Attention::Build(LayerBuilder& builder, const std::string& name, int64
     AddProduct(y, at::matmul(tokens, delta.b), delta.a, delta.scale);
     return y;
   }
+  return at::linear(tokens, store.Compute(weight).t(), store.Compute(bias));
+}
+
+Attention Attention::Build(LayerBuilder& builder, const std::string& name, int64_t channels, bool skip_rescale) {
+  Attention attention;
+  attention.norm = GroupNorm::Build(builder, name + ".GroupNorm_0", channels);
   attention.query = Nin::Build(builder, name + ".NIN_0", channels, channels, 0.1);
   attention.key = Nin::Build(builder, name + ".NIN_1", channels, channels, 0.1);
   attention.value = Nin::Build(builder, name + ".NIN_2", channels, channels, 0.1);

@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <limits>
+#include <optional>
 #include <string>
 
 #include "core/nets/parameter_store.h"
@@ -23,8 +24,9 @@ inline constexpr int64_t kUnlimitedWeights = std::numeric_limits<int64_t>::max()
 // implementation of score-based models; scale 0 stands for 1e-10.
 class LayerBuilder {
  public:
-  // `max_weights`: how many weights may be drawn; c10::ValueError is thrown before there are more.
-  LayerBuilder(ParameterStore& store, uint64_t seed, int64_t max_weights = kUnlimitedWeights);
+  // Without a seed nothing is drawn, and weights have undefined values: no memory is touched before they are loaded.
+  // `max_weights`: how many weights there may be; c10::ValueError is thrown before there are more.
+  LayerBuilder(ParameterStore& store, std::optional<uint64_t> seed, int64_t max_weights = kUnlimitedWeights);
   // Uniform with the variance scale / ((fan_in + fan_out) / 2).
   at::Tensor VarianceScaling(at::IntArrayRef shape, double fan_in, double fan_out, double scale);
   at::Tensor Normal(at::IntArrayRef shape, double standard_deviation);
@@ -35,6 +37,7 @@ class LayerBuilder {
  private:
   void Reserve(at::IntArrayRef shape);
 
+  const bool draws_;
   const int64_t max_weights_;
   int64_t weights_left_;
 };
