@@ -10,6 +10,7 @@
 #include "core/base/error_details.h"
 #include "core/base/parse_json.h"
 #include "core/base/status_macros.h"
+#include "core/nets/presets.h"
 #include "server/rpc/convert_common.h"
 #include "server/store/store_files.h"
 
@@ -182,7 +183,6 @@ absl::StatusOr<StoredScheduleSet> ScheduleSetFromProto(const v1::ImportScheduleR
 }
 
 absl::StatusOr<ImportOptions> ImportOptionsFromProto(const v1::ImportStart& proto) {
-  if (!proto.preset().empty()) return UnservedField("start.preset", "there are no presets");
   ImportOptions options;
   switch (proto.format()) {
     case v1::ImportStart::FORMAT_UNSPECIFIED:
@@ -203,6 +203,11 @@ absl::StatusOr<ImportOptions> ImportOptionsFromProto(const v1::ImportStart& prot
   }
   options.name = proto.model();
   options.architecture_json = proto.architecture_json();
+  if (options.architecture_json.empty() && !proto.preset().empty()) {
+    absl::StatusOr<std::string> architecture = PresetArchitecture(proto.preset());
+    if (!architecture.ok()) return FieldError("start.preset", architecture.status().message());
+    options.architecture_json = *std::move(architecture);
+  }
   options.total_bytes = proto.total_bytes();
   options.sha256 = proto.sha256();
   options.raw_weights = proto.raw_weights();

@@ -110,12 +110,15 @@ absl::StatusOr<std::optional<VersionKey>> FindPublished(const ModelStore& store,
 absl::StatusOr<Safetensors> CheckpointTensors(const TorchCheckpoint& checkpoint, const std::string& architecture_json,
                                               bool raw, std::vector<std::string>& warnings) {
   BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> network,
-                        CreateModel(architecture_json, /*seed=*/0, WeightCount(checkpoint.model)));
+                        CreateModel(architecture_json, /*seed=*/std::nullopt, MaxWeightsFor(checkpoint.model)));
+  // Those of the model have names: which are missing or left over is told of them, not of averages that have none.
+  BOSS_ASSIGN_OR_RETURN(const NamedTensors named, CheckpointWeights(checkpoint, {}, /*raw=*/true));
+  if (const absl::Status fit = CheckWeights(*network, named); !fit.ok()) return absl::InvalidArgumentError(fit.message());
   std::vector<std::string> parameters;
   for (const auto& [name, parameter] : network->Parameters()) parameters.push_back(name);
   Safetensors weights;
   BOSS_ASSIGN_OR_RETURN(weights.tensors, CheckpointWeights(checkpoint, parameters, raw));
-  if (!raw && checkpoint.ema.empty())
+  if (!raw && checkpoint.ema.empty() && checkpoint.named_ema.empty())
     warnings.emplace_back("the checkpoint has no averaged weights: the raw ones are taken");
   std::set<std::string> used;
   for (const auto& [name, tensor] : weights.tensors) used.insert(name);
@@ -126,14 +129,6 @@ absl::StatusOr<Safetensors> CheckpointTensors(const TorchCheckpoint& checkpoint,
   if (!dropped.empty())
     warnings.push_back(absl::StrCat("dropped, because no network uses it: ", absl::StrJoin(dropped, ", ")));
   return weights;
-}
-
-// Weights that do not fit are the client's mistake, not a loss.
-absl::Status CheckFit(const std::string& architecture_json, const Safetensors& weights) {
-  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> network,
-                        CreateModel(architecture_json, /*seed=*/0, WeightCount(weights.tensors)));
-  const absl::Status status = LoadWeights(*network, weights.tensors);
-  return absl::IsDataLoss(status) ? absl::InvalidArgumentError(status.message()) : status;
 }
 
 }  // namespace
@@ -219,8 +214,10 @@ absl::StatusOr<std::string> ModelImport::ReadFile() const {
 }
 
 absl::StatusOr<Safetensors> ModelImport::ReadWeights(Manifest& manifest, std::vector<std::string>& warnings) const {
-  BOSS_ASSIGN_OR_RETURN(const std::string bytes, ReadFile());
-  const bool is_zip = absl::StartsWith(bytes, "PK");
+  // The one copy of the file that there is: the tensors are views of it.
+  BOSS_ASSIGN_OR_RETURN(std::string contents, ReadFile());
+  const auto bytes = std::make_shared<const std::string>(std::move(contents));
+  const bool is_zip = absl::StartsWith(*bytes, "PK");
   if (options_.format == ImportFormat::kTorchCheckpoint || (options_.format == ImportFormat::kDetect && is_zip)) {
     BOSS_ASSIGN_OR_RETURN(manifest.architecture_json, Architecture(""));
     BOSS_ASSIGN_OR_RETURN(const TorchCheckpoint checkpoint, ParseTorchCheckpoint(bytes));
@@ -248,7 +245,7 @@ absl::StatusOr<ImportResult> ModelImport::CheckAndPublish() const {
   if (!options_.upload_id.empty()) manifest.upload_digest = digest_;
   BOSS_ASSIGN_OR_RETURN(Safetensors weights, ReadWeights(manifest, result.warnings));
   if (options_.validate_only) {
-    BOSS_RETURN_IF_ERROR(CheckFit(manifest.architecture_json, weights));
+    BOSS_RETURN_IF_ERROR(context_.store.CheckFit(manifest, weights));
     return result;
   }
   // What is exported describes itself.

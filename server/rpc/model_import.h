@@ -39,7 +39,8 @@ struct ImportResult {
   std::vector<std::string> warnings;
 };
 
-// Not thread-safe. What is not published leaves nothing behind, except under an upload id.
+// Not thread-safe. What is not published leaves nothing behind, except under an upload id. Finish holds the file in memory
+// once, and little beside it.
 class ModelImport {
  public:
   // What imports work with; all of it outlives them.

@@ -69,6 +69,13 @@ struct ExportFile {
   std::string sha256;
 };
 
+// An adapter version's deltas on a version that is no adapter, for LoadAdapter (core/finetune/lora.h). Where the
+// version's own base is an adapter, both deltas are in it.
+struct AdapterWeights {
+  VersionKey base;
+  Safetensors deltas;
+};
+
 struct StoreTotals {
   int64_t published = 0, quarantined = 0;  // versions
   int64_t bytes = 0;                       // of the files of both
@@ -128,11 +135,23 @@ class ModelStore {
 
   // Publishes the next version of `name`. `weights` are the model's State(), or, if manifest.adapter is set, an adapter
   // (see core/finetune/lora.h). The auxiliary files of manifest.parent are carried over. The store fills in sha256 and
-  // create_time. Older versions that the options do not keep are deleted then. \error INVALID_ARGUMENT for a bad name
+  // create_time, and an adapter's file says what its base is (store_files.h). `sets` are the version's schedule sets from
+  // the beginning. Older versions that the options do not keep are deleted then. \error INVALID_ARGUMENT for a bad name
   // or weights that do not fit the architecture; RESOURCE_EXHAUSTED above the quota (of versions alone: this may be
   // what was uploaded) and for a full disk; nothing is published then.
-  absl::StatusOr<VersionKey> Publish(absl::string_view name, Manifest manifest, const Safetensors& weights);
+  absl::StatusOr<VersionKey> Publish(absl::string_view name, Manifest manifest, const Safetensors& weights,
+                                     const std::vector<StoredScheduleSet>& sets = {});
   absl::StatusOr<VersionKey> Publish(absl::string_view name, Manifest manifest, const NamedTensors& weights);
+
+  // Whether Publish takes weights of that manifest. \error INVALID_ARGUMENT naming what does not fit, in the words of
+  // CheckWeights (core/nets/factory.h); FAILED_PRECONDITION for an adapter whose base was deleted.
+  absl::Status CheckFit(const Manifest& manifest, const Safetensors& weights) const;
+
+  // \error as LoadVersionModel; FAILED_PRECONDITION if the version is no adapter.
+  absl::StatusOr<AdapterWeights> LoadAdapterWeights(const VersionKey& key) const;
+  // Publishes an adapter version with its deltas merged as the next version of `name`: a full version with the adapter's
+  // schedules, whose parent it is. \error as LoadAdapterWeights and Publish.
+  absl::StatusOr<VersionKey> MergeAdapter(const VersionKey& key, absl::string_view name, std::string description);
 
   // Publishes the folder {model.safetensors, manifest.json, optional auxiliary *.safetensors} as the next version of
   // `name`; manifest.json may leave out sha256 and create_time. Schedule sets in a sub-folder schedules/*.json come
@@ -234,6 +253,16 @@ class ModelStore {
   // Puts the number down as used, for when the version is no longer in its place.
   absl::Status KeepNumber(const VersionKey& key, const Model& model) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
+  // ---- adapters.cc ----
+  static absl::Status NoBase(const AdapterInfo& adapter);
+  static absl::Status NoAdapter(const VersionKey& key);
+  // \error FAILED_PRECONDITION if it was deleted.
+  absl::StatusOr<Manifest> BaseOf(const AdapterInfo& adapter) const;
+  // \error as CheckFit.
+  absl::Status CheckAdapterFit(const AdapterInfo& adapter, const Safetensors& deltas) const;
+  // The same tensors, and metadata that says what they are deltas on.
+  absl::StatusOr<Safetensors> WithBaseMetadata(const AdapterInfo& adapter, Safetensors deltas) const;
+
   // ---- publish.cc ----
   // Writes the manifest into a staged folder whose other files are flushed, and moves it into place as the next
   // version, with its schedule sets.
@@ -245,6 +274,8 @@ class ModelStore {
   // Puts the auxiliary files of `parent` into a staged folder, and their digests into `manifest`. A parent that is gone
   // or corrupt has none.
   absl::Status CarryOver(const std::string& parent, const StagingFolder& staged, Manifest& manifest) const;
+  // The version's weights file, parsed.
+  absl::StatusOr<Safetensors> ReadWeights(const VersionKey& key, const Manifest& manifest) const;
   // A new model with these weights (those of an adapter: merged into its base). \error DATA_LOSS if they do not fit.
   absl::StatusOr<std::unique_ptr<VelocityModel>> BuildModel(const Manifest& manifest, const Safetensors& weights) const;
 

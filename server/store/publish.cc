@@ -1,9 +1,12 @@
 // How versions come into the store, and how their weights become models.
 #include <ATen/ATen.h>
 
-#include <algorithm>
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -20,16 +23,18 @@
 namespace boss::server {
 namespace {
 
-absl::StatusOr<Safetensors> ParseWeights(absl::string_view what, const std::string& bytes) {
-  absl::StatusOr<Safetensors> contents = ParseSafetensors(bytes);
+// Shares the bytes with the tensors.
+absl::StatusOr<Safetensors> ParseWeights(absl::string_view what, std::string bytes) {
+  absl::StatusOr<Safetensors> contents = ParseSafetensors(std::make_shared<const std::string>(std::move(bytes)));
   if (!contents.ok())
     return absl::Status(contents.status().code(), absl::StrCat(what, ": ", contents.status().message()));
   return contents;
 }
 
-absl::Status NoBase(const Manifest& manifest) {
-  return absl::FailedPreconditionError(
-      absl::StrCat("the adapter's base ", manifest.adapter->base.ToString(), " does not exist"));
+// A network of that architecture whose weights are still undefined, for weights like these. One that would need far
+// more than there are is refused; one that needs somewhat more is built, to say which are missing.
+absl::StatusOr<std::unique_ptr<VelocityModel>> EmptyModel(const Manifest& manifest, const Safetensors& weights) {
+  return CreateModel(manifest.architecture_json, /*seed=*/std::nullopt, MaxWeightsFor(weights.tensors));
 }
 
 }  // namespace
@@ -45,14 +50,13 @@ absl::StatusOr<std::unique_ptr<StagingFolder>> ModelStore::NewStagingFolder() {
 absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::BuildModel(const Manifest& manifest,
                                                                       const Safetensors& weights) const {
   if (!manifest.adapter) {
-    BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> model,
-                          CreateModel(manifest.architecture_json, /*seed=*/0, WeightCount(weights.tensors)));
+    BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> model, EmptyModel(manifest, weights));
     BOSS_RETURN_IF_ERROR(LoadWeights(*model, weights.tensors));
     return model;
   }
   // A base is older than its adapter, so this ends.
   absl::StatusOr<std::unique_ptr<VelocityModel>> model = LoadVersionModel(manifest.adapter->base);
-  if (absl::IsNotFound(model.status())) return NoBase(manifest);
+  if (absl::IsNotFound(model.status())) return NoBase(*manifest.adapter);
   BOSS_RETURN_IF_ERROR(model.status());
   BOSS_RETURN_IF_ERROR(LoadAdapter(**model, weights));
   BOSS_RETURN_IF_ERROR(GuardTorch("merging an adapter", [&]() -> absl::Status {
@@ -62,12 +66,24 @@ absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::BuildModel(const Mani
   return model;
 }
 
-absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::LoadVersionModel(const VersionKey& key) const {
-  BOSS_ASSIGN_OR_RETURN(const Manifest manifest, ManifestOf(key));
+absl::Status ModelStore::CheckFit(const Manifest& manifest, const Safetensors& weights) const {
+  if (manifest.adapter) return CheckAdapterFit(*manifest.adapter, weights);
+  // Nothing is copied: a model of a gigabyte is checked in no memory.
+  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> model, EmptyModel(manifest, weights));
+  const absl::Status status = CheckWeights(*model, weights.tensors);
+  // Weights that do not fit are the caller's mistake here, not a loss.
+  return absl::IsDataLoss(status) ? absl::InvalidArgumentError(status.message()) : status;
+}
+
+absl::StatusOr<Safetensors> ModelStore::ReadWeights(const VersionKey& key, const Manifest& manifest) const {
   const std::string file = WeightsFile(manifest);
   BOSS_ASSIGN_OR_RETURN(std::string bytes, ReadVersionFile(key, manifest, file));
-  BOSS_ASSIGN_OR_RETURN(const Safetensors weights, ParseWeights(absl::StrCat(key.ToString(), ": ", file), bytes));
-  std::string().swap(bytes);
+  return ParseWeights(absl::StrCat(key.ToString(), ": ", file), std::move(bytes));
+}
+
+absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::LoadVersionModel(const VersionKey& key) const {
+  BOSS_ASSIGN_OR_RETURN(const Manifest manifest, ManifestOf(key));
+  BOSS_ASSIGN_OR_RETURN(const Safetensors weights, ReadWeights(key, manifest));
   absl::StatusOr<std::unique_ptr<VelocityModel>> model = BuildModel(manifest, weights);
   if (!model.ok())
     return absl::Status(model.status().code(), absl::StrCat(key.ToString(), ": ", model.status().message()));
@@ -111,7 +127,7 @@ absl::StatusOr<VersionKey> ModelStore::MoveIntoPlace(absl::string_view name, con
                                                      const std::vector<StoredScheduleSet>& sets, Version version) {
   BOSS_RETURN_IF_ERROR(CheckQuota(StoredBytes(), version.size_bytes));
   if (version.manifest->adapter && !FindPublished(version.manifest->adapter->base).ok())
-    return NoBase(*version.manifest);
+    return NoBase(*version.manifest->adapter);
   BOSS_RETURN_IF_ERROR(files_.CreateFolders(ModelFolder(name)));
   BOSS_RETURN_IF_ERROR(CheckFolder(files_, ModelFolder(name)));
   VersionKey key{std::string(name), 1};
@@ -155,31 +171,33 @@ absl::StatusOr<VersionKey> ModelStore::Publish(absl::string_view name, Manifest 
   return Publish(name, std::move(manifest), Safetensors{weights, {}});
 }
 
-absl::StatusOr<VersionKey> ModelStore::Publish(absl::string_view name, Manifest manifest, const Safetensors& weights) {
+absl::StatusOr<VersionKey> ModelStore::Publish(absl::string_view name, Manifest manifest, const Safetensors& weights,
+                                               const std::vector<StoredScheduleSet>& sets) {
   BOSS_RETURN_IF_ERROR(CheckName("model", name));
-  Safetensors contents;
-  contents.metadata = weights.metadata;
-  for (const auto& [tensor_name, tensor] : weights.tensors) {
-    contents.tensors.emplace_back(tensor_name, tensor.detach().to(at::kCPU).contiguous());
+  BOSS_RETURN_IF_ERROR(CheckFit(manifest, weights));
+  Safetensors contents = weights;
+  if (manifest.adapter) {
+    BOSS_ASSIGN_OR_RETURN(contents, WithBaseMetadata(*manifest.adapter, std::move(contents)));
   }
-  std::sort(contents.tensors.begin(), contents.tensors.end(),
-            [](const auto& a, const auto& b) { return a.first < b.first; });
-  const absl::StatusOr<std::unique_ptr<VelocityModel>> model = BuildModel(manifest, contents);
-  if (!model.ok()) {
-    // Weights that do not fit are the caller's mistake here, not a loss.
-    const absl::StatusCode code =
-        absl::IsDataLoss(model.status()) ? absl::StatusCode::kInvalidArgument : model.status().code();
-    return absl::Status(code, model.status().message());
-  }
-  BOSS_ASSIGN_OR_RETURN(const std::string bytes, SerializeSafetensors(contents));
+  BOSS_ASSIGN_OR_RETURN(const SafetensorsLayout layout, SafetensorsLayout::Create(contents));
   BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<StagingFolder> staged, NewStagingFolder());
-  BOSS_RETURN_IF_ERROR(CheckQuota(Totals().bytes, static_cast<int64_t>(bytes.size())));
-  BOSS_RETURN_IF_ERROR(CheckDisk(static_cast<int64_t>(bytes.size()), /*reserve=*/0));
-  const std::string file = WeightsFile(manifest);
-  manifest.sha256 = {{file, Sha256Hex(bytes)}};
-  BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes, files_));
+  const auto size = static_cast<int64_t>(layout.file_size());
+  BOSS_RETURN_IF_ERROR(CheckQuota(Totals().bytes, size));
+  BOSS_RETURN_IF_ERROR(CheckDisk(size, /*reserve=*/0));
+  const std::string file_name = WeightsFile(manifest);
+  Sha256 digest;
+  BOSS_RETURN_IF_ERROR(WriteFileAtomically(
+      absl::StrCat(staged->path(), "/", file_name),
+      [&](WritableFile& file) {
+        return layout.Write([&](std::string_view piece) {
+          digest.Update(absl::string_view(piece.data(), piece.size()));
+          return file.Append(piece);
+        });
+      },
+      files_));
+  manifest.sha256 = {{file_name, digest.HexDigest()}};
   if (!manifest.parent.empty()) BOSS_RETURN_IF_ERROR(CarryOver(manifest.parent, *staged, manifest));
-  return PublishFolder(name, std::move(manifest), *staged);
+  return PublishFolder(name, std::move(manifest), *staged, sets);
 }
 
 absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, absl::string_view name) {
@@ -193,21 +211,21 @@ absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, a
   int64_t total_bytes = 0;
   for (const std::string& file : entries) {
     if (!absl::EndsWith(file, ".safetensors") || !CheckName("file", file).ok()) continue;
-    BOSS_ASSIGN_OR_RETURN(const std::string bytes, files_.ReadFile(absl::StrCat(folder, "/", file)));
+    BOSS_ASSIGN_OR_RETURN(std::string bytes, files_.ReadFile(absl::StrCat(folder, "/", file)));
     digests[file] = Sha256Hex(bytes);
     const auto expected = manifest.sha256.find(file);
     if (expected != manifest.sha256.end() && expected->second != digests[file]) {
       return absl::DataLossError(
           absl::StrCat(file, ": its SHA-256 is ", digests[file], ", the manifest says ", expected->second));
     }
-    if (file == weights_file) {
-      BOSS_ASSIGN_OR_RETURN(const Safetensors weights, ParseWeights(file, bytes));
-      BOSS_RETURN_IF_ERROR(BuildModel(manifest, weights).status());
-    }
     total_bytes += static_cast<int64_t>(bytes.size());
     BOSS_RETURN_IF_ERROR(CheckQuota(Totals().bytes, total_bytes));
     BOSS_RETURN_IF_ERROR(CheckDisk(static_cast<int64_t>(bytes.size()), /*reserve=*/0));
     BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes, files_));
+    if (file == weights_file) {
+      BOSS_ASSIGN_OR_RETURN(const Safetensors weights, ParseWeights(file, std::move(bytes)));
+      BOSS_RETURN_IF_ERROR(BuildModel(manifest, weights).status());
+    }
   }
   for (const auto& [file, digest] : manifest.sha256) {
     if (!digests.contains(file))
