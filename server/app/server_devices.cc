@@ -68,6 +68,7 @@ std::string DeviceNames(const Devices& devices) {
 }
 
 absl::StatusOr<std::vector<DeviceDescription>> DescribeDevices(const Devices& devices, Precision precision) {
+  if (devices.backend->type() == at::kCPU && precision == Precision::kTf32) precision = Precision::kFloat32;
   std::vector<DeviceDescription> descriptions;
   for (const at::Device device : devices.devices) {
     DeviceFacts facts;

@@ -62,6 +62,10 @@ TEST(ServerDevicesTest, DescribesEveryDeviceAndItsPrecision) {
   EXPECT_EQ(descriptions->at(1).uuid, "GPU-0");
   EXPECT_EQ(descriptions->at(1).memory_bytes, 1 << 30);
   EXPECT_EQ(DescribeDevices(devices, Precision::kFloat32)->at(0).description, "a fake");
+
+  const Devices cpu = {.backend = std::make_shared<CpuBackend>(), .devices = {at::kCPU}};  // has no tf32
+  EXPECT_EQ(DescribeDevices(cpu, Precision::kTf32)->at(0).description,
+            DescribeDevices(cpu, Precision::kFloat32)->at(0).description);
 }
 
 class CollectTest : public ::testing::TestWithParam<int> {};
