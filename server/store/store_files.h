@@ -17,7 +17,13 @@ namespace boss::server {
 inline constexpr char kManifestFile[] = "manifest.json";
 inline constexpr char kWeightsFile[] = "model.safetensors";
 inline constexpr char kAdapterFile[] = "adapter.safetensors";
-inline std::string WeightsFile(const Manifest& manifest) { return manifest.adapter ? kAdapterFile : kWeightsFile; }
+inline constexpr char kTorchScriptFile[] = "model.torchscript";    // in place of kWeightsFile
+inline constexpr char kDecoderFile[] = "decoder.torchscript";      // beside the weights
+// The one of these that holds the version's own weights.
+std::string WeightsFile(const Manifest& manifest);
+// In the metadata of an adapter's file: NAME@VERSION of its base, and the digest of that one's weights, hexadecimal.
+inline constexpr char kAdapterBaseMetadata[] = "base";
+inline constexpr char kAdapterBaseDigestMetadata[] = "base_sha256";
 // In a model's folder.
 inline constexpr char kAliasesFile[] = "aliases.json";
 inline constexpr char kSchedulesFolder[] = "schedules";
