@@ -1,0 +1,30 @@
+// Solver steps that use the velocities that a sampler has paid for already.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "absl/types/span.h"
+#include "core/flow/time_grid.h"
+
+namespace boss {
+
+// One step of a linear multistep method: x_new = state x + sum_k velocities[k] v_k, where v_0 is the velocity at x, v_1 that of the step
+// before, and so on. Euler's step is {1, {h}}. The same for all samples and elements.
+struct StepCoefficients {
+  double state = 1;
+  std::vector<double> velocities;  // at least one, the newest first
+
+  friend bool operator==(const StepCoefficients&, const StepCoefficients&) = default;
+};
+
+// Adams-Bashforth's coefficients of every step of `time_grid` (Bashforth and Adams, 1883; for steps of any size): the integral over the step
+// of the polynomial through the last `order` velocities, of as many as there are in the first steps. \pre order >= 1.
+std::vector<StepCoefficients> AdamsBashforth(const TimeGrid& time_grid, int order);
+
+// x [B, ...] moved on by one step. `velocities`: like x, the newest first, at least as many as the coefficients name. With {1, {h}} the result
+// is Euler's, bit for bit.
+at::Tensor MultistepUpdate(const at::Tensor& x, absl::Span<const at::Tensor> velocities, const StepCoefficients& coefficients);
+
+}  // namespace boss

@@ -1,0 +1,113 @@
+#include "core/stepsize/fit_multistep.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "core/solver/record_trajectory.h"
+#include "core/solver/solver.h"
+#include "tests/support/analytic_models.h"
+
+namespace boss {
+namespace {
+
+// States at the grid's times, out of a fine run of `substeps` for each interval.
+at::Tensor FineStates(const VelocityModel& model, const at::Tensor& noise, const TimeGrid& grid, int substeps) {
+  std::vector<double> times{0};
+  for (int i = 0; i < grid.steps(); ++i) {
+    for (int k = 1; k <= substeps; ++k) times.push_back(k == substeps ? grid[i + 1] : grid[i] + grid.StepSize(i) * k / substeps);
+  }
+  InlineExecutor executor;
+  const auto trajectory = RecordTrajectory(model, noise, {}, *TimeGrid::Create(times), executor);
+  EXPECT_TRUE(trajectory.ok()) << trajectory.status();
+  std::vector<at::Tensor> states;
+  for (int i = 0; i <= grid.steps(); ++i) states.push_back(trajectory->states[i * substeps]);
+  return at::stack(states);
+}
+
+double Error(const at::Tensor& got, const at::Tensor& expected) {
+  return (got - expected).to(at::kDouble).square().mean().sqrt().item<double>();
+}
+
+// Every dimension at a pace of its own, and curved in time.
+testing::FunctionModel CurvedFlow() {
+  return testing::FunctionModel(
+      [](const at::Tensor& x, const at::Tensor& t, const Condition&) {
+        return at::sin(x * at::tensor({1.0f, 2.0f, 3.0f}) + t.unsqueeze(1) * 4) + x * 0.3;
+      },
+      3);
+}
+
+TEST(FitMultistep, ReproducesALinearFlowExactly) {
+  // dx/dt = 2 x in float64: each step is x e^(2 h).
+  const testing::FunctionModel model = testing::ExponentialFlow(2.0);
+  const TimeGrid grid = *TimeGrid::Create({0, 0.2, 0.7, 1});
+  const at::Tensor noise = at::randn({16, 2}, at::kDouble);
+  std::vector<at::Tensor> states;
+  for (int i = 0; i <= 3; ++i) states.push_back(noise * std::exp(2 * grid[i]));
+  InlineExecutor executor;
+  const auto fit = FitMultistep(model, at::stack(states), {}, grid, {}, executor);
+  ASSERT_TRUE(fit.ok()) << fit.status();
+  EXPECT_LT(fit->fit_error, 1e-10);
+  EXPECT_LT(fit->held_out_error, 1e-10);
+  const auto samples = SolveMultistep(model, noise, {}, grid, fit->coefficients, 5, executor);
+  ASSERT_TRUE(samples.ok()) << samples.status();
+  EXPECT_LT(Error(*samples, states.back()), 1e-10);
+}
+
+TEST(FitMultistep, IsBetterThanEulerAndAdamsBashforthOnNoisesThatItHasNotSeen) {
+  const testing::FunctionModel model = CurvedFlow();
+  const TimeGrid grid = TimeGrid::Uniform(5);
+  InlineExecutor executor;
+  const auto fit = FitMultistep(model, FineStates(model, at::randn({200, 3}), grid, 40), {}, grid, {}, executor);
+  ASSERT_TRUE(fit.ok()) << fit.status();
+  ASSERT_EQ(fit->coefficients.size(), 5);
+  const at::Tensor noise = at::randn({500, 3}), fine = FineStates(model, noise, grid, 40)[5];
+  const auto error = [&](const std::vector<StepCoefficients>& coefficients) {
+    return Error(*SolveMultistep(model, noise, {}, grid, coefficients, 64, executor), fine);
+  };
+  const double fitted = error(fit->coefficients);
+  EXPECT_LT(fitted, 0.8 * error(AdamsBashforth(grid, 1)));
+  EXPECT_LT(fitted, error(AdamsBashforth(grid, 2)));
+  EXPECT_NEAR(fitted, fit->held_out_error, fitted);
+}
+
+TEST(FitMultistep, FallsBackToPlainCoefficientsWhereAFitOnFewNoisesDoesNotHold) {
+  const testing::FunctionModel model = CurvedFlow();
+  const TimeGrid grid = TimeGrid::Uniform(20);
+  const at::Tensor states = FineStates(model, at::randn({3, 3}), grid, 20);
+  InlineExecutor executor;
+  const auto fit = FitMultistep(model, states, {}, grid, {.held_out_share = 0.7}, executor);
+  ASSERT_TRUE(fit.ok()) << fit.status();
+  const auto plain = SolveMultistep(model, states[0].slice(0, 1), {}, grid, AdamsBashforth(grid, 1), 64, executor);
+  EXPECT_LT(fit->held_out_error, Error(*plain, states[20].slice(0, 1)));
+}
+
+TEST(SolveMultistep, IsEulerBitForBitWithEulersCoefficients) {
+  const testing::FunctionModel model = CurvedFlow();
+  const TimeGrid grid = *TimeGrid::Create({0, 0.15, 0.4, 1});
+  const at::Tensor noise = at::randn({7, 3});
+  InlineExecutor executor;
+  const auto multistep = SolveMultistep(model, noise, {}, grid, AdamsBashforth(grid, 1), 3, executor);
+  const auto euler = Solve(model, noise, {}, {.solver = SolverKind::kEuler, .time_grid = grid}, 3, executor);
+  ASSERT_TRUE(multistep.ok() && euler.ok());
+  EXPECT_TRUE(at::equal(*multistep, *euler));
+}
+
+TEST(FitMultistep, RefusesShapesThatDoNotFit) {
+  const testing::FunctionModel model = CurvedFlow();
+  InlineExecutor executor;
+  const auto code = [&](const at::Tensor& states, const MultistepFitOptions& options) {
+    return FitMultistep(model, states, {}, TimeGrid::Uniform(3), options, executor).status().code();
+  };
+  EXPECT_EQ(code(at::randn({3, 8, 3}), {}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(at::randn({4, 1, 3}), {}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(at::randn({4}), {}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(at::randn({4, 8, 3}), {.max_order = 0}), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(at::randn({4, 8, 3}), {.held_out_share = 1}), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace boss
