@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
 
 #include <cstdint>
 #include <memory>
@@ -13,16 +14,48 @@
 
 namespace boss {
 
-// What a sample is conditioned on. The default is no condition.
+// A tensor that a model is conditioned on, such as an embedding of a text.
+struct ConditioningSpec {
+  std::string name;
+  at::ScalarType dtype = at::kFloat;
+  std::vector<int64_t> shape;  // of one sample, without the batch dimension
+};
+
+// [B, ...] each, by name.
+using ConditioningTensors = std::vector<std::pair<std::string, at::Tensor>>;
+
+// What samples are conditioned on. The default is no condition.
 struct Condition {
   at::Tensor class_labels;      // int64 [B] in [0, num_classes], num_classes meaning 'no label'; undefined: no labels at all
-  double guidance_scale = 1.0;  // classifier-free guidance: v = v_no_label + scale (v_label - v_no_label); 1 turns it off
+  double guidance_scale = 1.0;  // classifier-free guidance: v = v_negative + scale (v - v_negative); 1 turns it off
+  ConditioningTensors tensors;  // of the model's ConditioningSpecs(); one that is not there is all zeros, which means 'no condition'
+  // What guidance leads away from: undefined labels mean 'no label', a tensor that is not there is all zeros.
+  at::Tensor negative_class_labels;
+  ConditioningTensors negative_tensors;
 
   // The condition of the samples [begin, end).
   Condition Slice(int64_t begin, int64_t end) const;
   // On another device.
   Condition To(at::Device device) const;
+  // Every tensor replaced by function(tensor).
+  template <typename Function>
+  Condition Map(Function function) const {
+    Condition mapped = *this;
+    for (at::Tensor* labels : {&mapped.class_labels, &mapped.negative_class_labels}) {
+      if (labels->defined()) *labels = function(*labels);
+    }
+    for (ConditioningTensors* named : {&mapped.tensors, &mapped.negative_tensors}) {
+      for (auto& [name, tensor] : *named) tensor = function(tensor);
+    }
+    return mapped;
+  }
 };
+
+// The tensor of that name; an undefined one if there is none.
+at::Tensor FindTensor(const ConditioningTensors& tensors, const std::string& name);
+
+// One sample's 'no condition', [1, ...] on the CPU.
+at::Tensor NoCondition(const ConditioningSpec& spec);
 
 // A low-rank delta B A alpha / rank on a weight (Hu et al., ICLR 2022).
 struct LoraOptions {
@@ -40,18 +73,23 @@ class VelocityModel {
   virtual ~VelocityModel() = default;
 
   // x_t: [B, ...] float32; t: [B] float32 in [0, 1], one time per sample; the result has x_t's shape. With class_labels undefined, a
-  // class-conditional model takes 'no label'. Ignores condition.guidance_scale (see GuidedVelocity).
+  // class-conditional model takes 'no label'. Ignores guidance and the negative condition (see GuidedVelocity).
   virtual at::Tensor Velocity(const at::Tensor& x_t, const at::Tensor& t, const Condition& condition) const = 0;
 
   // One sample's shape without the batch dimension, e.g. {1, 28, 28}.
   virtual std::vector<int64_t> SampleShape() const = 0;
   // 0 for a model without labels.
   virtual int64_t NumClasses() const = 0;
+  // The tensors that Velocity() takes besides labels.
+  virtual std::vector<ConditioningSpec> ConditioningSpecs() const { return {}; }
 
   // Named parameters in the network's own order, trainable ones only. The tensors are the model's own, not copies.
   virtual std::vector<std::pair<std::string, at::Tensor>> Parameters() const = 0;
   // Parameters() and fixed buffers (such as a Fourier projection): all that a weight file holds.
   virtual std::vector<std::pair<std::string, at::Tensor>> State() const = 0;
+
+  // The file that holds the model, code and weights, where no description builds it (torch_script_model.h); empty for all others.
+  virtual std::string Archive() const { return {}; }
 
   // A deep copy: same weights, no shared storage.
   virtual std::unique_ptr<VelocityModel> Clone() const = 0;
@@ -78,7 +116,7 @@ class VelocityModel {
   virtual void MergeLora() = 0;
 };
 
-// The velocity with classifier-free guidance. With a scale other than 1 and labels, evaluates one batch of double size.
+// The velocity with classifier-free guidance. With a scale other than 1 and a condition, evaluates one batch of double size.
 at::Tensor GuidedVelocity(const VelocityModel& model, const at::Tensor& x_t, const at::Tensor& t, const Condition& condition);
 
 // Velocity evaluations per sample of one GuidedVelocity call: 1 or 2.

@@ -80,6 +80,45 @@ absl::StatusOr<std::string> JsonObject::ChoiceOr(const std::string& key, const s
   return value.get<std::string>();
 }
 
+absl::StatusOr<std::string> JsonObject::String(const std::string& key, size_t max_size) const {
+  BOSS_RETURN_IF_ERROR(Read(key));
+  const nlohmann::json& value = json_.at(key);
+  const bool fits = value.is_string() && !value.get_ref<const std::string&>().empty() && value.get_ref<const std::string&>().size() <= max_size;
+  if (!fits) return Error(key, absl::StrCat("a text of 1 to ", max_size, " bytes"));
+  return value.get<std::string>();
+}
+
+absl::StatusOr<std::vector<std::string>> JsonObject::Strings(const std::string& key, size_t max_size) const {
+  BOSS_RETURN_IF_ERROR(Read(key));
+  constexpr size_t kMaxLength = 63;
+  const nlohmann::json& array = json_.at(key);
+  const auto fits = [](const nlohmann::json& value) {
+    return value.is_string() && !value.get_ref<const std::string&>().empty() && value.get_ref<const std::string&>().size() <= kMaxLength;
+  };
+  if (!array.is_array() || array.size() > max_size || !std::all_of(array.begin(), array.end(), fits)) {
+    return Error(key, absl::StrCat("an array of at most ", max_size, " texts of 1 to ", kMaxLength, " bytes"));
+  }
+  return array.get<std::vector<std::string>>();
+}
+
+absl::StatusOr<std::vector<JsonObject>> JsonObject::Objects(const std::string& key, size_t max_size) const {
+  BOSS_RETURN_IF_ERROR(Read(key));
+  const nlohmann::json& array = json_.at(key);
+  if (!array.is_array() || array.size() > max_size) return Error(key, absl::StrCat("an array of at most ", max_size, " objects"));
+  std::vector<JsonObject> objects;
+  for (size_t i = 0; i < array.size(); ++i) {
+    BOSS_ASSIGN_OR_RETURN(JsonObject object, Create(array[i], absl::StrCat(path_, ".", key, "[", i, "]")));
+    objects.push_back(std::move(object));
+  }
+  return objects;
+}
+
+std::vector<std::string> JsonObject::Keys() const {
+  std::vector<std::string> keys;
+  for (const auto& [key, value] : json_.items()) keys.push_back(key);
+  return keys;
+}
+
 absl::StatusOr<JsonObject> JsonObject::Object(const std::string& key) const {
   BOSS_RETURN_IF_ERROR(Read(key));
   return Create(json_.at(key), absl::StrCat(path_, ".", key));

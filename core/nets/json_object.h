@@ -27,7 +27,17 @@ class JsonObject {
   absl::StatusOr<std::vector<int64_t>> Integers(const std::string& key, int64_t minimum, int64_t maximum) const;
   // The value must be one of `allowed`; a missing key means the first of them.
   absl::StatusOr<std::string> ChoiceOr(const std::string& key, const std::vector<std::string>& allowed) const;
+  // Of 1 to max_size bytes.
+  absl::StatusOr<std::string> String(const std::string& key, size_t max_size) const;
+  // An array of at most max_size strings of 1 to 63 bytes.
+  absl::StatusOr<std::vector<std::string>> Strings(const std::string& key, size_t max_size) const;
   absl::StatusOr<JsonObject> Object(const std::string& key) const;
+  // An array of at most max_size objects.
+  absl::StatusOr<std::vector<JsonObject>> Objects(const std::string& key, size_t max_size) const;
+  // Whether the key is there and an array.
+  bool HasArray(const std::string& key) const { return Has(key) && json_.at(key).is_array(); }
+  // Of all keys, in alphabetical order. Reads none.
+  std::vector<std::string> Keys() const;
 
   // \error INVALID_ARGUMENT naming a key that nothing has read.
   absl::Status CheckAllRead() const;

@@ -33,8 +33,9 @@ at::Tensor PerLane(const std::vector<float>& values, const at::Tensor& like) {
 struct LaneGroup::Batch {
   std::vector<int64_t> slots;
   std::vector<float> times;     // at which the velocity is evaluated
-  std::vector<int64_t> labels;  // for models with labels
-  std::vector<float> weights;   // of the new velocity in the new state
+  std::vector<int64_t> labels;  // for models with labels; those of the guided once more at the end, the negative ones
+  std::vector<std::vector<at::Tensor>> tensors;  // likewise, one row a lane, by the model's ConditioningSpecs()
+  std::vector<float> weights;                    // of the new velocity in the new state
   std::vector<int64_t> first_halves;
   std::vector<int64_t> second_halves;
   std::vector<float> steps;  // of the second halves: the step size
@@ -43,7 +44,7 @@ struct LaneGroup::Batch {
 };
 
 LaneGroup::LaneGroup(std::shared_ptr<const LoadedModel> model, int64_t capacity)
-    : model_(std::move(model)), capacity_(capacity) {
+    : model_(std::move(model)), specs_(model_->network->ConditioningSpecs()), capacity_(capacity) {
   // The lowest slots come first, so that few lanes lie close together.
   for (int64_t slot = capacity - 1; slot >= 0; --slot) free_.push_back(slot);
 }
@@ -82,28 +83,38 @@ absl::Status LaneGroup::Start(absl::Span<const int64_t> slots, const at::Tensor&
 
 at::Tensor LaneGroup::Velocity(const Batch& batch, const at::Tensor& x) const {
   const VelocityRunner& runner = *model_->runner;
-  const int64_t num_classes = model_->network->NumClasses();
   const at::Device device = x.device();
-  at::Tensor input = x, t = ToTensor(batch.times, device);
+  const at::Tensor t = ToTensor(batch.times, device);
   Condition condition;
-  if (num_classes > 0) condition.class_labels = ToTensor(batch.labels, device);
-  if (batch.guided.empty()) return runner.Velocity(input, t, condition);
-  // The guided lanes once more, without their labels.
+  if (model_->network->NumClasses() > 0) condition.class_labels = ToTensor(batch.labels, device);
+  for (size_t i = 0; i < specs_.size(); ++i) {
+    condition.tensors.emplace_back(specs_[i].name, at::stack(batch.tensors[i]).to(device));
+  }
+  if (batch.guided.empty()) return runner.Velocity(x, t, condition);
+  // The guided lanes once more, with what guidance leads them away from.
   const at::Tensor guided = ToTensor(batch.guided, device);
-  condition.class_labels = at::cat({condition.class_labels, at::full_like(guided, num_classes)});
-  const at::Tensor both = runner.Velocity(at::cat({input, input.index_select(0, guided)}),
-                                          at::cat({t, t.index_select(0, guided)}), condition);
-  at::Tensor velocity = both.slice(0, 0, x.size(0));
-  const at::Tensor unlabelled = both.slice(0, x.size(0));
+  const at::Tensor both =
+      runner.Velocity(at::cat({x, x.index_select(0, guided)}), at::cat({t, t.index_select(0, guided)}), condition);
+  const at::Tensor velocity = both.slice(0, 0, x.size(0));
+  const at::Tensor negative = both.slice(0, x.size(0));
   return velocity.index_copy(0, guided,
-                             at::lerp(unlabelled, velocity.index_select(0, guided), PerLane(batch.scales, unlabelled)));
+                             at::lerp(negative, velocity.index_select(0, guided), PerLane(batch.scales, negative)));
+}
+
+void LaneGroup::AddCondition(const at::Tensor& labels, const ConditioningTensors& tensors, int64_t sample,
+                             Batch& batch) const {
+  batch.labels.push_back(labels.defined() ? labels.const_data_ptr<int64_t>()[sample] : model_->network->NumClasses());
+  for (size_t i = 0; i < specs_.size(); ++i) {
+    const at::Tensor tensor = FindTensor(tensors, specs_[i].name);
+    batch.tensors[i].push_back(tensor.defined() ? tensor[sample] : NoCondition(specs_[i])[0]);
+  }
 }
 
 absl::Status LaneGroup::Evaluate(absl::Span<Lane* const> lanes) {
   return GuardTorch("sampling", [&]() -> absl::Status {
     const c10::InferenceMode inference_mode;
-    const int64_t no_label = model_->network->NumClasses();
     Batch batch;
+    batch.tensors.resize(specs_.size());
     for (size_t i = 0; i < lanes.size(); ++i) {
       const Lane& lane = *lanes[i];
       const auto h = static_cast<float>(lane.time_grid().StepSize(lane.steps_done));
@@ -113,8 +124,7 @@ absl::Status LaneGroup::Evaluate(absl::Span<Lane* const> lanes) {
       batch.slots.push_back(lane.slot);
       batch.times.push_back(
           static_cast<float>(lane.in_second_phase ? lane.time_grid()[lane.steps_done + 1] : lane.t()));
-      batch.labels.push_back(
-          condition.class_labels.defined() ? condition.class_labels.const_data_ptr<int64_t>()[lane.index] : no_label);
+      AddCondition(condition.class_labels, condition.tensors, lane.index, batch);
       batch.weights.push_back(first_half ? 0 : is_heun ? h / 2 : h);
       if (first_half) batch.first_halves.push_back(static_cast<int64_t>(i));
       if (lane.in_second_phase) {
@@ -125,6 +135,11 @@ absl::Status LaneGroup::Evaluate(absl::Span<Lane* const> lanes) {
         batch.guided.push_back(static_cast<int64_t>(i));
         batch.scales.push_back(static_cast<float>(condition.guidance_scale));
       }
+    }
+    for (const int64_t i : batch.guided) {
+      const Lane& lane = *lanes[static_cast<size_t>(i)];
+      const Condition& condition = lane.request->condition;
+      AddCondition(condition.negative_class_labels, condition.negative_tensors, lane.index, batch);
     }
     const at::Tensor slots = ToTensor(batch.slots, states_.device());
     const at::Tensor x = states_.index_select(0, slots);

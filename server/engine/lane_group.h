@@ -31,7 +31,8 @@ struct Lane {
 };
 
 // The states of the lanes of one model version, in slots of one tensor, and the one evaluation that moves a batch of
-// them on: each lane with its own time, step, solver phase, label and guidance scale.
+// them on: each lane with its own time, step, solver phase, condition and guidance. An adapter is a version of its own:
+// samples of different adapters, or of an adapter and its base, share the base's memory but never a batch.
 //
 // Results: a sample depends on the other lanes of its batches by float rounding alone (kernels may split another batch
 // size in another way).
@@ -61,9 +62,12 @@ class LaneGroup {
 
  private:
   struct Batch;
+  // Adds the condition of one sample of a request to a batch.
+  void AddCondition(const at::Tensor& labels, const ConditioningTensors& tensors, int64_t sample, Batch& batch) const;
   at::Tensor Velocity(const Batch& batch, const at::Tensor& x) const;
 
   const std::shared_ptr<const LoadedModel> model_;
+  const std::vector<ConditioningSpec> specs_;
   int64_t capacity_;
   std::vector<int64_t> free_;
   at::Tensor states_;      // [capacity, ...] on the model's device

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/base/error_details.h"
@@ -19,36 +20,96 @@ namespace {
 
 std::string ShapeText(absl::Span<const int64_t> shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
 
+// [num_samples] with the network's own index of 'no label'; undefined if none are given.
+absl::StatusOr<at::Tensor> ResolveLabels(absl::string_view field, const std::vector<int64_t>& given,
+                                         int64_t num_samples, int64_t num_classes) {
+  if (given.empty()) return at::Tensor();
+  if (num_classes == 0) return FieldError(field, absl::StrCat("the model takes no labels, got ", given.size()));
+  if (given.size() != 1 && static_cast<int64_t>(given.size()) != num_samples) {
+    return FieldError(
+        field, absl::StrCat("there must be none, 1 or ", num_samples, " (num_samples) of them, got ", given.size()));
+  }
+  std::vector<int64_t> labels = given;
+  for (int64_t& label : labels) {
+    if (label < -1 || label >= num_classes) {
+      return FieldError(field, absl::StrCat("must be in [0, ", num_classes, "), or -1 for no label, got ", label));
+    }
+    if (label == -1) label = num_classes;
+  }
+  labels.resize(num_samples, labels.front());
+  return at::tensor(labels, at::kLong);
+}
+
+// [num_samples, ...]: one row for all is not copied.
+absl::StatusOr<ConditioningTensors> ResolveTensors(absl::string_view field,
+                                                   const std::map<std::string, at::Tensor>& given, int64_t num_samples,
+                                                   const std::vector<ConditioningSpec>& specs) {
+  ConditioningTensors tensors;
+  for (const auto& [name, tensor] : given) {
+    const std::string what = absl::StrCat("\"", absl::Utf8SafeCEscape(name), "\"");
+    const auto spec =
+        std::find_if(specs.begin(), specs.end(), [&](const ConditioningSpec& each) { return each.name == name; });
+    if (spec == specs.end()) {
+      const auto append_name = [](std::string* out, const ConditioningSpec& each) { out->append(each.name); };
+      return FieldError(
+          field, absl::StrCat("the model takes ", specs.empty() ? "none" : absl::StrJoin(specs, ", ", append_name),
+                              ", got ", what));
+    }
+    const bool fits_type =
+        tensor.scalar_type() == spec->dtype || (tensor.is_floating_point() && at::isFloatingType(spec->dtype));
+    if (!fits_type) {
+      return FieldError(field, absl::StrCat(what, " must be of type ", at::toString(spec->dtype), ", got ",
+                                            at::toString(tensor.scalar_type())));
+    }
+    std::vector<int64_t> expected = spec->shape;
+    expected.insert(expected.begin(), num_samples);
+    const bool one_for_all = tensor.dim() > 0 && tensor.size(0) == 1;
+    if (one_for_all) expected[0] = 1;
+    if (tensor.sizes() != expected) {
+      return FieldError(field, absl::StrCat(what, " must have the shape ", ShapeText(expected),
+                                            one_for_all ? "" : ", or 1 in place of num_samples", ", got ",
+                                            ShapeText(tensor.sizes())));
+    }
+    if (tensor.is_floating_point() && !at::isfinite(tensor).all().item<bool>()) {
+      return FieldError(field, absl::StrCat(what, " must be finite, got NaN or infinity"));
+    }
+    expected[0] = num_samples;
+    tensors.emplace_back(name, tensor.to(spec->dtype).expand(expected));
+  }
+  return tensors;
+}
+
 absl::StatusOr<Condition> ResolveCondition(const SampleRequest& request, const VelocityModel& network) {
   Condition condition;
   const int64_t num_classes = network.NumClasses();
-  const int64_t given = static_cast<int64_t>(request.class_labels.size());
-  if (given == 0) {
-    if (request.guidance_scale != 1.0) {
-      return FieldError("guidance_scale", absl::StrCat("guidance needs class_labels, got a scale of ",
-                                                       request.guidance_scale, " and no labels"));
-    }
-    return condition;
-  }
-  if (num_classes == 0) {
-    return FieldError("class_labels", absl::StrCat("the model takes no labels, got ", given));
-  }
-  if (given != 1 && given != request.num_samples) {
-    return FieldError("class_labels", absl::StrCat("there must be none, 1 or ", request.num_samples,
-                                                   " (num_samples) of them, got ", given));
-  }
-  std::vector<int64_t> labels = request.class_labels;
-  for (int64_t& label : labels) {
-    if (label < -1 || label >= num_classes) {
-      return FieldError("class_labels",
-                        absl::StrCat("must be in [0, ", num_classes, "), or -1 for no label, got ", label));
-    }
-    if (label == -1) label = num_classes;  // the network's own index of 'no label'
-  }
-  labels.resize(request.num_samples, labels.front());
-  condition.class_labels = at::tensor(labels, at::kLong);
+  const std::vector<ConditioningSpec> specs = network.ConditioningSpecs();
+  BOSS_ASSIGN_OR_RETURN(condition.class_labels,
+                        ResolveLabels("class_labels", request.class_labels, request.num_samples, num_classes));
+  BOSS_ASSIGN_OR_RETURN(condition.tensors,
+                        ResolveTensors("conditions", request.conditions, request.num_samples, specs));
   condition.guidance_scale = request.guidance_scale;
+  if (request.guidance_scale == 1.0) return condition;
+  if (!condition.class_labels.defined() && condition.tensors.empty()) {
+    return FieldError("guidance_scale",
+                      absl::StrCat("guidance needs ", specs.empty() ? "class_labels" : "class_labels or conditions",
+                                   ", got a scale of ", request.guidance_scale, " and no ",
+                                   specs.empty() ? "labels" : "labels or conditions"));
+  }
+  BOSS_ASSIGN_OR_RETURN(
+      condition.negative_class_labels,
+      ResolveLabels("negative_class_labels", request.negative_class_labels, request.num_samples, num_classes));
+  BOSS_ASSIGN_OR_RETURN(condition.negative_tensors,
+                        ResolveTensors("negative_conditions", request.negative_conditions, request.num_samples, specs));
   return condition;
+}
+
+absl::Status CheckConditionBytes(const SampleRequest& request, int64_t limit) {
+  int64_t bytes = 0;
+  for (const auto* conditions : {&request.conditions, &request.negative_conditions}) {
+    for (const auto& [name, tensor] : *conditions) bytes += static_cast<int64_t>(tensor.nbytes());
+  }
+  if (bytes <= limit) return absl::OkStatus();
+  return FieldError("conditions", absl::StrCat("must have at most ", limit, " bytes together, got ", bytes));
 }
 
 absl::StatusOr<at::Tensor> ResolveNoise(const SampleRequest& request, absl::Span<const int64_t> sample_shape) {
@@ -206,6 +267,12 @@ absl::Status CheckRequest(const SampleRequest& request, const SamplingLimits& li
   if (!std::isfinite(request.guidance_scale) || request.guidance_scale < 0) {
     return FieldError("guidance_scale", absl::StrCat("must be finite and at least 0, got ", request.guidance_scale));
   }
+  if (request.guidance_scale == 1.0) {
+    constexpr char kNoGuidance[] = "is for guidance: the guidance_scale is 1";
+    if (!request.negative_class_labels.empty()) return FieldError("negative_class_labels", kNoGuidance);
+    if (!request.negative_conditions.empty()) return FieldError("negative_conditions", kNoGuidance);
+  }
+  BOSS_RETURN_IF_ERROR(CheckConditionBytes(request, limits.max_condition_bytes));
   if (!(request.rtol > 0 && std::isfinite(request.rtol))) {
     return FieldError("rtol", absl::StrCat("must be finite and above 0, got ", request.rtol));
   }
@@ -237,6 +304,7 @@ absl::StatusOr<ResolvedRequest> ResolveRequest(const SampleRequest& request, std
   accepted.schedule = grid.schedule;
   accepted.schedule_set = std::move(grid.schedule_set);
   accepted.warnings = std::move(grid.warnings);
+  accepted.sample_shape = sample_shape;
   if (request.solver != SolverKind::kRk45) {
     const absl::Span<const double> times = grid.time_grid.times();
     accepted.time_grid.assign(times.begin(), times.end());

@@ -18,7 +18,8 @@ namespace boss::server {
 struct SamplingLimits {
   int64_t max_samples_per_request = 4096;
   int max_steps = 1000;
-  int default_steps = 20;  // of a request and a version that name none
+  int default_steps = 20;                  // of a request and a version that name none
+  int64_t max_condition_bytes = 32 << 20;  // of a request's conditioning tensors together
 };
 
 struct ResolvedRequest {

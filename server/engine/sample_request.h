@@ -1,7 +1,10 @@
 // What a client asks the sampling engine for, and what it gets back.
 #pragma once
 
+#include <ATen/core/Tensor.h>
+
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -40,7 +43,12 @@ struct SampleRequest {
   SolverKind solver = SolverKind::kEuler;
   double rtol = 1e-5, atol = 1e-5;    // with rk45
   std::vector<int64_t> class_labels;  // none, one for all, or num_samples; -1 is 'no label'
+  std::map<std::string, at::Tensor>
+      conditions;  // by the names of the model's ConditioningSpecs(): [1 or num_samples, ...]
   double guidance_scale = 1.0;
+  // What guidance leads away from, likewise.
+  std::vector<int64_t> negative_class_labels;
+  std::map<std::string, at::Tensor> negative_conditions;
   std::vector<float> initial_noise;          // row-major; empty: drawn from the seed
   std::vector<int64_t> initial_noise_shape;  // [num_samples, sample shape...]
   SampleFormat format = SampleFormat::kDefault;
@@ -62,6 +70,7 @@ struct AcceptedRequest {
   int steps = 0;                // 0 for rk45
   int64_t nfe = 0;              // velocity evaluations per sample; 0 for rk45
   int64_t requests_before = 0;  // that were waiting or running
+  std::vector<int64_t> sample_shape;  // of one sample's values, as kFloat32 gives them
   double guidance_scale = 1.0;
   std::vector<std::string> warnings;  // for people
 };

@@ -17,7 +17,7 @@ namespace {
 // Repeats the last row until there are `rows`.
 at::Tensor FillUp(const at::Tensor& tensor, int64_t rows) {
   const int64_t missing = rows - tensor.size(0);
-  if (!tensor.defined() || missing <= 0) return tensor;
+  if (missing <= 0) return tensor;
   std::vector<int64_t> shape = tensor.sizes().vec();
   shape[0] = missing;
   return at::cat({tensor, tensor.slice(0, tensor.size(0) - 1).expand(shape)});
@@ -42,7 +42,7 @@ void SamplingTask::StartBatch() {
   Condition condition = resolved_.condition.Slice(begin_, end_);
   if (deterministic_) {
     noise = FillUp(noise, batch_size_);
-    if (condition.class_labels.defined()) condition.class_labels = FillUp(condition.class_labels, batch_size_);
+    condition = condition.Map([&](const at::Tensor& tensor) { return FillUp(tensor, batch_size_); });
   }
   run_ = std::make_unique<SolverRun>(network, noise.to(network.device()), condition.To(network.device()),
                                      resolved_.solver);

@@ -68,7 +68,9 @@ class VelocityRunner {
   const std::shared_ptr<const VelocityModel> network_;
   const VelocityRunnerOptions options_;
   std::vector<std::unique_ptr<Bucket>> buckets_;  // ascending; graphs refer to them
-  at::Tensor x_, t_, labels_;                     // as large as the largest bucket; labels_ only for models with labels
+  // As large as the largest bucket; labels_ only for models with labels, tensors_ by the network's ConditioningSpecs().
+  at::Tensor x_, t_, labels_;
+  ConditioningTensors tensors_;
 };
 
 }  // namespace boss::server

@@ -1,10 +1,17 @@
 #include "server/rpc/convert_sampling.h"
 
+#include <ATen/ATen.h>
+
+#include <algorithm>
 #include <bit>
 #include <cstring>
+#include <iterator>
+#include <map>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "core/base/error_details.h"
 #include "core/base/status_macros.h"
 #include "server/rpc/convert_common.h"
@@ -15,15 +22,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "tensors travel as little-endian bytes");
 
 constexpr size_t kMaxRequestId = 63;
-
-absl::Status CheckServed(const v1::GenerateRequest& proto) {
-  if (!proto.conditions().empty()) return UnservedField("conditions", "conditioning tensors are not served");
-  if (!proto.negative_conditions().empty())
-    return UnservedField("negative_conditions", "conditioning tensors are not served");
-  if (!proto.negative_class_labels().empty())
-    return UnservedField("negative_class_labels", "guidance away from a label is not served");
-  return absl::OkStatus();
-}
+constexpr int kMaxDimensions = 16;
 
 absl::StatusOr<ScheduleSource> ScheduleFromProto(v1::ScheduleKind kind) {
   switch (kind) {
@@ -101,11 +100,62 @@ absl::StatusOr<std::vector<float>> FloatsFromProto(const v1::Tensor& tensor, abs
   return values;
 }
 
+struct ElementType {
+  v1::Tensor::DataType proto;
+  at::ScalarType type;
+};
+constexpr ElementType kElementTypes[] = {
+    {v1::Tensor::DATA_TYPE_FLOAT32, at::kFloat}, {v1::Tensor::DATA_TYPE_FLOAT64, at::kDouble},
+    {v1::Tensor::DATA_TYPE_FLOAT16, at::kHalf},  {v1::Tensor::DATA_TYPE_BFLOAT16, at::kBFloat16},
+    {v1::Tensor::DATA_TYPE_INT64, at::kLong},    {v1::Tensor::DATA_TYPE_UINT8, at::kByte},
+};
+
+absl::StatusOr<at::Tensor> TensorFromProto(const v1::Tensor& proto) {
+  const auto* const element = std::find_if(std::begin(kElementTypes), std::end(kElementTypes),
+                                           [&](const ElementType& each) { return each.proto == proto.dtype(); });
+  if (element == std::end(kElementTypes)) {
+    return absl::InvalidArgumentError(absl::StrCat("has an unknown dtype, ", static_cast<int>(proto.dtype())));
+  }
+  if (proto.shape_size() > kMaxDimensions) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("must have at most ", kMaxDimensions, " dimensions, got ", proto.shape_size()));
+  }
+  const auto element_size = static_cast<int64_t>(at::elementSize(element->type));
+  const auto available = static_cast<int64_t>(proto.data().size()) / element_size;
+  int64_t elements = 1;
+  for (const int64_t size : proto.shape()) {
+    // Also keeps the product from overflowing.
+    if (size < 1 || size > available / elements) elements = 0;
+    if (elements == 0) break;
+    elements *= size;
+  }
+  if (elements == 0 || elements * element_size != static_cast<int64_t>(proto.data().size())) {
+    return absl::InvalidArgumentError(absl::StrCat("must have as many elements of ", element_size,
+                                                   " bytes as its shape says, got ", proto.data().size(),
+                                                   " bytes for [", absl::StrJoin(proto.shape(), ", "), "]"));
+  }
+  const at::Tensor tensor = at::empty({proto.shape().begin(), proto.shape().end()}, element->type);
+  std::memcpy(tensor.data_ptr(), proto.data().data(), proto.data().size());
+  return tensor;
+}
+
+absl::StatusOr<std::map<std::string, at::Tensor>> TensorsFromProto(
+    const google::protobuf::Map<std::string, v1::Tensor>& proto, absl::string_view field) {
+  std::map<std::string, at::Tensor> tensors;
+  for (const auto& [name, tensor] : proto) {
+    absl::StatusOr<at::Tensor> converted = TensorFromProto(tensor);
+    if (!converted.ok()) {
+      return FieldError(field, absl::StrCat("\"", absl::Utf8SafeCEscape(name), "\" ", converted.status().message()));
+    }
+    tensors[name] = *std::move(converted);
+  }
+  return tensors;
+}
+
 }  // namespace
 
 absl::StatusOr<SampleRequest> SampleRequestFromProto(const v1::GenerateRequest& proto, absl::Time deadline,
                                                      uint64_t chosen_seed) {
-  BOSS_RETURN_IF_ERROR(CheckServed(proto));
   if (proto.request_id().size() > kMaxRequestId) {
     return FieldError("request_id", absl::StrCat("must have at most ", kMaxRequestId, " characters, got ",
                                                  proto.request_id().size()));
@@ -122,6 +172,10 @@ absl::StatusOr<SampleRequest> SampleRequestFromProto(const v1::GenerateRequest& 
   if (proto.has_rtol()) request.rtol = proto.rtol();
   if (proto.has_atol()) request.atol = proto.atol();
   request.class_labels.assign(proto.class_labels().begin(), proto.class_labels().end());
+  request.negative_class_labels.assign(proto.negative_class_labels().begin(), proto.negative_class_labels().end());
+  BOSS_ASSIGN_OR_RETURN(request.conditions, TensorsFromProto(proto.conditions(), "conditions"));
+  BOSS_ASSIGN_OR_RETURN(request.negative_conditions,
+                        TensorsFromProto(proto.negative_conditions(), "negative_conditions"));
   if (proto.has_guidance_scale()) request.guidance_scale = proto.guidance_scale();
   if (proto.has_initial_noise()) {
     BOSS_ASSIGN_OR_RETURN(request.initial_noise, FloatsFromProto(proto.initial_noise(), "initial_noise"));

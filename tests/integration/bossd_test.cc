@@ -142,7 +142,9 @@ TEST_F(GenerateTest, EveryErrorHasItsCodeAndField) {
          r.mutable_initial_noise()->set_data(std::string(12, '\0'));
        },
        INVALID_ARGUMENT, "initial_noise"},
-      {[](auto& r) { r.add_negative_class_labels(1); }, UNIMPLEMENTED, "negative_class_labels"},
+      {[](auto& r) { r.add_negative_class_labels(1); }, INVALID_ARGUMENT, "negative_class_labels"},
+      {[](auto& r) { (*r.mutable_conditions())["text"].set_dtype(v1::Tensor::DATA_TYPE_FLOAT32); },
+       INVALID_ARGUMENT, "conditions"},
       {[](auto& r) { r.set_solver(v1::SOLVER_MULTISTEP); }, UNIMPLEMENTED, "solver"},
   };
   for (size_t i = 0; i < cases.size(); ++i) {

@@ -19,14 +19,15 @@ class FunctionModel final : public VelocityModel {
  public:
   using Function = std::function<at::Tensor(const at::Tensor& x, const at::Tensor& t, const Condition& condition)>;
 
-  explicit FunctionModel(Function function, int64_t dim = 2, int64_t num_classes = 0)
-      : function_(std::move(function)), dim_(dim), num_classes_(num_classes) {}
+  explicit FunctionModel(Function function, int64_t dim = 2, int64_t num_classes = 0, std::vector<ConditioningSpec> specs = {})
+      : function_(std::move(function)), dim_(dim), num_classes_(num_classes), specs_(std::move(specs)) {}
 
   at::Tensor Velocity(const at::Tensor& x_t, const at::Tensor& t, const Condition& condition) const override {
     return function_(x_t, t, condition);
   }
   std::vector<int64_t> SampleShape() const override { return {dim_}; }
   int64_t NumClasses() const override { return num_classes_; }
+  std::vector<ConditioningSpec> ConditioningSpecs() const override { return specs_; }
   std::vector<std::pair<std::string, at::Tensor>> Parameters() const override { return {}; }
   std::vector<std::pair<std::string, at::Tensor>> State() const override { return {}; }
   std::unique_ptr<VelocityModel> Clone() const override { return std::make_unique<FunctionModel>(*this); }
@@ -38,6 +39,7 @@ class FunctionModel final : public VelocityModel {
  private:
   Function function_;
   int64_t dim_, num_classes_;
+  std::vector<ConditioningSpec> specs_;
 };
 
 // dx/dt = rate x: x_1 = e^rate x_0.

@@ -13,6 +13,10 @@ namespace boss::testing {
 // Vectors [2], 3 labels.
 inline constexpr char kTinyVectorArchitecture[] =
     R"({"model": {"architecture": "mlp", "dim": 2, "hidden": 16, "layers": 2, "num_classes": 3}})";
+// The same, and conditioned on an embedding [3].
+inline constexpr char kTinyConditionedArchitecture[] =
+    R"({"model": {"architecture": "mlp", "dim": 2, "hidden": 16, "layers": 2, "num_classes": 3,
+                  "conditioning": [{"name": "embedding", "shape": [3]}]}})";
 // Grey images [1, 8, 8], 3 labels.
 extern const char kTinyImageArchitecture[];
 

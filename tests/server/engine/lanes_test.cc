@@ -101,6 +101,48 @@ TEST_F(LanesTest, WhatSharesABatchIsWhatItWouldBeAlone) {
   EXPECT_EQ(sinks[5]->progress.back().solver_steps, 180);
 }
 
+TEST_F(LanesTest, EveryLaneHasItsOwnCondition) {
+  const VersionKey key =
+      boss::testing::PublishTinyModel(*store_, "conditioned", boss::testing::kTinyConditionedArchitecture);
+  const auto network = store_->LoadVersionModel(key);
+  ASSERT_TRUE(network.ok()) << network.status();
+  SampleRequest none = Request(2, 4), one_for_all = Request(3, 5), guided = Request(2, 6), adaptive = Request(2, 3);
+  for (SampleRequest* request : {&none, &one_for_all, &guided, &adaptive}) request->model = "conditioned";
+  one_for_all.conditions["embedding"] = at::tensor({1.0F, -2.0F, 0.5F}).unsqueeze(0);
+  guided.conditions["embedding"] = at::arange(6, at::kFloat).view({2, 3}) / 4;
+  guided.negative_conditions["embedding"] = at::full({1, 3}, -1.0F);
+  guided.negative_class_labels = {2};
+  guided.class_labels = {0, 1};
+  guided.guidance_scale = 2.5;
+  adaptive.solver = SolverKind::kRk45;
+  adaptive.conditions["embedding"] = at::arange(6, at::kFloat).view({2, 3}) / 4;
+  Run(none);
+  const std::vector<SampleRequest> requests = {none, one_for_all, guided, adaptive};
+  const auto sinks = RunTogether(requests);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const SampleRequest& request = requests[i];
+    ASSERT_TRUE(sinks[i]->status.ok()) << i << ": " << sinks[i]->status;
+    Condition condition;
+    condition.guidance_scale = request.guidance_scale;
+    for (const auto& [name, tensor] : request.conditions)
+      condition.tensors.emplace_back(name, tensor.expand({request.num_samples, 3}));
+    for (const auto& [name, tensor] : request.negative_conditions)
+      condition.negative_tensors.emplace_back(name, tensor.expand({request.num_samples, 3}));
+    if (!request.class_labels.empty()) {
+      condition.class_labels = at::tensor(request.class_labels);
+      condition.negative_class_labels = at::full({request.num_samples}, 2, at::kLong);
+    }
+    InlineExecutor executor;
+    const SolverOptions options{.solver = request.solver, .time_grid = TimeGrid::Uniform(request.steps)};
+    const auto alone = Solve(**network, SampleNoise(request.seed, 0, request.num_samples, {2}), condition, options,
+                             request.num_samples, executor);
+    ASSERT_TRUE(alone.ok()) << alone.status();
+    EXPECT_LE((sinks[i]->Values() - *alone).abs().max().item<double>(), kRounding) << "request " << i;
+  }
+  EXPECT_GT((sinks[0]->Values() - sinks[1]->Values().slice(0, 0, 2)).abs().max().item<double>(), 0.01);
+  EXPECT_EQ(sinks[2]->summary.nfe, 12);
+}
+
 TEST_F(LanesTest, RequestsShareEvaluations) {
   Metrics metrics("0", "cpu");
   metrics_ = metrics.engine();

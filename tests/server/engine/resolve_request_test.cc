@@ -90,6 +90,60 @@ TEST_F(ResolveRequestTest, LabelsMustFitTheModelAndTheSamples) {
   EXPECT_TRUE(resolved->condition.class_labels.equal(at::tensor(std::vector<int64_t>{0, 3, 1})));
 }
 
+TEST_F(ResolveRequestTest, NegativeLabelsAreForGuidance) {
+  SampleRequest request = Request(2);
+  request.negative_class_labels = {1};
+  ExpectFieldError(request, "negative_class_labels", "guidance_scale is 1");
+  request.guidance_scale = 2;
+  ExpectFieldError(request, "guidance_scale", "no labels");
+  request.class_labels = {0};
+  request.negative_class_labels = {3};
+  ExpectFieldError(request, "negative_class_labels", "[0, 3)");
+  request.negative_class_labels = {1, -1};
+  const auto resolved = Resolve(request);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_TRUE(resolved->condition.negative_class_labels.equal(at::tensor(std::vector<int64_t>{1, 3})));
+}
+
+TEST_F(ResolveRequestTest, ConditionsMustFitTheModelAndTheSamples) {
+  SampleRequest request = Request(3);
+  request.conditions["embedding"] = at::ones({3, 3});
+  ExpectFieldError(request, "conditions", "the model takes none, got \"embedding\"");
+
+  const VersionKey conditioned =
+      boss::testing::PublishTinyModel(*store_, "conditioned", boss::testing::kTinyConditionedArchitecture);
+  const auto expect_error = [&](const std::string& part) {
+    const auto resolved = Resolve(request, conditioned);
+    EXPECT_TRUE(absl::IsInvalidArgument(resolved.status())) << resolved.status();
+    EXPECT_EQ(FieldOf(resolved.status()), "conditions");
+    EXPECT_THAT(std::string(resolved.status().message()), HasSubstr(part));
+  };
+  request.conditions = {{"text", at::ones({3, 3})}};
+  expect_error("the model takes embedding, got \"text\"");
+  request.conditions = {{"embedding", at::ones({2, 3})}};
+  expect_error("[3, 3], or 1 in place of num_samples, got [2, 3]");
+  request.conditions = {{"embedding", at::ones({1, 4})}};
+  expect_error("[1, 3], got [1, 4]");
+  request.conditions = {{"embedding", at::ones({3, 3}, at::kLong)}};
+  expect_error("of type Float, got Long");
+  request.conditions = {{"embedding", at::full({3, 3}, std::numeric_limits<float>::infinity())}};
+  expect_error("finite");
+  limits_.max_condition_bytes = 35;
+  request.conditions = {{"embedding", at::ones({3, 3})}};
+  expect_error("at most 35 bytes together, got 36");
+  limits_.max_condition_bytes = 72;
+  request.negative_conditions = {{"embedding", at::ones({1, 3})}};
+  EXPECT_EQ(FieldOf(Resolve(request, conditioned).status()), "negative_conditions");
+
+  request.guidance_scale = 2;
+  request.conditions = {{"embedding", at::ones({1, 3}, at::kDouble) * 2}};
+  const auto resolved = Resolve(request, conditioned);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_TRUE(at::equal(FindTensor(resolved->condition.tensors, "embedding"), at::full({3, 3}, 2.0F)));
+  EXPECT_TRUE(at::equal(FindTensor(resolved->condition.negative_tensors, "embedding"), at::ones({3, 3})));
+  EXPECT_EQ(resolved->accepted.nfe, 8);
+}
+
 TEST_F(ResolveRequestTest, NoiseMustHaveTheSamplesShape) {
   SampleRequest request = Request(2);
   request.initial_noise = {1, 2, 3, 4};

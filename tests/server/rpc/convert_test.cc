@@ -65,11 +65,36 @@ TEST(ConvertSamplingTest, FieldsArrive) {
   EXPECT_TRUE(request->validate_only);
 }
 
+TEST(ConvertSamplingTest, ConditionsArrive) {
+  const auto request = Sampling(R"(negative_class_labels: [2, -1]
+      conditions { key: "a" value { dtype: DATA_TYPE_FLOAT32 shape: [1, 2] data: "\000\000\200\077\000\000\000\300" } }
+      negative_conditions { key: "b" value { dtype: DATA_TYPE_INT64 shape: [1] data: "\007\000\000\000\000\000\000\000" } })");
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->negative_class_labels, (std::vector<int64_t>{2, -1}));
+  EXPECT_TRUE(at::equal(request->conditions.at("a"), at::tensor({1.0F, -2.0F}).view({1, 2})));
+  EXPECT_TRUE(at::equal(request->negative_conditions.at("b"), at::tensor({int64_t{7}})));
+}
+
+TEST(ConvertSamplingTest, ConditionsMustBeWhole) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"", "unknown dtype"},
+      {"dtype: DATA_TYPE_FLOAT32 shape: [1, 2] data: '1234567'", "7 bytes for [1, 2]"},
+      {"dtype: DATA_TYPE_FLOAT32 shape: [1] data: '12345678'", "8 bytes for [1]"},
+      {"dtype: DATA_TYPE_FLOAT32 shape: [-1] data: '1234'", "4 bytes for [-1]"},
+      {"dtype: DATA_TYPE_UINT8 shape: [4611686018427387904, 4, 1] data: '1'", "1 bytes for"},
+      {"dtype: DATA_TYPE_UINT8 shape: [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1] data: '1'", "at most 16 dimensions"},
+  };
+  for (const auto& [tensor, part] : cases) {
+    const auto request = Sampling("conditions { key: 'text' value { " + tensor + " } }");
+    EXPECT_TRUE(absl::IsInvalidArgument(request.status())) << tensor << request.status();
+    EXPECT_EQ(FieldOf(request.status()), "conditions");
+    EXPECT_NE(request.status().message().find("\"text\""), std::string::npos) << request.status();
+    EXPECT_NE(request.status().message().find(part), std::string::npos) << request.status();
+  }
+}
+
 TEST(ConvertSamplingTest, FieldsThatAreNotServedAreNamed) {
   const std::vector<std::pair<std::string, std::string>> cases = {
-      {"negative_class_labels: 1", "negative_class_labels"},
-      {R"(conditions { key: "text" value {} })", "conditions"},
-      {R"(negative_conditions { key: "text" value {} })", "negative_conditions"},
       {"solver: SOLVER_MULTISTEP", "solver"},
   };
   for (const auto& [text, field] : cases) {
