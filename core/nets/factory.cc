@@ -7,19 +7,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "core/base/parse_json.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
+#include "core/nets/architecture.h"
+#include "core/nets/decoder.h"
 #include "core/nets/dit.h"
-#include "core/nets/json_object.h"
 #include "core/nets/mlp.h"
 #include "core/nets/ncsnpp.h"
 
 namespace boss {
 namespace {
 
-// Far more than any; parsed JSON needs many times the memory of its text.
-constexpr size_t kMaxArchitectureBytes = size_t{1} << 20;
 constexpr int64_t kSlackWeights = int64_t{1} << 20;
 
 std::string ShapeName(const at::Tensor& tensor) { return absl::StrCat("[", absl::StrJoin(tensor.sizes(), ", "), "]"); }
@@ -43,33 +41,18 @@ class Names {
   size_t count_ = 0;
 };
 
-absl::StatusOr<TimeMap> ReadTimeMap(const JsonObject& json) {
-  TimeMap map;
-  if (!json.Has("time")) return map;
-  BOSS_ASSIGN_OR_RETURN(const JsonObject time, json.Object("time"));
-  BOSS_ASSIGN_OR_RETURN(map.eps, time.NumberOr("eps", map.eps));
-  BOSS_ASSIGN_OR_RETURN(map.scale, time.NumberOr("scale", map.scale));
-  BOSS_RETURN_IF_ERROR(time.CheckAllRead());
-  if (!(map.eps >= 0 && map.eps < 1)) return absl::InvalidArgumentError("time.eps: expected a number in [0, 1)");
-  if (!(map.scale > 0)) return absl::InvalidArgumentError("time.scale: expected a positive number");
-  return map;
-}
-
 }  // namespace
 
 at::Tensor TimeMap::Apply(const at::Tensor& t) const { return (t * (1 - eps) + eps) * scale; }
 
 absl::StatusOr<std::unique_ptr<VelocityModel>> CreateModel(std::string_view architecture_json, std::optional<uint64_t> seed, int64_t max_weights) {
-  if (architecture_json.size() > kMaxArchitectureBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("architecture: got ", architecture_json.size(), " bytes, expected at most ", kMaxArchitectureBytes));
-  }
-  absl::StatusOr<nlohmann::json> parsed = ParseJson({architecture_json.data(), architecture_json.size()});
-  if (!parsed.ok()) return absl::InvalidArgumentError(absl::StrCat("architecture: got ", parsed.status().message(), ", expected an object"));
-  BOSS_ASSIGN_OR_RETURN(const JsonObject root, JsonObject::Create(*std::move(parsed), "architecture"));
-  BOSS_ASSIGN_OR_RETURN(const JsonObject model, root.Object("model"));
-  BOSS_ASSIGN_OR_RETURN(const TimeMap time_map, ReadTimeMap(root));
-  BOSS_RETURN_IF_ERROR(root.CheckAllRead());
-  BOSS_ASSIGN_OR_RETURN(const std::string architecture, model.ChoiceOr("architecture", {"ncsnpp", "mlp", "dit"}));
+  BOSS_ASSIGN_OR_RETURN(const Architecture parsed, Architecture::Parse(architecture_json));
+  const JsonObject& model = parsed.model;
+  const TimeMap& time_map = parsed.time_map;
+  if (parsed.decoder) BOSS_RETURN_IF_ERROR(DecoderConfig::FromJson(*parsed.decoder).status());
+  BOSS_ASSIGN_OR_RETURN(const std::string architecture, model.ChoiceOr("architecture", {"ncsnpp", "mlp", "dit", "torchscript"}));
+  if (architecture == "torchscript")
+    return absl::InvalidArgumentError("architecture: a TorchScript module comes as an archive with its weights, and is not built from a description");
   using Result = absl::StatusOr<std::unique_ptr<VelocityModel>>;
   return GuardTorch("building the network", [&]() -> Result {
     if (architecture == "dit") {

@@ -21,7 +21,7 @@ namespace boss {
 using NamedTensors = std::vector<std::pair<std::string, at::Tensor>>;
 
 // `architecture_json`: an object {"model": {...}, "time": {"eps": .., "scale": ..}}. "model" carries "architecture": "ncsnpp" (with the
-// reference's configuration keys, and the optional "num_classes" and "patch_size"; see ncsnpp.h), "dit" (see dit.h) or "mlp" (see mlp.h). "time" is the map
+// reference's configuration keys, and the optional "num_classes" and "patch_size"; see ncsnpp.h), "dit" (see dit.h) or "mlp" (see mlp.h); a TorchScript module (torch_script_model.h) is not built from its description. "time" is the map
 // t_net = (t (1 - eps) + eps) scale that the network expects; absent means t_net = t. Weights are initialised from `seed`; without one their values are undefined and take no memory before they are
 // written, for who loads them or asks for their shapes alone. Who knows how many weights there are to load names them in `max_weights`, so that a short
 // text does not ask for a huge network.
