@@ -52,6 +52,7 @@ struct SampleRequest {
   std::vector<float> initial_noise;          // row-major; empty: drawn from the seed
   std::vector<int64_t> initial_noise_shape;  // [num_samples, sample shape...]
   SampleFormat format = SampleFormat::kDefault;
+  bool latents = false;      // samples as they are before the model's decoder
   int preview_interval = 0;  // solver steps between previews; 0: none
   int priority = 0;          // higher goes first
   // Samples that are the same bits whatever runs beside them and however many of them are asked for.

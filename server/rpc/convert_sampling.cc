@@ -66,7 +66,7 @@ absl::StatusOr<SampleFormat> FormatFromProto(v1::OutputFormat format) {
     case v1::OUTPUT_FORMAT_UINT8:
       return SampleFormat::kUint8;
     case v1::OUTPUT_FORMAT_FLOAT32:
-    case v1::OUTPUT_FORMAT_LATENTS:  // no model here has a decoder, so these are the same
+    case v1::OUTPUT_FORMAT_LATENTS:
       return SampleFormat::kFloat32;
     default:
       return FieldError("output_format", absl::StrCat("unknown value ", static_cast<int>(format)));
@@ -134,7 +134,8 @@ absl::StatusOr<at::Tensor> TensorFromProto(const v1::Tensor& proto) {
                                                    " bytes as its shape says, got ", proto.data().size(),
                                                    " bytes for [", absl::StrJoin(proto.shape(), ", "), "]"));
   }
-  const at::Tensor tensor = at::empty({proto.shape().begin(), proto.shape().end()}, element->type);
+  const at::Tensor tensor =
+      at::empty(at::IntArrayRef(proto.shape().data(), static_cast<size_t>(proto.shape_size())), element->type);
   std::memcpy(tensor.data_ptr(), proto.data().data(), proto.data().size());
   return tensor;
 }
@@ -183,6 +184,7 @@ absl::StatusOr<SampleRequest> SampleRequestFromProto(const v1::GenerateRequest& 
     if (request.initial_noise_shape.empty()) return FieldError("initial_noise", "has no shape");
   }
   BOSS_ASSIGN_OR_RETURN(request.format, FormatFromProto(proto.output_format()));
+  request.latents = proto.output_format() == v1::OUTPUT_FORMAT_LATENTS;
   request.preview_interval = proto.preview_interval();
   request.priority = proto.priority();
   request.deterministic = proto.deterministic();
