@@ -60,7 +60,6 @@ TEST_P(GoldenTest, VelocitiesOfBothSetsOfWeights) {
   EXPECT_LT(RelativeError(golden_.raw->Velocity(x, t, {}), golden_["velocity.raw"]), 1e-5);
   EXPECT_LT(RelativeError(golden_.ema->Velocity(x, t, {}), golden_["velocity.ema"]), 1e-5);
   golden_.ema->PrepareForInference(at::kFloat);
-  const c10::NoGradGuard no_grad;
   EXPECT_LT(RelativeError(golden_.ema->Velocity(x, t, {}), golden_["velocity.ema"]), 1e-5);
 }
 
