@@ -272,7 +272,7 @@ absl::StatusOr<ModelShape> ModelRegistry::Shape(const VersionKey& key) {
   }
   BOSS_ASSIGN_OR_RETURN(const VersionInfo info, store_.GetVersion(key));
   BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> network,
-                        CreateModel(info.manifest.architecture_json, /*seed=*/0));
+                        CreateModel(info.manifest.architecture_json, /*seed=*/std::nullopt));
   const ModelShape shape = ShapeOf(*network);
   absl::MutexLock lock(&state_->mutex);
   return state_->shapes.try_emplace(key, shape).first->second;

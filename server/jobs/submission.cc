@@ -71,7 +71,8 @@ class Resolver {
     if (!spec.init_model.empty()) {
       BOSS_RETURN_IF_ERROR(AddInput("spec.init_model", spec.init_model).status());
     } else {
-      const absl::Status status = CreateModel(spec.architecture_json, /*seed=*/0, options_.max_weights).status();
+      const absl::Status status =
+          CreateModel(spec.architecture_json, /*seed=*/std::nullopt, options_.max_weights).status();
       if (!status.ok())
         return WithField(absl::Status(status.code(), absl::StrCat("spec.architecture_json: ", status.message())),
                          "spec.architecture_json");
