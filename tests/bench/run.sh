@@ -4,10 +4,11 @@
 #   1  the server against the bare network          4  small requests and training beside others
 #   2  mixed load against uniform load              5  a train step and stage 1 against PyTorch
 #   3  the server against PyTorch and LitServe      6  memory
+#   7  importing published checkpoints, full size
 #
 # usage: tests/bench/run.sh [--build=FOLDER] [--python=PYTHON] [TABLE ...]      all tables by default
 #
-# Build bossd, serving_bench and network_bench first (build/release by default). Tables 3 and 5 need Python packages of
+# Build bossd, serving_bench, network_bench and import_bench first (build/release by default). Tables 3 and 5 need Python packages of
 # several gigabytes, installed into an environment that is removed at the end; --python names one that has them already.
 set -euo pipefail
 
@@ -19,13 +20,14 @@ for argument in "$@"; do
   case "$argument" in
     --build=*) build=$(cd "${argument#*=}" && pwd) ;;
     --python=*) python=${argument#*=} ;;
-    [1-6]) tables+=("$argument") ;;
+    [1-7]) tables+=("$argument") ;;
     *) sed -n '2,/^$/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done
-[ "${#tables[@]}" -gt 0 ] || tables=(1 2 3 4 5 6)
+[ "${#tables[@]}" -gt 0 ] || tables=(1 2 3 4 5 6 7)
 
-for program in server/app/bossd tests/bench/serving_bench tests/bench/network_bench; do
+for program in server/app/bossd tests/bench/serving_bench tests/bench/network_bench \
+  tests/bench/import_bench; do
   [ -x "$build/$program" ] || { echo "$build/$program is not there: build it first" >&2; exit 1; }
 done
 
@@ -53,5 +55,6 @@ for table in "${tables[@]}"; do
     4) "$build/tests/bench/serving_bench" fairness ;;
     5) compare training ;;
     6) "$build/tests/bench/serving_bench" memory ;;
+    7) TMPDIR="$work" "$build/tests/bench/import_bench" ;;
   esac
 done

@@ -243,6 +243,8 @@ TEST_F(ModelsTest, TellsWhatTheServerCanDo) {
   EXPECT_EQ(capabilities.solvers_size(), 3);
   EXPECT_GT(capabilities.limits().max_samples_per_request(), 0);
   EXPECT_FALSE(capabilities.server_version().empty());
+  EXPECT_THAT(capabilities.presets(), ::testing::IsSupersetOf({"cifar10-ddpmpp", "ncsnpp-256", "sit-xl-2-256"}));
+  EXPECT_THAT(capabilities.architectures(), ::testing::IsSupersetOf({"ncsnpp", "dit", "mlp"}));
 }
 
 }  // namespace
