@@ -28,6 +28,7 @@ struct ResolvedRequest {
   Condition condition;       // of all samples, on the CPU
   at::Tensor initial_noise;  // [num_samples, ...] float32 on the CPU, or undefined: noise comes from the seed
   SampleFormat format = SampleFormat::kPng;  // never kDefault
+  bool decode = false;                       // samples and previews go through the model's decoder
   AcceptedRequest accepted;                  // requests_before is the engine's to fill in
 };
 

@@ -27,6 +27,7 @@ namespace boss::server {
 struct SamplerEngineOptions {
   SamplingLimits limits;
   int64_t max_batch = 64;  // rows of the network's batch; a sample with guidance takes two
+  int64_t max_decoder_batch = 16;  // samples that a decoder gets at once
   // Samples in flight per model version; the others wait without a state. More only where clients that do not read hold
   // all of them.
   int64_t max_lanes = 256;
@@ -105,6 +106,9 @@ class SamplerEngine {
   absl::Status Evaluate(Group& group, const Unit& unit);
   // Takes the states that go out.
   absl::Status TakeResults(Group& group, Unit& unit);
+  // Decodes those of requests that want it, of all of them together.
+  absl::Status DecodeResults(const LoadedModel& model, Unit& unit);
+  absl::Status Decode(const LoadedModel& model, absl::Span<SampleBatch* const> batches);
   // Makes room for lanes of requests that can go on, if there is none. \error what LibTorch reports.
   absl::Status EnsureLanes(Group& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Unit FormUnit(Group& group) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -5,12 +5,14 @@
 #include <limits>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <tuple>
 #include <utility>
 
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
 #include "core/flow/noise.h"
+#include "server/engine/decode_batches.h"
 #include "server/engine/open_request.h"
 
 namespace boss::server {
@@ -229,12 +231,35 @@ absl::Status SamplerEngine::TakeResults(Group& group, Unit& unit) {
   return absl::OkStatus();
 }
 
+absl::Status SamplerEngine::DecodeResults(const LoadedModel& model, Unit& unit) {
+  std::vector<SampleBatch*> batches;
+  for (Unit::Part& part : unit.parts) {
+    if (!part.request->resolved->decode) continue;
+    for (SampleBatch& preview : part.previews) batches.push_back(&preview);
+    if (part.samples) batches.push_back(&*part.samples);
+  }
+  return Decode(model, batches);
+}
+
+absl::Status SamplerEngine::Decode(const LoadedModel& model, absl::Span<SampleBatch* const> batches) {
+  if (batches.empty()) return absl::OkStatus();
+  DecodeCounts counts;
+  const absl::Status status = DecodeBatches(*model.decoder, batches, options_.max_decoder_batch, counts);
+  metrics_.decoder_batches.Add(static_cast<double>(counts.batches));
+  metrics_.too_large_batches.Add(static_cast<double>(counts.too_large));
+  if (!status.ok()) return status;
+  for (const SampleBatch* batch : batches) metrics_.decoded_samples.Add(static_cast<double>(batch->x.size(0)));
+  return absl::OkStatus();
+}
+
 void SamplerEngine::RunLanes(Group& group, Unit unit) {
   const absl::Time start = clock_.Now();
   absl::Status status = Evaluate(group, unit);
   // Nobody has moved on. Fewer lanes may fit; the others follow in the next evaluations.
   const bool too_large = absl::IsResourceExhausted(status) && unit.num_lanes() > 1;
   if (status.ok()) status = TakeResults(group, unit);
+  const absl::Time evaluated = clock_.Now();
+  if (status.ok()) status = DecodeResults(group.lanes.model(), unit);
   const absl::Time end = clock_.Now();
   if (too_large) {
     metrics_.too_large_batches.Add(1);
@@ -266,7 +291,7 @@ void SamplerEngine::RunLanes(Group& group, Unit unit) {
     group.max_rows = std::max<int64_t>(1, unit.rows / 2);
     status = absl::OkStatus();
   } else {
-    group.cost.Observe(unit.rows, absl::ToDoubleSeconds(end - start));
+    group.cost.Observe(unit.rows, absl::ToDoubleSeconds(evaluated - start));
   }
   group.virtual_time += absl::ToDoubleSeconds(end - start) / static_cast<double>(group.requests.size());
   const std::vector<Unit::Part> parts = std::move(unit.parts);

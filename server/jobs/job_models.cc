@@ -36,6 +36,7 @@ absl::StatusOr<std::unique_ptr<VelocityModel>> CopyForTraining(JobContext& conte
     return GuardTorch("copying a model", [&]() -> absl::Status {
       copy = model.Clone();
       copy->To(context.options().device);
+      if (copy->Parameters().empty()) return absl::FailedPreconditionError("the model is not trainable");
       return absl::OkStatus();
     });
   }));
@@ -47,8 +48,11 @@ absl::Status PublishResult(JobContext& context, const std::string& name, const s
   absl::StatusOr<VersionKey> key = context.store().FindByJob(name, context.job().id);
   if (!key.ok()) {
     Safetensors weights;
+    std::string archive;
     BOSS_RETURN_IF_ERROR(context.RunAlways([&] {
       return GuardTorch("reading weights", [&]() -> absl::Status {
+        archive = model.Archive();
+        if (!archive.empty()) return absl::OkStatus();
         if (manifest.adapter) {
           weights = AdapterContents(model, {static_cast<int>(manifest.adapter->rank), manifest.adapter->alpha});
         } else {
@@ -59,7 +63,8 @@ absl::Status PublishResult(JobContext& context, const std::string& name, const s
       });
     }));
     manifest.job_id = context.job().id;
-    key = context.store().Publish(name, std::move(manifest), weights);
+    key = archive.empty() ? context.store().Publish(name, std::move(manifest), weights)
+                          : context.store().PublishArchive(name, std::move(manifest), archive);
     BOSS_RETURN_IF_ERROR(key.status());
   }
   if (!alias.empty()) BOSS_RETURN_IF_ERROR(context.store().SetAlias(name, alias, key->version));

@@ -17,7 +17,7 @@ absl::StatusOr<VersionKey> InputVersion(const JobContext& context, size_t i);
 // A version's model on the jobs' device.
 absl::StatusOr<std::shared_ptr<const VelocityModel>> LoadModelForJob(JobContext& context, const VersionKey& key);
 
-// A copy to train, on the same device.
+// A copy to train, on the same device. \error FAILED_PRECONDITION if the model has no parameters to train.
 absl::StatusOr<std::unique_ptr<VelocityModel>> CopyForTraining(JobContext& context, const VelocityModel& model);
 
 // Publishes `model`'s weights (of an attached adapter, if manifest.adapter is set) unless an earlier run of this job

@@ -98,6 +98,9 @@ class Metrics::State final : public prometheus::Collectable {
         .too_large_batches =
             Counter(NewCounter(registry_, "boss_too_large_batches_total",
                                "Evaluations tried again with half of their rows because they did not fit into memory")),
+        .decoded_samples = Counter(NewCounter(registry_, "boss_decoded_samples_total",
+                                              "Latents that a decoder made pixels of, previews included")),
+        .decoder_batches = Counter(NewCounter(registry_, "boss_decoder_batches_total", "Batches given to decoders")),
         .refused_requests = Counter(NewCounter(registry_, "boss_sampling_refused_requests_total",
                                                "Sampling requests refused because the queue was full")),
         .cancelled_requests = Counter(&ended.Add({{"reason", "cancelled"}})),

@@ -59,6 +59,8 @@ struct EngineMetrics {
   Counter evaluations;           // boss_evaluations_total: of the network, one for a whole batch
   Histogram batch_rows;          // boss_batch_rows: of an evaluation that requests share
   Counter too_large_batches;     // boss_too_large_batches_total: tried again with half of the rows for lack of memory
+  Counter decoded_samples;       // boss_decoded_samples_total: latents that a decoder made pixels of, previews included
+  Counter decoder_batches;       // boss_decoder_batches_total
   Gauge lanes_active;            // boss_lanes{state="active"}: samples in flight
   Gauge lanes_waiting;           // boss_lanes{state="waiting"}: samples accepted and not begun
   Counter refused_requests;      // boss_sampling_refused_requests_total: RESOURCE_EXHAUSTED

@@ -31,6 +31,7 @@ v1::Capabilities ToProto(const ServerDescription& description) {
   }
   for (const char* format : {"PNG", "UINT8", "FLOAT32", "LATENTS"}) proto.add_output_formats(format);
   for (const char* architecture : {"ncsnpp", "dit", "mlp"}) proto.add_architectures(architecture);
+  if (description.allow_torchscript) proto.add_architectures("torchscript");
   for (std::string& preset : PresetNames()) proto.add_presets(std::move(preset));
   for (const std::string& dataset : description.datasets) proto.add_datasets(dataset);
   for (const JobKind kind : {JobKind::kTrain, JobKind::kOptimizeStepsizes, JobKind::kDistill, JobKind::kEvaluate}) {

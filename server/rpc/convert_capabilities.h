@@ -27,6 +27,7 @@ struct ServerDescription {
   int64_t max_queued_jobs = 0;
   int64_t max_steps = 0;
   int64_t max_message_bytes = 0;
+  bool allow_torchscript = false;
   int64_t max_import_bytes = 0;
   absl::Time start_time = absl::UnixEpoch();
 };

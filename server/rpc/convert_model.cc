@@ -63,7 +63,7 @@ void DescribeManifest(const Manifest& manifest, v1::ModelVersion& proto) {
     adapter.set_rank(static_cast<int>(manifest.adapter->rank));
     adapter.set_alpha(manifest.adapter->alpha);
   }
-  const auto digest = manifest.sha256.find(manifest.adapter ? kAdapterFile : kWeightsFile);
+  const auto digest = manifest.sha256.find(WeightsFile(manifest));
   if (digest != manifest.sha256.end()) proto.set_weights_sha256(digest->second);
   for (const EvaluationRow& row : manifest.evaluation) *proto.add_evaluation() = ToProto(row);
   proto.set_description(manifest.description);
@@ -99,7 +99,14 @@ v1::Model ToProto(const ModelView& view, int default_steps) {
     proto.set_parameter_count(view.shape->parameter_count);
     proto.mutable_sample_shape()->Add(view.shape->sample_shape.begin(), view.shape->sample_shape.end());
     proto.set_num_classes(view.shape->num_classes);
-    proto.set_trainable(true);
+    proto.set_trainable(view.shape->trainable);
+    for (const ConditioningSpec& spec : view.shape->conditioning) {
+      v1::ConditioningTensor& tensor = *proto.add_conditioning();
+      tensor.set_name(spec.name);
+      tensor.set_dtype(spec.dtype == at::kLong ? v1::Tensor::DATA_TYPE_INT64 : v1::Tensor::DATA_TYPE_FLOAT32);
+      tensor.mutable_shape()->Add(spec.shape.begin(), spec.shape.end());
+    }
+    proto.mutable_decoded_shape()->Add(view.shape->decoded_shape.begin(), view.shape->decoded_shape.end());
   }
   for (const auto& [alias, version] : view.info.aliases) (*proto.mutable_aliases())[alias] = absl::StrCat(version);
   for (const VersionView& version : view.versions) *proto.add_versions() = ToProto(version);
@@ -195,9 +202,8 @@ absl::StatusOr<ImportOptions> ImportOptionsFromProto(const v1::ImportStart& prot
       options.format = ImportFormat::kTorchCheckpoint;
       break;
     case v1::ImportStart::TORCHSCRIPT:
-      return WithField(
-          absl::PermissionDeniedError("start.format: TorchScript modules run code and are not taken from clients"),
-          "start.format");
+      options.format = ImportFormat::kTorchScript;
+      break;
     default:
       return FieldError("start.format", absl::StrCat("unknown value ", static_cast<int>(proto.format())));
   }
@@ -212,11 +218,13 @@ absl::StatusOr<ImportOptions> ImportOptionsFromProto(const v1::ImportStart& prot
   options.sha256 = proto.sha256();
   options.raw_weights = proto.raw_weights();
   options.alias = proto.alias();
+  options.adapter_base = proto.adapter_base();
   options.label_names.assign(proto.label_names().begin(), proto.label_names().end());
   options.description = proto.description();
   options.labels = {proto.labels().begin(), proto.labels().end()};
   options.upload_id = proto.upload_id();
   options.validate_only = proto.validate_only();
+  options.decoder_bytes = proto.decoder_bytes();
   return options;
 }
 

@@ -47,7 +47,7 @@ void ExportReactor::OpenText(std::string name, std::string text) {
   header.set_sha256(Sha256Hex(text_));
 }
 
-absl::Status ExportReactor::OpenFile(const VersionKey& key, const char* file_name) {
+absl::Status ExportReactor::OpenFile(const VersionKey& key, const std::string& file_name) {
   BOSS_ASSIGN_OR_RETURN(const std::vector<ExportFile> files, store_.OpenForExport(key));
   const auto found =
       std::find_if(files.begin(), files.end(), [&](const ExportFile& file) { return file.name == file_name; });
@@ -77,12 +77,17 @@ absl::Status ExportReactor::Open() {
                                                     .metadata = {{"architecture", info.manifest.architecture_json}}}));
         OpenText(kWeightsFile, std::move(bytes));
       } else {
-        BOSS_RETURN_IF_ERROR(OpenFile(key, kWeightsFile));
+        BOSS_RETURN_IF_ERROR(OpenFile(key, WeightsFile(info.manifest)));
       }
       break;
     case v1::ExportModelRequest::ADAPTER:
       if (!is_adapter) return absl::FailedPreconditionError(absl::StrCat(key.ToString(), " is no adapter"));
       BOSS_RETURN_IF_ERROR(OpenFile(key, kAdapterFile));
+      break;
+    case v1::ExportModelRequest::DECODER:
+      if (!info.manifest.sha256.contains(kDecoderFile))
+        return absl::FailedPreconditionError(absl::StrCat(key.ToString(), " has no decoder"));
+      BOSS_RETURN_IF_ERROR(OpenFile(key, kDecoderFile));
       break;
     case v1::ExportModelRequest::MANIFEST:
       OpenText(kManifestFile, ManifestToJson(info.manifest));

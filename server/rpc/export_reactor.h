@@ -27,7 +27,7 @@ class ExportReactor final : public grpc::ServerWriteReactor<v1::ExportModelRespo
  private:
   // Run on the strand. After Finish the reactor may be gone.
   absl::Status Open();
-  absl::Status OpenFile(const VersionKey& key, const char* file_name);
+  absl::Status OpenFile(const VersionKey& key, const std::string& file_name);
   void OpenText(std::string name, std::string text);
   // Fills in the next chunk. \pre offset_ < total_bytes_.
   absl::Status ReadChunk();

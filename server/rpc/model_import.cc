@@ -13,10 +13,14 @@
 #include "core/base/error_details.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
+#include "core/finetune/lora.h"
 #include "core/io/safetensors.h"
 #include "core/io/torch_checkpoint.h"
+#include "core/nets/architecture.h"
 #include "core/nets/factory.h"
+#include "server/rpc/import_archives.h"
 #include "server/store/sha256.h"
+#include "server/store/store_files.h"
 
 namespace boss::server {
 namespace {
@@ -60,6 +64,10 @@ absl::Status CheckOptions(const ImportOptions& options, int64_t max_bytes) {
   }
   if (options.total_bytes < 1)
     return FieldError("start.total_bytes", absl::StrCat("must be at least 1, got ", options.total_bytes));
+  if (options.decoder_bytes < 0 || options.decoder_bytes >= options.total_bytes) {
+    return FieldError("start.decoder_bytes", absl::StrCat("must be in [0, ", options.total_bytes, "), total_bytes, got ",
+                                                          options.decoder_bytes));
+  }
   if (options.total_bytes > max_bytes) {
     return WithField(absl::ResourceExhaustedError(absl::StrCat("start.total_bytes: got ", options.total_bytes,
                                                                ", at most ", max_bytes, " are taken")),
@@ -80,6 +88,8 @@ std::string DigestOf(const ImportOptions& options) {
                    options.validate_only, ",", options.label_names.size(), ",", options.labels.size()));
   add(absl::AsciiStrToLower(options.sha256));
   for (const std::string* part : {&options.architecture_json, &options.alias, &options.description}) add(*part);
+  if (!options.adapter_base.empty()) add(options.adapter_base);
+  if (options.decoder_bytes > 0) add(absl::StrCat("decoder ", options.decoder_bytes));
   for (const std::string& name : options.label_names) add(name);
   for (const auto& [key, value] : options.labels) {
     add(key);
@@ -146,6 +156,14 @@ absl::StatusOr<int64_t> ModelImport::Query(const Context& context, const ImportO
 
 absl::StatusOr<std::unique_ptr<ModelImport>> ModelImport::Begin(const Context& context, ImportOptions options) {
   BOSS_RETURN_IF_ERROR(CheckOptions(options, context.max_bytes));
+  if (options.format == ImportFormat::kTorchScript || IsTorchScript(options.architecture_json)) {
+    const absl::Status allowed = context.store.CheckTorchScriptAllowed("start.format");
+    if (!allowed.ok()) return WithField(allowed, "start.format");
+  }
+  if (options.decoder_bytes > 0) {
+    const absl::Status allowed = context.store.CheckTorchScriptAllowed("start.decoder_bytes");
+    if (!allowed.ok()) return WithField(allowed, "start.decoder_bytes");
+  }
   const UploadPlan plan = {options.upload_id, DigestOf(options), options.total_bytes};
   auto import = std::unique_ptr<ModelImport>(new ModelImport(context, std::move(options), plan.digest));
   BOSS_ASSIGN_OR_RETURN(import->published_, FindPublished(context.store, plan.id, plan.digest));
@@ -213,10 +231,39 @@ absl::StatusOr<std::string> ModelImport::ReadFile() const {
   return absl::DataLossError(absl::StrCat("the upload has SHA-256 ", actual, ", expected ", options_.sha256));
 }
 
-absl::StatusOr<Safetensors> ModelImport::ReadWeights(Manifest& manifest, std::vector<std::string>& warnings) const {
-  // The one copy of the file that there is: the tensors are views of it.
-  BOSS_ASSIGN_OR_RETURN(std::string contents, ReadFile());
-  const auto bytes = std::make_shared<const std::string>(std::move(contents));
+absl::StatusOr<ModelImport::Files> ModelImport::ReadFiles() const {
+  BOSS_ASSIGN_OR_RETURN(std::string bytes, ReadFile());
+  Files files;
+  if (options_.decoder_bytes > 0) {
+    const size_t model_bytes = bytes.size() - static_cast<size_t>(options_.decoder_bytes);
+    files.decoder = std::make_shared<const std::string>(bytes, model_bytes);
+    bytes.resize(model_bytes);
+  }
+  files.model = std::make_shared<const std::string>(std::move(bytes));
+  return files;
+}
+
+absl::StatusOr<bool> ModelImport::IsArchive(const std::string& model) const {
+  const bool may_be = options_.format == ImportFormat::kTorchScript ||
+                      (options_.format == ImportFormat::kDetect && absl::StartsWith(model, "PK"));
+  if (!may_be) return false;
+  BOSS_ASSIGN_OR_RETURN(const std::string architecture_json, Architecture(""));
+  if (IsTorchScript(architecture_json)) return true;
+  if (options_.format == ImportFormat::kDetect) return false;
+  return FieldError("start.architecture_json", "describes no TorchScript module, which start.format says it is");
+}
+
+absl::Status ModelImport::CheckDecoder(const std::string& architecture_json) const {
+  const bool is_described = HasDecoder(architecture_json);
+  if (is_described && options_.decoder_bytes == 0)
+    return FieldError("start.decoder_bytes", "is required: the architecture has a decoder");
+  if (!is_described && options_.decoder_bytes > 0)
+    return FieldError("start.decoder_bytes", "the architecture has no \"decoder\"");
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Safetensors> ModelImport::ReadWeights(const std::shared_ptr<const std::string>& bytes,
+                                                     Manifest& manifest, std::vector<std::string>& warnings) const {
   const bool is_zip = absl::StartsWith(*bytes, "PK");
   if (options_.format == ImportFormat::kTorchCheckpoint || (options_.format == ImportFormat::kDetect && is_zip)) {
     BOSS_ASSIGN_OR_RETURN(manifest.architecture_json, Architecture(""));
@@ -224,9 +271,44 @@ absl::StatusOr<Safetensors> ModelImport::ReadWeights(Manifest& manifest, std::ve
     return CheckpointTensors(checkpoint, manifest.architecture_json, options_.raw_weights, warnings);
   }
   BOSS_ASSIGN_OR_RETURN(Safetensors weights, ParseSafetensors(bytes));
+  if (!options_.adapter_base.empty() || IsAdapter(weights)) {
+    BOSS_RETURN_IF_ERROR(ReadAdapter(weights, manifest, warnings));
+    return weights;
+  }
   BOSS_ASSIGN_OR_RETURN(manifest.architecture_json, Architecture(weights.metadata[kArchitectureMetadata]));
   if (options_.raw_weights) warnings.emplace_back("raw_weights says nothing about a safetensors file");
   return weights;
+}
+
+absl::Status ModelImport::ReadAdapter(const Safetensors& deltas, Manifest& manifest,
+                                      std::vector<std::string>& warnings) const {
+  const auto metadata = [&](const char* key) {
+    const auto found = deltas.metadata.find(key);
+    return found == deltas.metadata.end() ? std::string() : found->second;
+  };
+  const std::string named = metadata(kAdapterBaseMetadata), digest = metadata(kAdapterBaseDigestMetadata);
+  if (options_.adapter_base.empty()) {
+    return FieldError("start.adapter_base", absl::StrCat("is required: the file is an adapter",
+                                                         named.empty() ? "" : absl::StrCat(", of what was ", named)));
+  }
+  if (!options_.architecture_json.empty())
+    return FieldError("start.architecture_json", "says nothing about an adapter: its base has one");
+  BOSS_ASSIGN_OR_RETURN(const VersionKey base_key, context_.store.Resolve(options_.adapter_base));
+  BOSS_ASSIGN_OR_RETURN(const VersionInfo base, context_.store.GetVersion(base_key));
+  const absl::StatusOr<LoraOptions> lora = AdapterOptions(deltas);
+  if (!lora.ok()) return absl::InvalidArgumentError(lora.status().message());
+  if (digest.empty()) {
+    warnings.push_back(absl::StrCat("the file does not say which weights it was made for: taken for those of ", base_key.ToString()));
+  } else if (const std::string& actual = base.manifest.sha256.at(WeightsFile(base.manifest)); digest != actual) {
+    return WithField(absl::FailedPreconditionError(absl::StrCat("start.adapter_base: ", base_key.ToString(), " has weights of SHA-256 ", actual,
+                                                                ", expected those of ", named, ", ", digest)),
+                     "start.adapter_base");
+  }
+  manifest.adapter = AdapterInfo{base_key, lora->rank, lora->alpha};
+  manifest.parent = base_key.ToString();
+  manifest.architecture_json = base.manifest.architecture_json;
+  if (manifest.label_names.empty()) manifest.label_names = base.manifest.label_names;
+  return absl::OkStatus();
 }
 
 absl::Status ModelImport::MoveAlias(const VersionKey& key) const {
@@ -243,14 +325,31 @@ absl::StatusOr<ImportResult> ModelImport::CheckAndPublish() const {
   manifest.labels = options_.labels;
   manifest.upload_id = options_.upload_id;
   if (!options_.upload_id.empty()) manifest.upload_digest = digest_;
-  BOSS_ASSIGN_OR_RETURN(Safetensors weights, ReadWeights(manifest, result.warnings));
+  BOSS_ASSIGN_OR_RETURN(const Files files, ReadFiles());
+  BOSS_ASSIGN_OR_RETURN(const bool is_archive, IsArchive(*files.model));
+  Safetensors weights;
+  if (is_archive) {
+    BOSS_ASSIGN_OR_RETURN(manifest.architecture_json, Architecture(""));
+    BOSS_RETURN_IF_ERROR(context_.store.CheckTorchScriptAllowed("start.format"));
+  } else {
+    BOSS_ASSIGN_OR_RETURN(weights, ReadWeights(files.model, manifest, result.warnings));
+  }
+  if (!manifest.adapter) BOSS_RETURN_IF_ERROR(CheckDecoder(manifest.architecture_json));
+  BOSS_RETURN_IF_ERROR(CheckArchives(manifest.architecture_json, is_archive ? files.model : nullptr, files.decoder));
   if (options_.validate_only) {
-    BOSS_RETURN_IF_ERROR(context_.store.CheckFit(manifest, weights));
+    if (!is_archive) BOSS_RETURN_IF_ERROR(context_.store.CheckFit(manifest, weights));
     return result;
   }
-  // What is exported describes itself.
-  weights.metadata[kArchitectureMetadata] = manifest.architecture_json;
-  BOSS_ASSIGN_OR_RETURN(result.version, context_.store.Publish(options_.name, std::move(manifest), weights));
+  VersionFiles others;
+  if (files.decoder != nullptr) others.emplace_back(kDecoderFile, *files.decoder);
+  if (is_archive) {
+    BOSS_ASSIGN_OR_RETURN(result.version, context_.store.PublishArchive(options_.name, std::move(manifest), *files.model, others));
+  } else {
+    // What is exported describes itself, an adapter by its base.
+    if (!manifest.adapter) weights.metadata[kArchitectureMetadata] = manifest.architecture_json;
+    BOSS_ASSIGN_OR_RETURN(result.version,
+                          context_.store.Publish(options_.name, std::move(manifest), weights, /*sets=*/{}, others));
+  }
   BOSS_RETURN_IF_ERROR(MoveAlias(*result.version));
   return result;
 }
@@ -264,7 +363,9 @@ absl::StatusOr<ImportResult> ModelImport::Finish() {
   BOSS_RETURN_IF_ERROR(upload_->Seal());
   absl::StatusOr<ImportResult> result = GuardTorch("import", [this] { return CheckAndPublish(); });
   // What is wrong with the file stays wrong; a full disk may have room again.
-  if (result.ok() || absl::IsDataLoss(result.status()) || absl::IsInvalidArgument(result.status())) upload_->Remove();
+  if (result.ok() || absl::IsDataLoss(result.status()) || absl::IsInvalidArgument(result.status()) ||
+      absl::IsFailedPrecondition(result.status()))
+    upload_->Remove();
   return result;
 }
 

@@ -16,16 +16,18 @@
 
 namespace boss::server {
 
-enum class ImportFormat { kDetect, kSafetensors, kTorchCheckpoint };
+enum class ImportFormat { kDetect, kSafetensors, kTorchCheckpoint, kTorchScript };
 
 struct ImportOptions {
   std::string name;  // of the model
   ImportFormat format = ImportFormat::kDetect;
   std::string architecture_json;  // empty: the file's metadata "architecture", else that of the model's newest version
   int64_t total_bytes = 0;        // of the file
+  int64_t decoder_bytes = 0;      // of them: those at the end that are the decoder's archive; one upload, so that both come or none
   std::string sha256;             // hexadecimal; empty: not checked
   bool raw_weights = false;       // of a torch checkpoint, in place of the averaged ones
   std::string alias;              // set to the new version; empty: none
+  std::string adapter_base;       // the version that the file's deltas are for; empty: it is no adapter
   std::vector<std::string> label_names;
   std::string description;
   std::map<std::string, std::string> labels;
@@ -53,7 +55,7 @@ class ModelImport {
   // Goes on with the upload of options.upload_id if there is one, which ends an earlier import under that id.
   // \error INVALID_ARGUMENT with the field; RESOURCE_EXHAUSTED if the file is above max_bytes or there is no room, then
   // nothing was written; ALREADY_EXISTS if the upload id belongs to other contents or options; UNAVAILABLE while the
-  // upload of that id is being published.
+  // upload of that id is being published; PERMISSION_DENIED for TorchScript where the store does not allow it.
   static absl::StatusOr<std::unique_ptr<ModelImport>> Begin(const Context& context, ImportOptions options);
 
   // How many bytes Begin would go on after: total_bytes if the upload has been published. Ends an import under the id
@@ -69,7 +71,7 @@ class ModelImport {
   // upload id keeps what is on the disk.
   absl::Status Append(int64_t offset, std::string_view data, std::optional<uint32_t> crc32);
 
-  // Checks the whole file and publishes it. \error DATA_LOSS if it is short (an upload id keeps it then), its digest is
+  // Checks the whole file and publishes it. FAILED_PRECONDITION for an adapter of another base. \error DATA_LOSS if it is short (an upload id keeps it then), its digest is
   // another or it is corrupt; INVALID_ARGUMENT if its weights do not fit the architecture; RESOURCE_EXHAUSTED.
   absl::StatusOr<ImportResult> Finish();
 
@@ -80,8 +82,22 @@ class ModelImport {
   absl::StatusOr<std::string> Architecture(const std::string& from_file) const;
   // The whole file, checked against the digest of the options.
   absl::StatusOr<std::string> ReadFile() const;
-  // The weights in the file; fills in the manifest's architecture and what is noteworthy.
-  absl::StatusOr<Safetensors> ReadWeights(Manifest& manifest, std::vector<std::string>& warnings) const;
+  struct Files {
+    std::shared_ptr<const std::string> model;
+    std::shared_ptr<const std::string> decoder;  // null: none
+  };
+  // The file's two parts.
+  absl::StatusOr<Files> ReadFiles() const;
+  // Whether the model's part is a TorchScript module.
+  absl::StatusOr<bool> IsArchive(const std::string& model) const;
+  // Whether a decoder is there exactly if the architecture has one.
+  absl::Status CheckDecoder(const std::string& architecture_json) const;
+  // The weights in the file, views of it; fills in the manifest's architecture and what is noteworthy.
+  absl::StatusOr<Safetensors> ReadWeights(const std::shared_ptr<const std::string>& bytes, Manifest& manifest,
+                                          std::vector<std::string>& warnings) const;
+  // As ReadWeights, for a file of deltas: checks that they were made for a base with these weights, and takes from it
+  // what the options do not say.
+  absl::Status ReadAdapter(const Safetensors& deltas, Manifest& manifest, std::vector<std::string>& warnings) const;
   absl::StatusOr<ImportResult> CheckAndPublish() const;
   absl::Status MoveAlias(const VersionKey& key) const;
 

@@ -1,6 +1,6 @@
 // Published model versions on disk.
 //
-//   <data>/models/<name>/<version>/   immutable: manifest.json, model.safetensors or adapter.safetensors, other files
+//   <data>/models/<name>/<version>/   immutable: manifest.json, model.safetensors, adapter.safetensors or model.torchscript, other files
 //   <data>/models/<name>/aliases.json    {"aliases": {alias: version}, "next_version": n}, replaced atomically
 //   <data>/models/<name>/schedules/<version>/<set's name>.json
 //   <data>/models/<name>/used/<version>/    empty: a number that is used up although no version here has it any more
@@ -19,6 +19,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -33,6 +34,7 @@
 #include "core/flow/velocity_model.h"
 #include "core/io/file_system.h"
 #include "core/io/safetensors.h"
+#include "core/nets/decoder.h"
 #include "core/nets/factory.h"
 #include "server/store/manifest.h"
 #include "server/store/schedule_set.h"
@@ -47,6 +49,8 @@ inline constexpr char kClassifierFile[] = "classifier.safetensors";
 // [a-z0-9][a-z0-9._-]{0,62}: what a model or an alias may be called, so that a name is always one folder's name. \error
 // INVALID_ARGUMENT.
 absl::Status CheckName(absl::string_view what, absl::string_view name);
+// A name that an alias can have: it begins with a letter and is not "latest". \error INVALID_ARGUMENT.
+absl::Status CheckAlias(absl::string_view what, absl::string_view alias);
 
 struct VersionInfo {
   VersionKey key;
@@ -86,7 +90,12 @@ struct ModelStoreOptions {
   int keep_versions = 0;
   int64_t max_bytes = 0;       // quota for the files of all versions, quarantined ones included; 0: none
   int64_t min_free_bytes = 0;  // of the disk, which uploads leave free for work that has begun
+  // Whether TorchScript modules, which run code of their authors', are loaded and taken.
+  bool allow_torchscript = false;
 };
+
+// Files to publish beside a version's weights, by name.
+using VersionFiles = std::vector<std::pair<std::string, absl::string_view>>;
 
 // A folder under <data>/staging for files on their way in or out; removed with all it holds when this goes away.
 class StagingFolder {
@@ -131,17 +140,26 @@ class ModelStore {
   // A new model on the CPU with the version's weights, adapters merged; its caller owns it. Files are checked against
   // the manifest's SHA-256. \error DATA_LOSS for a corrupt, truncated or missing file, which quarantines the version;
   // FAILED_PRECONDITION for an adapter whose base was deleted.
+  // PERMISSION_DENIED for a TorchScript module where the options do not allow them.
   absl::StatusOr<std::unique_ptr<VelocityModel>> LoadVersionModel(const VersionKey& key) const;
+  // The version's decoder, on the CPU; null if it has none. \error as LoadVersionModel.
+  absl::StatusOr<std::unique_ptr<Decoder>> LoadVersionDecoder(const VersionKey& key) const;
 
   // Publishes the next version of `name`. `weights` are the model's State(), or, if manifest.adapter is set, an adapter
   // (see core/finetune/lora.h). The auxiliary files of manifest.parent are carried over. The store fills in sha256 and
   // create_time, and an adapter's file says what its base is (store_files.h). `sets` are the version's schedule sets from
-  // the beginning. Older versions that the options do not keep are deleted then. \error INVALID_ARGUMENT for a bad name
+  // the beginning, `others` files beside the weights. Older versions that the options do not keep are deleted then. \error INVALID_ARGUMENT for a bad name
   // or weights that do not fit the architecture; RESOURCE_EXHAUSTED above the quota (of versions alone: this may be
   // what was uploaded) and for a full disk; nothing is published then.
   absl::StatusOr<VersionKey> Publish(absl::string_view name, Manifest manifest, const Safetensors& weights,
-                                     const std::vector<StoredScheduleSet>& sets = {});
+                                     const std::vector<StoredScheduleSet>& sets = {}, const VersionFiles& others = {});
   absl::StatusOr<VersionKey> Publish(absl::string_view name, Manifest manifest, const NamedTensors& weights);
+
+  // Publishes a version whose weights are a TorchScript archive. \error as Publish; PERMISSION_DENIED.
+  absl::StatusOr<VersionKey> PublishArchive(absl::string_view name, Manifest manifest, absl::string_view archive,
+                                            const VersionFiles& others = {});
+  // OK if TorchScript modules may be loaded. \error PERMISSION_DENIED; `what` leads the message.
+  absl::Status CheckTorchScriptAllowed(absl::string_view what) const;
 
   // Whether Publish takes weights of that manifest. \error INVALID_ARGUMENT naming what does not fit, in the words of
   // CheckWeights (core/nets/factory.h); FAILED_PRECONDITION for an adapter whose base was deleted.
@@ -263,7 +281,22 @@ class ModelStore {
   // The same tensors, and metadata that says what they are deltas on.
   absl::StatusOr<Safetensors> WithBaseMetadata(const AdapterInfo& adapter, Safetensors deltas) const;
 
+  // ---- archives.cc ----
+  absl::StatusOr<std::unique_ptr<VelocityModel>> LoadArchive(const VersionKey& key, const Manifest& manifest) const;
+  // \error PERMISSION_DENIED before anything is read.
+  absl::StatusOr<std::shared_ptr<const std::string>> ReadArchive(const VersionKey& key, const Manifest& manifest,
+                                                                 const std::string& file_name) const;
+
   // ---- publish.cc ----
+  // Passes the contents of a file, piece by piece, to its argument.
+  using FileWriter = std::function<absl::Status(const std::function<absl::Status(std::string_view)>&)>;
+  // Writes a file into a staged folder, and its digest into `manifest`.
+  absl::Status WriteStaged(const StagingFolder& staged, const std::string& file_name, const FileWriter& write,
+                           Manifest& manifest) const;
+  // Publishes weights, `size` bytes in the file of WeightsFile(manifest), with the other files.
+  absl::StatusOr<VersionKey> PublishWeights(absl::string_view name, Manifest manifest, int64_t size,
+                                            const FileWriter& write, const std::vector<StoredScheduleSet>& sets,
+                                            const VersionFiles& others);
   // Writes the manifest into a staged folder whose other files are flushed, and moves it into place as the next
   // version, with its schedule sets.
   absl::StatusOr<VersionKey> PublishFolder(absl::string_view name, Manifest manifest, const StagingFolder& staged,

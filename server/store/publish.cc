@@ -1,6 +1,7 @@
 // How versions come into the store, and how their weights become models.
 #include <ATen/ATen.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -16,6 +17,7 @@
 #include "core/finetune/lora.h"
 #include "core/io/atomic_file.h"
 #include "core/io/safetensors.h"
+#include "core/nets/torch_script_model.h"
 #include "server/store/model_store.h"
 #include "server/store/sha256.h"
 #include "server/store/store_files.h"
@@ -35,6 +37,12 @@ absl::StatusOr<Safetensors> ParseWeights(absl::string_view what, std::string byt
 // more than there are is refused; one that needs somewhat more is built, to say which are missing.
 absl::StatusOr<std::unique_ptr<VelocityModel>> EmptyModel(const Manifest& manifest, const Safetensors& weights) {
   return CreateModel(manifest.architecture_json, /*seed=*/std::nullopt, MaxWeightsFor(weights.tensors));
+}
+
+bool SameDecoder(const Manifest& a, const Manifest& b) {
+  const auto ours = DecoderConfig::FromArchitecture(a.architecture_json);
+  const auto theirs = DecoderConfig::FromArchitecture(b.architecture_json);
+  return ours.ok() && theirs.ok() && *ours == *theirs;
 }
 
 }  // namespace
@@ -83,6 +91,7 @@ absl::StatusOr<Safetensors> ModelStore::ReadWeights(const VersionKey& key, const
 
 absl::StatusOr<std::unique_ptr<VelocityModel>> ModelStore::LoadVersionModel(const VersionKey& key) const {
   BOSS_ASSIGN_OR_RETURN(const Manifest manifest, ManifestOf(key));
+  if (WeightsFile(manifest) == kTorchScriptFile) return LoadArchive(key, manifest);
   BOSS_ASSIGN_OR_RETURN(const Safetensors weights, ReadWeights(key, manifest));
   absl::StatusOr<std::unique_ptr<VelocityModel>> model = BuildModel(manifest, weights);
   if (!model.ok())
@@ -96,7 +105,10 @@ absl::Status ModelStore::CarryOver(const std::string& parent, const StagingFolde
   const absl::StatusOr<Manifest> parent_manifest = ManifestOf(*key);
   if (!parent_manifest.ok()) return absl::OkStatus();
   for (const auto& [file, digest] : parent_manifest->sha256) {
-    if (file == kWeightsFile || file == kAdapterFile || manifest.sha256.contains(file)) continue;
+    const bool is_own = file == kWeightsFile || file == kAdapterFile || file == kTorchScriptFile;
+    // Another description may have no decoder, or one that this does not suit.
+    const bool is_other_decoder = file == kDecoderFile && !SameDecoder(manifest, *parent_manifest);
+    if (is_own || is_other_decoder || manifest.sha256.contains(file)) continue;
     const absl::Status whole = ReadVersionFile(*key, *parent_manifest, file).status();
     if (absl::IsDataLoss(whole) || absl::IsNotFound(whole)) return absl::OkStatus();
     BOSS_RETURN_IF_ERROR(whole);
@@ -172,7 +184,7 @@ absl::StatusOr<VersionKey> ModelStore::Publish(absl::string_view name, Manifest 
 }
 
 absl::StatusOr<VersionKey> ModelStore::Publish(absl::string_view name, Manifest manifest, const Safetensors& weights,
-                                               const std::vector<StoredScheduleSet>& sets) {
+                                               const std::vector<StoredScheduleSet>& sets, const VersionFiles& others) {
   BOSS_RETURN_IF_ERROR(CheckName("model", name));
   BOSS_RETURN_IF_ERROR(CheckFit(manifest, weights));
   Safetensors contents = weights;
@@ -180,22 +192,41 @@ absl::StatusOr<VersionKey> ModelStore::Publish(absl::string_view name, Manifest 
     BOSS_ASSIGN_OR_RETURN(contents, WithBaseMetadata(*manifest.adapter, std::move(contents)));
   }
   BOSS_ASSIGN_OR_RETURN(const SafetensorsLayout layout, SafetensorsLayout::Create(contents));
-  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<StagingFolder> staged, NewStagingFolder());
-  const auto size = static_cast<int64_t>(layout.file_size());
-  BOSS_RETURN_IF_ERROR(CheckQuota(Totals().bytes, size));
-  BOSS_RETURN_IF_ERROR(CheckDisk(size, /*reserve=*/0));
-  const std::string file_name = WeightsFile(manifest);
+  return PublishWeights(
+      name, std::move(manifest), static_cast<int64_t>(layout.file_size()),
+      [&](const std::function<absl::Status(std::string_view)>& append) { return layout.Write(append); }, sets, others);
+}
+
+absl::Status ModelStore::WriteStaged(const StagingFolder& staged, const std::string& file_name, const FileWriter& write,
+                                     Manifest& manifest) const {
   Sha256 digest;
   BOSS_RETURN_IF_ERROR(WriteFileAtomically(
-      absl::StrCat(staged->path(), "/", file_name),
+      absl::StrCat(staged.path(), "/", file_name),
       [&](WritableFile& file) {
-        return layout.Write([&](std::string_view piece) {
+        return write([&](std::string_view piece) {
           digest.Update(absl::string_view(piece.data(), piece.size()));
           return file.Append(piece);
         });
       },
       files_));
-  manifest.sha256 = {{file_name, digest.HexDigest()}};
+  manifest.sha256[file_name] = digest.HexDigest();
+  return absl::OkStatus();
+}
+
+absl::StatusOr<VersionKey> ModelStore::PublishWeights(absl::string_view name, Manifest manifest, int64_t size,
+                                                      const FileWriter& write,
+                                                      const std::vector<StoredScheduleSet>& sets,
+                                                      const VersionFiles& others) {
+  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<StagingFolder> staged, NewStagingFolder());
+  for (const auto& [file, contents] : others) size += static_cast<int64_t>(contents.size());
+  BOSS_RETURN_IF_ERROR(CheckQuota(Totals().bytes, size));
+  BOSS_RETURN_IF_ERROR(CheckDisk(size, /*reserve=*/0));
+  manifest.sha256.clear();
+  BOSS_RETURN_IF_ERROR(WriteStaged(*staged, WeightsFile(manifest), write, manifest));
+  for (const auto& [file, contents] : others) {
+    const std::string_view bytes(contents.data(), contents.size());
+    BOSS_RETURN_IF_ERROR(WriteStaged(*staged, file, [&](const auto& append) { return append(bytes); }, manifest));
+  }
   if (!manifest.parent.empty()) BOSS_RETURN_IF_ERROR(CarryOver(manifest.parent, *staged, manifest));
   return PublishFolder(name, std::move(manifest), *staged, sets);
 }
@@ -210,7 +241,9 @@ absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, a
   std::map<std::string, std::string> digests;
   int64_t total_bytes = 0;
   for (const std::string& file : entries) {
-    if (!absl::EndsWith(file, ".safetensors") || !CheckName("file", file).ok()) continue;
+    const bool is_archive = absl::EndsWith(file, ".torchscript");
+    if (!(is_archive || absl::EndsWith(file, ".safetensors")) || !CheckName("file", file).ok()) continue;
+    if (is_archive) BOSS_RETURN_IF_ERROR(CheckTorchScriptAllowed(file));
     BOSS_ASSIGN_OR_RETURN(std::string bytes, files_.ReadFile(absl::StrCat(folder, "/", file)));
     digests[file] = Sha256Hex(bytes);
     const auto expected = manifest.sha256.find(file);
@@ -222,7 +255,10 @@ absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, a
     BOSS_RETURN_IF_ERROR(CheckQuota(Totals().bytes, total_bytes));
     BOSS_RETURN_IF_ERROR(CheckDisk(static_cast<int64_t>(bytes.size()), /*reserve=*/0));
     BOSS_RETURN_IF_ERROR(WriteFileAtomically(absl::StrCat(staged->path(), "/", file), bytes, files_));
-    if (file == weights_file) {
+    if (file == weights_file && is_archive) {
+      const auto archive = std::make_shared<const std::string>(std::move(bytes));
+      BOSS_RETURN_IF_ERROR(LoadTorchScriptModel(manifest.architecture_json, archive).status());
+    } else if (file == weights_file) {
       BOSS_ASSIGN_OR_RETURN(const Safetensors weights, ParseWeights(file, std::move(bytes)));
       BOSS_RETURN_IF_ERROR(BuildModel(manifest, weights).status());
     }

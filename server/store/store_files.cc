@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "core/io/atomic_file.h"
+#include "core/nets/architecture.h"
 #include "server/store/sha256.h"
 
 namespace boss::server {
@@ -29,6 +30,11 @@ const char* KindName(FileInfo::Kind kind) {
 std::string ParentOf(const std::string& path) { return path.substr(0, path.rfind('/')); }
 
 }  // namespace
+
+std::string WeightsFile(const Manifest& manifest) {
+  if (manifest.adapter) return kAdapterFile;
+  return IsTorchScript(manifest.architecture_json) ? kTorchScriptFile : kWeightsFile;
+}
 
 std::optional<int64_t> ParseVersion(absl::string_view text) {
   int64_t version = 0;

@@ -128,7 +128,7 @@ class JobTest : public ::testing::Test {
     manager_.reset();
     journal_.reset();
     store_.reset();
-    auto store = ModelStore::Open(folder_.path(), clock_);
+    auto store = ModelStore::Open(folder_.path(), clock_, PosixFileSystem(), store_options_);
     ASSERT_TRUE(store.ok()) << store.status();
     store_ = *std::move(store);
     auto journal = SqliteJobJournal::Open(folder_ / "bossd.db");
@@ -281,6 +281,7 @@ class JobTest : public ::testing::Test {
   ManualClock clock_;
   GateExecutor executor_;
   JobManagerOptions options_;
+  ModelStoreOptions store_options_;
   std::unique_ptr<ModelStore> store_;
   std::unique_ptr<SqliteJobJournal> journal_;
   std::unique_ptr<JobManager> manager_;
