@@ -44,10 +44,16 @@ absl::Status ModelStore::AddScheduleSet(const VersionKey& key, const StoredSched
   // The lock is held while writing, so that the version cannot be deleted meanwhile.
   absl::MutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(Version* const version, FindPublished(key));
-  if (!replace && version->schedule_sets.contains(FileOf(set.Name())))
+  const auto earlier = version->schedule_sets.find(FileOf(set.Name()));
+  if (!replace && earlier != version->schedule_sets.end())
     return absl::AlreadyExistsError(absl::StrCat(key.ToString(), " has a schedule set ", set.Name()));
-  BOSS_ASSIGN_OR_RETURN(const std::string file, WriteScheduleSet(key, *stored));
-  version->schedule_sets[file] = std::move(stored);
+  const absl::StatusOr<std::string> file = WriteScheduleSet(key, *stored);
+  if (!file.ok()) {
+    // The new file may be in place, with its folder not flushed: the next start must not find what was refused.
+    if (earlier != version->schedule_sets.end()) WriteScheduleSet(key, *earlier->second).IgnoreError();
+    return file.status();
+  }
+  version->schedule_sets[*file] = std::move(stored);
   return absl::OkStatus();
 }
 
@@ -57,9 +63,14 @@ absl::Status ModelStore::RemoveScheduleSet(const VersionKey& key, absl::string_v
   const auto found = version->schedule_sets.find(FileOf(name));
   if (found == version->schedule_sets.end())
     return absl::NotFoundError(absl::StrCat(key.ToString(), " has no schedule set ", name));
-  BOSS_RETURN_IF_ERROR(files_.RemoveAll(absl::StrCat(ScheduleFolder(key), "/", found->first)));
+  const std::string path = absl::StrCat(ScheduleFolder(key), "/", found->first);
+  const StagingFolder gone(files_, NewStagingPath());  // removes the file
+  const absl::Status moved = MoveAndSync(files_, path, gone.path());
+  // What might be back after a crash is not deleted, unless it cannot even be put back now.
+  const bool is_back = !moved.ok() && (files_.Rename(gone.path(), path).ok() || !files_.Stat(gone.path()).ok());
+  if (is_back) return moved;
   version->schedule_sets.erase(found);
-  return files_.SyncFolder(ScheduleFolder(key));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> ModelStore::FindScheduleSet(const VersionKey& key,

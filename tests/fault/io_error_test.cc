@@ -147,6 +147,10 @@ TEST_F(StoreErrorTest, AddingASchedule) {
   FailEverywhere([](ModelStore& store) { return store.AddScheduleSet({"toy", 2}, TinyScheduleSet(4)); });
 }
 
+TEST_F(StoreErrorTest, RemovingASchedule) {
+  FailEverywhere([](ModelStore& store) { return store.RemoveScheduleSet({"toy", 1}, TinyScheduleSet(3).Name()); });
+}
+
 // ---- The journal ----
 
 class JournalErrorTest : public ::testing::Test {
