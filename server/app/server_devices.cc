@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
+#include "core/nets/prepared_convolution.h"
 #include "server/device/cuda_loader.h"
 
 namespace boss::server {
@@ -58,6 +59,9 @@ absl::StatusOr<Devices> OpenConfiguredDevices(const ServerConfig& config) {
     SetCudaFloat32Precision(config.precision);
   } else if (config.precision == Precision::kTf32) {
     spdlog::warn("the CPU has no tf32: computing in float32");
+  } else if (config.precision == Precision::kBfloat16 && !SupportsBfloat16(at::kCPU)) {
+    return absl::FailedPreconditionError(
+        "precision: got bfloat16, which this processor has no instructions for (avx512_bf16); expected float32");
   }
   return devices;
 }

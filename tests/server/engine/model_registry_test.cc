@@ -3,6 +3,10 @@
 #include <filesystem>
 #include <fstream>
 
+#include <c10/core/InferenceMode.h>
+
+#include "core/flow/noise.h"
+#include "core/nets/prepared_convolution.h"
 #include "tests/server/engine/engine_fixture.h"
 
 namespace boss::server {
@@ -54,6 +58,23 @@ TEST_F(ModelRegistryTest, LoadsAVersionOnce) {
   EXPECT_GT((*first)->memory_bytes, 0);
   EXPECT_EQ(State(vectors_), ModelState::kReady);
   EXPECT_EQ(registry_->NumReady(), 1);
+}
+
+TEST_F(ModelRegistryTest, ServesInThePrecisionThatWasChosen) {
+  if (!SupportsBfloat16(at::kCPU)) GTEST_SKIP() << "this processor has no bfloat16 instructions";
+  const VersionKey images =
+      boss::testing::PublishTinyModel(*store_, "images", boss::testing::kTinyImageArchitecture);
+  const auto velocity = [&] {
+    const auto model = Acquire(images);
+    EXPECT_TRUE(model.ok()) << model.status();
+    const c10::InferenceMode inference_mode;
+    return (*model)->runner->Velocity(SampleNoise(1, 0, 4, (*model)->network->SampleShape()), at::full({4}, 0.5), {});
+  };
+  const at::Tensor exact = velocity();
+  registry_ = std::make_unique<ModelRegistry>(*store_, ModelRegistryOptions{.precision = Precision::kBfloat16});
+  const at::Tensor rounded = velocity();
+  EXPECT_FALSE(at::equal(rounded, exact));
+  EXPECT_LT(((rounded - exact).norm() / exact.norm()).item<double>(), 0.05);
 }
 
 TEST_F(ModelRegistryTest, AnUnloadedVersionLivesUntilItsLastUserIsDone) {
