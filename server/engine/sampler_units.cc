@@ -313,6 +313,14 @@ void SamplerEngine::RunTask(const RequestPtr& request) {
   const absl::Time start = clock_.Now();
   StepOutcome outcome = request->task->Step();
   outcome.status.Update(worker_.Synchronize());
+  if (outcome.status.ok() && request->resolved->decode) {
+    std::vector<SampleBatch*> batches;
+    for (std::optional<SampleBatch>* batch : {&outcome.preview, &outcome.samples}) {
+      if (batch->has_value()) batches.push_back(&**batch);
+    }
+    outcome.status = Decode(*request->resolved->model, batches);
+    if (!outcome.status.ok()) outcome.preview = outcome.samples = std::nullopt;
+  }
   const absl::Time end = clock_.Now();
   metrics_.evaluations.Add(static_cast<double>(outcome.calls));
   metrics_.velocity_evaluations.Add(static_cast<double>(outcome.evaluations));

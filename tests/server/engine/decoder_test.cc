@@ -1,4 +1,4 @@
-// Samples of models in latent space.
+// Models and decoders that come with their own code.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "core/flow/noise.h"
+#include "core/solver/solver.h"
 #include "tests/server/engine/engine_fixture.h"
 #include "tests/support/prometheus_text.h"
 #include "tests/support/script_modules.h"
@@ -124,6 +126,40 @@ TEST_F(DecoderTest, ADecoderThatFailsFailsTheRequestsThatNeedIt) {
   }
   request.latents = true;
   EXPECT_TRUE(Run(request)->status.ok());
+}
+
+TEST_F(DecoderTest, AModuleIsServedInSharedBatches) {
+  Manifest manifest;
+  manifest.architecture_json = boss::testing::kScriptVectorArchitecture;
+  const auto key = store_->PublishArchive("script", std::move(manifest), *boss::testing::ScriptVectorArchive());
+  ASSERT_TRUE(key.ok()) << key.status();
+  const auto network = store_->LoadVersionModel(*key);
+  ASSERT_TRUE(network.ok()) << network.status();
+  std::vector<SampleRequest> requests;
+  for (const int64_t count : {1, 3, 5}) {
+    requests.push_back(Request(count, 4 + static_cast<int>(count)));
+    requests.back().model = "script";
+    requests.back().solver = count == 3 ? SolverKind::kHeun : count == 5 ? SolverKind::kRk45 : SolverKind::kEuler;
+  }
+  Run(requests[0]);
+  CloseDevice();
+  std::vector<std::shared_ptr<CollectingSink>> sinks;
+  for (const SampleRequest& request : requests) {
+    sinks.push_back(std::make_shared<CollectingSink>());
+    Submit(request, sinks.back());
+    sinks.back()->WaitUntilAccepted();
+  }
+  OpenDevice();
+  for (size_t i = 0; i < requests.size(); ++i) {
+    sinks[i]->Wait();
+    ASSERT_TRUE(sinks[i]->status.ok()) << sinks[i]->status;
+    const SolverOptions options{.solver = requests[i].solver, .time_grid = TimeGrid::Uniform(requests[i].steps)};
+    InlineExecutor executor;
+    const at::Tensor noise = SampleNoise(requests[i].seed, 0, requests[i].num_samples, {2});
+    const auto alone = Solve(**network, noise, {}, options, requests[i].num_samples, executor);
+    ASSERT_TRUE(alone.ok()) << alone.status();
+    EXPECT_LE((sinks[i]->Values() - *alone).abs().max().item<double>(), 1e-5) << i;
+  }
 }
 
 TEST_F(DecoderTest, FormatsAreThoseOfThePixels) {

@@ -56,7 +56,7 @@ TEST_F(ArchivesTest, ADamagedArchiveIsQuarantined) {
 
 TEST_F(ArchivesTest, DecodersComeWithTheirModelsAndTheirDescendants) {
   const auto decoder = boss::testing::ScriptDecoderArchive();
-  const Safetensors weights{Network(1)->State(), {}};
+  const Safetensors weights{testing::Network(1)->State(), {}};
   const auto key = store_->Publish("m", Described(kWithDecoder), weights, {}, {{kDecoderFile, *decoder}});
   ASSERT_TRUE(key.ok()) << key.status();
   const auto loaded = store_->LoadVersionDecoder(*key);
