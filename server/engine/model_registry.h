@@ -16,6 +16,7 @@
 #include "absl/synchronization/mutex.h"
 #include "core/base/step_executor.h"
 #include "core/flow/velocity_model.h"
+#include "core/nets/decoder.h"
 #include "server/device/device_backend.h"
 #include "server/device/devices.h"
 #include "server/engine/thread_pool.h"
@@ -47,15 +48,20 @@ struct LoadedModel {
   Manifest manifest;
   std::shared_ptr<const VelocityModel> network;  // on the registry's device
   std::shared_ptr<const VelocityRunner> runner;  // of it: how batches are evaluated
-  int64_t memory_bytes = 0;                      // of its tensors
+  std::shared_ptr<const Decoder> decoder;        // of its samples, on the same device; null: they are what they are
+  std::shared_ptr<const LoadedModel> base;       // of an adapter: whose weights its network shares; null for all others
+  int64_t memory_bytes = 0;                      // of its tensors, without the base's
   VersionUse use;                                // so that it is not deleted while it is in memory
 };
 
 // What the network's description says, without its weights.
 struct ModelShape {
-  int64_t parameter_count = 0;
+  int64_t parameter_count = 0;  // 0 for a TorchScript module that has not been loaded
   std::vector<int64_t> sample_shape;
   int64_t num_classes = 0;
+  std::vector<ConditioningSpec> conditioning;
+  std::vector<int64_t> decoded_shape;  // empty without a decoder
+  bool trainable = true;
 };
 
 struct ModelStatus {
@@ -74,7 +80,7 @@ struct ModelRegistryOptions {
   // Runs what loading does on the device, as VelocityRunner::WarmUp asks for; null: the loading thread does. Outlives
   // the registry.
   StepExecutor* executor = nullptr;
-  // Builds a version's network, on the CPU. Empty: ModelStore::LoadVersionModel.
+  // Builds the network of a version that is no adapter, on the CPU. Empty: ModelStore::LoadVersionModel.
   std::function<absl::StatusOr<std::unique_ptr<VelocityModel>>(const VersionKey&)> load_network;
 };
 
@@ -84,6 +90,11 @@ struct ModelRegistryOptions {
 //
 // Memory: with a budget, versions that nobody uses are unloaded, the least recently used first, until a new one fits;
 // if it does not fit then, it is RESOURCE_EXHAUSTED. While it is being loaded it is not counted yet.
+//
+// Adapters: all adapters of a base share its network's weights (VelocityModel::ShareWeights). The base is loaded with
+// the first of them, as if somebody had asked for it, and each adapter is one of its users: its memory is counted once,
+// and stays as long as any adapter is in memory, also when the base is unloaded or deleted. A base that only idle
+// adapters use is idle, too, and is evicted after them.
 class ModelRegistry {
  public:
   using Callback = std::function<void(absl::StatusOr<std::shared_ptr<const LoadedModel>>)>;
@@ -122,6 +133,7 @@ class ModelRegistry {
     absl::Status error;
     int64_t memory_bytes = 0;
     std::shared_ptr<const LoadedModel> model;  // with kReady
+    std::weak_ptr<const LoadedModel> resident;  // with kReady and kUnloading
     std::vector<Callback> waiting;             // with kLoading
     int64_t last_use = 0;                      // by State::uses
   };
@@ -133,11 +145,29 @@ class ModelRegistry {
     int64_t uses ABSL_GUARDED_BY(mutex) = 0;
   };
 
+  struct Loaded {
+    absl::StatusOr<std::shared_ptr<const LoadedModel>> model;
+    std::vector<Callback> waiting;  // for it
+  };
+
+  // These run on the loading thread.
   void Load(const VersionKey& key);
-  absl::StatusOr<std::unique_ptr<LoadedModel>> LoadFromStore(const VersionKey& key) const;
+  // Loads the version, whose entry is LOADING and gets what comes of it.
+  Loaded LoadNow(const VersionKey& key);
+  absl::StatusOr<std::unique_ptr<LoadedModel>> LoadFromStore(const VersionKey& key);
+  // Where an adapter's weights are, loaded if need be.
+  absl::StatusOr<std::shared_ptr<const LoadedModel>> AcquireBase(const VersionKey& key);
+  // Fills in network and base, on the device.
+  absl::Status LoadNetwork(LoadedModel& model, StepExecutor& executor);
+  absl::Status LoadAdapterNetwork(LoadedModel& model, StepExecutor& executor);
+  // Of a version that has one.
+  absl::Status LoadDecoder(LoadedModel& model, StepExecutor& executor) const;
   // The one place where a loaded network gets the device, the layout and the precision that it is served with. In a
   // unit of the executor.
   void PlaceOnDevice(VelocityModel& network) const;
+
+  // Notes that the version is being used. A base is used after its adapter, so that it is evicted after it.
+  void Touch(Entry& entry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(state_->mutex);
   // Unloads versions that nobody uses until `bytes` more fit into the budget; they go to `evicted`, to die when the
   // mutex is free. \error RESOURCE_EXHAUSTED if they do not fit all the same; then nothing was unloaded.
   absl::Status MakeRoom(int64_t bytes, std::vector<std::shared_ptr<const LoadedModel>>& evicted) const
