@@ -153,7 +153,8 @@ std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
       ->check(CLI::Range(1, 1 << 30))
       ->capture_default_str()
       ->group("Limits");
-  app.add_option("--max-message-bytes", config.max_message_bytes, "Bytes of one received message")
+  app.add_option("--max-message-bytes", config.max_message_bytes,
+                 "Bytes of one received message, and of the samples in one ModelInfer response")
       ->check(CLI::Range(1 << 16, 1 << 30))
       ->capture_default_str()
       ->group("Limits");

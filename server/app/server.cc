@@ -23,6 +23,7 @@
 #include "server/app/server_devices.h"
 #include "server/jobs/job_manager.h"
 #include "server/rpc/call_recorder.h"
+#include "server/rpc/inference_service.h"
 #include "server/rpc/jobs_service.h"
 #include "server/rpc/models_service.h"
 #include "server/rpc/sampler_service.h"
@@ -101,7 +102,7 @@ class Server::Parts {
   int metrics_port() const { return metrics_server_ ? metrics_server_->port() : 0; }
 
   void Hurry() {
-    if (sampler_service_) sampler_service_->open_calls().StopWaiting();
+    if (sampling_) sampling_->open_calls().StopWaiting();
   }
 
   void Shutdown() {
@@ -110,8 +111,9 @@ class Server::Parts {
     spdlog::info("shutting down grace_seconds={}", absl::ToDoubleSeconds(config_.grace));
     grpc_server_->GetHealthCheckService()->SetServingStatus(false);
     pool_->StopAccepting();
+    inference_service_->EndStreams();
     std::thread save_job([this] { jobs_->Shutdown(); });
-    sampler_service_->open_calls().WaitForNone(deadline);
+    sampling_->open_calls().WaitForNone(deadline);
     pool_->CancelAll(absl::UnavailableError("the server is shutting down"));
     save_job.join();
     jobs_service_->EndWatches();
@@ -163,7 +165,11 @@ class Server::Parts {
   }
 
   absl::Status StartServices() {
-    sampler_service_ = std::make_unique<SamplerService>(*pool_, clock_, absl::BitGen());
+    sampling_ = std::make_unique<Sampling>(*pool_, clock_, absl::BitGen());
+    sampler_service_ = std::make_unique<SamplerService>(*sampling_);
+    inference_service_ = std::make_unique<InferenceService>(
+        InferenceService::Options{.version = BOSS_VERSION, .max_message_bytes = config_.max_message_bytes}, *store_,
+        *sampling_, rpc_pool_);
     jobs_service_ = std::make_unique<JobsService>(*jobs_, rpc_pool_);
     const SamplingLimits& limits = pool_->engine_options().limits;
     models_service_ = std::make_unique<ModelsService>(
@@ -177,14 +183,17 @@ class Server::Parts {
     builder.AddListeningPort(config_.listen, grpc::InsecureServerCredentials(), &port_);
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // two servers on one port is a mistake
     builder.SetMaxReceiveMessageSize(static_cast<int>(config_.max_message_bytes));
-    builder.experimental().SetInterceptorCreators(CallRecorders(*metrics_, clock_));
+    const std::vector<std::string> services = {v1::Sampler::service_full_name(), v1::Jobs::service_full_name(),
+                                               v1::Models::service_full_name(),
+                                               inference::GRPCInferenceService::service_full_name()};
+    builder.experimental().SetInterceptorCreators(CallRecorders(*metrics_, clock_, services));
     builder.RegisterService(sampler_service_.get());
     builder.RegisterService(jobs_service_.get());
     builder.RegisterService(models_service_.get());
+    builder.RegisterService(inference_service_.get());
     grpc_server_ = builder.BuildAndStart();
     if (!grpc_server_ || port_ == 0) return absl::UnavailableError(absl::StrCat("cannot listen on ", config_.listen));
-    for (const char* service :
-         {v1::Sampler::service_full_name(), v1::Jobs::service_full_name(), v1::Models::service_full_name()}) {
+    for (const std::string& service : services) {
       grpc_server_->GetHealthCheckService()->SetServingStatus(service, true);
     }
     return absl::OkStatus();
@@ -217,7 +226,9 @@ class Server::Parts {
   std::unique_ptr<DevicePool> pool_;
   std::unique_ptr<JobManager> jobs_;
   ThreadPool rpc_pool_{kRpcThreads};
+  std::unique_ptr<Sampling> sampling_;
   std::unique_ptr<SamplerService> sampler_service_;
+  std::unique_ptr<InferenceService> inference_service_;
   std::unique_ptr<JobsService> jobs_service_;
   std::unique_ptr<ModelsService> models_service_;
   std::unique_ptr<grpc::Server> grpc_server_;

@@ -306,7 +306,7 @@ absl::StatusOr<ResolvedRequest> ResolveRequest(const SampleRequest& request, std
   accepted.schedule = grid.schedule;
   accepted.schedule_set = std::move(grid.schedule_set);
   accepted.warnings = std::move(grid.warnings);
-  accepted.sample_shape = sample_shape;
+  accepted.sample_shape = resolved.decode ? model->decoder->decoded_shape() : sample_shape;
   if (request.solver != SolverKind::kRk45) {
     const absl::Span<const double> times = grid.time_grid.times();
     accepted.time_grid.assign(times.begin(), times.end());

@@ -1,7 +1,5 @@
 #include "server/rpc/generate_reactor.h"
 
-#include <spdlog/spdlog.h>
-
 #include <utility>
 
 #include "core/base/status_macros.h"
@@ -17,63 +15,33 @@ int64_t DataBytes(const v1::GenerateResponse& response) {
 
 }  // namespace
 
-void OpenCalls::Add() {
-  absl::MutexLock lock(&mutex_);
-  ++count_;
+GenerateReactor::GenerateReactor(Sampling& sampling, const v1::GenerateRequest& request)
+    : requested_format_(request.output_format()), request_id_(request.request_id()), sampling_(sampling) {
+  sampling_.open_calls().Add();
 }
 
-void OpenCalls::Remove() {
-  absl::MutexLock lock(&mutex_);
-  --count_;
-}
-
-void OpenCalls::WaitForNone(absl::Time deadline) const {
-  absl::MutexLock lock(&mutex_);
-  mutex_.AwaitWithDeadline(absl::Condition(this, &OpenCalls::IsOver), deadline);
-}
-
-void OpenCalls::StopWaiting() {
-  absl::MutexLock lock(&mutex_);
-  stopped_ = true;
-}
-
-GenerateReactor::GenerateReactor(const v1::GenerateRequest& request, OpenCalls& open, const Clock& clock)
-    : requested_format_(request.output_format()), request_id_(request.request_id()), open_(open), clock_(clock) {
-  open_.Add();
-}
-
-GenerateReactor* GenerateReactor::Start(DevicePool& devices, OpenCalls& open, const Clock& clock,
-                                        const v1::GenerateRequest& request, absl::Time deadline, uint64_t chosen_seed) {
-  const std::shared_ptr<GenerateReactor> reactor(new GenerateReactor(request, open, clock));
+GenerateReactor* GenerateReactor::Start(Sampling& sampling, const v1::GenerateRequest& request, absl::Time deadline) {
+  const std::shared_ptr<GenerateReactor> reactor(new GenerateReactor(sampling, request));
   reactor->self_ = reactor;
-  reactor->Begin(devices, request, deadline, chosen_seed);
+  reactor->Begin(request, deadline);
   return reactor.get();
 }
 
-void GenerateReactor::Begin(DevicePool& devices, const v1::GenerateRequest& request, absl::Time deadline,
-                            uint64_t chosen_seed) {
-  const auto submit = [&]() -> absl::StatusOr<std::shared_ptr<SampleHandle>> {
-    BOSS_ASSIGN_OR_RETURN(request_, SampleRequestFromProto(request, deadline, chosen_seed));
-    return devices.Submit(request_, shared_from_this());
+void GenerateReactor::Begin(const v1::GenerateRequest& request, absl::Time deadline) {
+  const auto submit = [&]() -> absl::Status {
+    BOSS_ASSIGN_OR_RETURN(request_, SampleRequestFromProto(request, deadline, sampling_.ChooseSeed()));
+    return engine_call_.Submit(sampling_, request_, shared_from_this());
   };
-  const absl::StatusOr<std::shared_ptr<SampleHandle>> handle = submit();
-  absl::Status cancel;
-  {
+  if (absl::Status status = submit(); !status.ok()) {
     absl::MutexLock lock(&mutex_);
-    if (!handle.ok()) {
-      final_status_ = handle.status();
-      Advance();
-      return;
-    }
-    handle_ = *handle;
-    if (cancelled_) cancel = absl::CancelledError("the client has gone");
+    final_status_ = std::move(status);
+    Advance();
   }
-  if (!cancel.ok()) (*handle)->Cancel(cancel);
 }
 
 void GenerateReactor::OnAccepted(AcceptedRequest accepted) {
   v1::GenerateResponse response;
-  *response.mutable_accepted() = ToProto(accepted, request_, clock_.Now());
+  *response.mutable_accepted() = ToProto(accepted, request_, sampling_.clock().Now());
   absl::MutexLock lock(&mutex_);
   Enqueue(std::move(response));
 }
@@ -104,11 +72,7 @@ void GenerateReactor::OnSample(EncodedSample sample) {
 }
 
 void GenerateReactor::OnDone(absl::Status status, SampleSummary summary) {
-  spdlog::info(
-      "generate model={} samples={} seed={} status={} queue_seconds={:.3f} compute_seconds={:.3f} nfe={:.1f} "
-      "request_id={}",
-      request_.model, summary.num_samples, request_.seed, absl::StatusCodeToString(status.code()),
-      absl::ToDoubleSeconds(summary.queue_time), absl::ToDoubleSeconds(summary.compute_time), summary.nfe, request_id_);
+  LogSampling("generate", request_, request_id_, status, summary);
   absl::MutexLock lock(&mutex_);
   if (status.ok() && !request_.validate_only) {
     v1::GenerateResponse response;
@@ -141,39 +105,26 @@ void GenerateReactor::Advance() {
 
 void GenerateReactor::OnWriteDone(bool ok) {
   const int64_t taken = DataBytes(current_);
-  std::shared_ptr<SampleHandle> handle;
   {
     absl::MutexLock lock(&mutex_);
     writing_ = false;
-    handle = handle_;
     if (!ok) queue_.clear();
     Advance();
   }
-  if (!handle) return;
   if (ok) {
-    handle->Consumed(taken);
+    engine_call_.Consumed(taken);
   } else {
-    handle->Cancel(absl::CancelledError("the stream is broken"));
+    engine_call_.Cancel(absl::CancelledError("the stream is broken"));
   }
 }
 
-void GenerateReactor::OnCancel() {
-  std::shared_ptr<SampleHandle> handle;
-  {
-    absl::MutexLock lock(&mutex_);
-    cancelled_ = true;
-    handle = handle_;
-  }
-  if (handle) handle->Cancel(absl::CancelledError("the client has gone"));
-}
+void GenerateReactor::OnCancel() { engine_call_.Cancel(absl::CancelledError("the client has gone")); }
 
 void GenerateReactor::OnDone() {
-  open_.Remove();
+  sampling_.open_calls().Remove();
   // The engine may still hold the sink; the last of both deletes it.
   const std::shared_ptr<GenerateReactor> self = std::move(self_);
-  std::shared_ptr<SampleHandle> handle;
-  absl::MutexLock lock(&mutex_);
-  handle.swap(handle_);
+  engine_call_.Release();
 }
 
 }  // namespace boss::server

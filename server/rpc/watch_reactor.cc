@@ -15,31 +15,6 @@ constexpr int64_t kBatch = 64;
 
 }  // namespace
 
-void WatchList::Add(const std::shared_ptr<WatchReactor>& watch) {
-  absl::Status ended;
-  {
-    absl::MutexLock lock(&mutex_);
-    watches_.insert(watch);
-    ended = ended_;
-  }
-  if (!ended.ok()) watch->End(ended);
-}
-
-void WatchList::Remove(const std::shared_ptr<WatchReactor>& watch) {
-  absl::MutexLock lock(&mutex_);
-  watches_.erase(watch);
-}
-
-void WatchList::EndAll(const absl::Status& status) {
-  std::set<std::shared_ptr<WatchReactor>> watches;
-  {
-    absl::MutexLock lock(&mutex_);
-    ended_ = status;
-    watches = watches_;
-  }
-  for (const std::shared_ptr<WatchReactor>& watch : watches) watch->End(status);
-}
-
 WatchReactor* WatchReactor::Start(JobManager& jobs, ThreadPool& pool, WatchList& list,
                                   const v1::WatchJobRequest& request) {
   const std::shared_ptr<WatchReactor> reactor(new WatchReactor(jobs, pool, list));

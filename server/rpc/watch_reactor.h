@@ -7,7 +7,6 @@
 #include <deque>
 #include <memory>
 #include <optional>
-#include <set>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -15,24 +14,14 @@
 #include "boss/v1/jobs.pb.h"
 #include "server/engine/thread_pool.h"
 #include "server/jobs/job_manager.h"
+#include "server/rpc/reactor_list.h"
 
 namespace boss::server {
 
 class WatchReactor;
 
-// The open watches of a server. Thread-safe.
-class WatchList {
- public:
-  void Add(const std::shared_ptr<WatchReactor>& watch) ABSL_LOCKS_EXCLUDED(mutex_);
-  void Remove(const std::shared_ptr<WatchReactor>& watch) ABSL_LOCKS_EXCLUDED(mutex_);
-  // Ends all of them, and those that are added later, with `status` after the events that there are.
-  void EndAll(const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
-
- private:
-  absl::Mutex mutex_;
-  absl::Status ended_ ABSL_GUARDED_BY(mutex_);
-  std::set<std::shared_ptr<WatchReactor>> watches_ ABSL_GUARDED_BY(mutex_);
-};
+// The open watches of a server. They end after the events that there are.
+using WatchList = ReactorList<WatchReactor>;
 
 // The journal is read on the pool, a bounded number of events at a time, and not before the client has taken the last
 // ones.

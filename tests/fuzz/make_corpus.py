@@ -297,6 +297,53 @@ def import_seeds():
     seed('wrong_digest', weights, upload(sha256=2), upload(total=1), upload(total=2))
 
 
+# Requests of the Open Inference Protocol, encoded by hand.
+
+
+def varint(value):
+    value &= (1 << 64) - 1
+    encoded = b''
+    while value >= 128:
+        encoded += bytes([value & 127 | 128])
+        value >>= 7
+    return encoded + bytes([value])
+
+
+def field(number, value):
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    data = value if isinstance(value, bytes) else value.encode()
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def infer_request_seeds():
+    def tensor(name, datatype, shape, contents=b''):
+        sizes = b''.join(field(3, size) for size in shape)
+        return field(5, field(1, name) + field(2, datatype) + sizes + (field(5, contents) if contents else b''))
+
+    def parameter(number, name, value):
+        return field(number, field(1, name) + field(2, value))
+
+    text = struct.pack('<I', 4) + b'heun'
+    raw = {'steps': ('INT32', [1], struct.pack('<i', 4)), 'seed': ('UINT64', [1], struct.pack('<Q', 42)),
+           'class_labels': ('INT64', [2], struct.pack('<2q', 1, -1)), 'guidance_scale': ('FP32', [1], struct.pack('<f', 2)),
+           'solver': ('BYTES', [1], text), 'deterministic': ('BOOL', [1], b'\1'), 'time_grid': ('FP64', [2], struct.pack('<2d', 0, 1)),
+           'initial_noise': ('FP32', [2, 1], bytes(8)), 'conditions.text': ('FP16', [1, 2], bytes(4)),
+           'negative_conditions.text': ('BF16', [1, 2], bytes(4))}
+    save('infer_request_fuzzer', 'raw', field(1, 'm') + field(2, '1') + field(3, 'id') + b''.join(
+        tensor(name, datatype, shape) for name, (datatype, shape, _) in raw.items()) + b''.join(field(7, data) for _, _, data in raw.values()))
+    save('infer_request_fuzzer', 'typed', field(1, 'm') + tensor('steps', 'INT32', [1], field(2, b'\4')) +
+         tensor('seed', 'INT64', [], field(3, b'\5')) + tensor('solver', 'BYTES', [1], field(8, 'rk45')) +
+         tensor('class_labels', 'UINT32', [1], field(4, b'\1')) + tensor('rtol', 'FP64', [1], field(7, struct.pack('<d', 1e-3))) +
+         tensor('initial_noise', 'FP32', [1, 1], field(6, bytes(4))) + tensor('deterministic', 'BOOL', [1], field(1, b'\1')))
+    save('infer_request_fuzzer', 'parameters', field(1, 'm@latest') + parameter(4, 'steps', field(2, 4)) + parameter(4, 'seed', field(5, 7)) +
+         parameter(4, 'schedule', field(3, 'named')) + parameter(4, 'schedule_set', field(3, 'ays')) + parameter(4, 'timeout', field(2, 1000)) +
+         parameter(4, 'priority', field(5, 3)) + parameter(4, 'triton_enable_empty_final_response', field(1, 1)) +
+         field(6, field(1, 'samples') + parameter(2, 'format', field(3, 'png'))) + field(6, field(1, 'seeds')) + field(6, field(1, 'time_grid')))
+    save('infer_request_fuzzer', 'wrong', field(1, 'm@1') + field(2, '2') + tensor('steps', 'INT32', [-1]) + tensor('steps', 'FP32', [1 << 40, 1 << 40]) +
+         parameter(4, 'sequence_id', field(2, 1)) + parameter(4, 'nothing', b'') + field(6, field(1, 'pictures')))
+
+
 if __name__ == '__main__':
     safetensors_seeds()
     pickle_seeds()
@@ -306,4 +353,5 @@ if __name__ == '__main__':
     idx_seeds()
     manifest_seeds()
     schedule_set_seeds()
+    infer_request_seeds()
     import_seeds()

@@ -1,0 +1,89 @@
+#include "server/rpc/inference_service.h"
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
+#include "server/rpc/convert_inference.h"
+#include "server/rpc/infer_reactor.h"
+#include "server/rpc/unary_call.h"
+
+namespace boss::server {
+namespace {
+
+grpc::ServerUnaryReactor* FinishOk(grpc::CallbackServerContext* context) {
+  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* InferenceService::ServerLive(grpc::CallbackServerContext* context,
+                                                       const inference::ServerLiveRequest*,
+                                                       inference::ServerLiveResponse* response) {
+  response->set_live(true);
+  return FinishOk(context);
+}
+
+grpc::ServerUnaryReactor* InferenceService::ServerReady(grpc::CallbackServerContext* context,
+                                                        const inference::ServerReadyRequest*,
+                                                        inference::ServerReadyResponse* response) {
+  response->set_ready(ready_);
+  return FinishOk(context);
+}
+
+grpc::ServerUnaryReactor* InferenceService::ServerMetadata(grpc::CallbackServerContext* context,
+                                                           const inference::ServerMetadataRequest*,
+                                                           inference::ServerMetadataResponse* response) {
+  response->set_name("boss");
+  response->set_version(options_.version);
+  response->add_extensions("parameters");
+  return FinishOk(context);
+}
+
+grpc::ServerUnaryReactor* InferenceService::ModelReady(grpc::CallbackServerContext* context,
+                                                       const inference::ModelReadyRequest* request,
+                                                       inference::ModelReadyResponse* response) {
+  return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
+    BOSS_ASSIGN_OR_RETURN(const std::string reference, ModelReference(request->name(), request->version()));
+    const absl::StatusOr<VersionKey> key = store_.Resolve(reference);
+    if (!key.ok() && !absl::IsNotFound(key.status())) return key.status();
+    response->set_ready(ready_ && key.ok() && store_.GetVersion(*key).ok());
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* InferenceService::ModelMetadata(grpc::CallbackServerContext* context,
+                                                          const inference::ModelMetadataRequest* request,
+                                                          inference::ModelMetadataResponse* response) {
+  return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
+    BOSS_ASSIGN_OR_RETURN(const std::string reference, ModelReference(request->name(), request->version()));
+    BOSS_ASSIGN_OR_RETURN(const ModelView model, catalog_.Model(reference));
+    BOSS_RETURN_IF_ERROR(model.shape.status());
+    response->set_name(model.info.name);
+    response->set_platform("boss");
+    for (const VersionView& version : model.versions) {
+      if (version.info.ok()) response->add_versions(absl::StrCat(version.key.version));
+    }
+    AddTensorMetadata(model.shape->sample_shape, model.shape->num_classes > 0, *response);
+    return absl::OkStatus();
+  });
+}
+
+grpc::ServerUnaryReactor* InferenceService::ModelInfer(grpc::CallbackServerContext* context,
+                                                       const inference::ModelInferRequest* request,
+                                                       inference::ModelInferResponse* response) {
+  return InferReactor::Start(sampling_, options_.max_message_bytes, *request, DeadlineOf(*context), *response);
+}
+
+grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>*
+InferenceService::ModelStreamInfer(grpc::CallbackServerContext* context) {
+  return InferStream::Start(sampling_, options_.max_message_bytes, streams_, DeadlineOf(*context));
+}
+
+void InferenceService::EndStreams() {
+  ready_ = false;
+  streams_.EndAll(absl::UnavailableError("the server is shutting down"));
+}
+
+}  // namespace boss::server
