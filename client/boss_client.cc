@@ -233,6 +233,10 @@ absl::StatusOr<boss::v1::Model> Client::SetAlias(const boss::v1::SetAliasRequest
   return Unary(*models_, &boss::v1::Models::Stub::SetAlias, request);
 }
 
+absl::StatusOr<boss::v1::ModelVersion> Client::MergeAdapter(const boss::v1::MergeAdapterRequest& request) {
+  return Unary(*models_, &boss::v1::Models::Stub::MergeAdapter, request);
+}
+
 absl::Status Client::DeleteVersion(const boss::v1::DeleteVersionRequest& request) {
   return Unary(*models_, &boss::v1::Models::Stub::DeleteVersion, request).status();
 }

@@ -96,6 +96,7 @@ class Client {
                                                                     const std::string& path,
                                                                     absl::FunctionRef<void(int64_t bytes)> on_progress);
   absl::StatusOr<boss::v1::Model> SetAlias(const boss::v1::SetAliasRequest& request);
+  absl::StatusOr<boss::v1::ModelVersion> MergeAdapter(const boss::v1::MergeAdapterRequest& request);
   absl::Status DeleteVersion(const boss::v1::DeleteVersionRequest& request);
   absl::StatusOr<boss::v1::ScheduleSet> GetSchedule(const boss::v1::GetScheduleRequest& request);
   using SchedulePager = Pager<boss::v1::ListSchedulesRequest, boss::v1::ListSchedulesResponse, boss::v1::ScheduleSet>;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "client/cli/files.h"
+#include "client/cli/models.h"
 #include "client/cli/options.h"
 #include "client/cli/parse.h"
 #include "client/format.h"
@@ -28,20 +29,13 @@ std::string AliasesOf(const Model& model, const std::string& version) {
 
 std::string Shape(const google::protobuf::RepeatedField<int64_t>& shape) { return absl::StrJoin(shape, " x "); }
 
+std::string AdapterOf(const ModelVersion& version) {
+  return version.has_adapter() ? AdapterText(version.adapter()) : "-";
+}
+
 std::string VersionState(const ModelVersion& version) {
   return absl::StrCat(ModelVersion::State_Name(version.state()), version.error_message().empty() ? "" : ": ",
                       version.error_message());
-}
-
-void PrintVersion(Context& context, const ModelVersion& version) {
-  if (context.json) return context.PrintJson(version);
-  Facts facts;
-  facts.Add("version", absl::StrCat(version.model(), "@", version.version()));
-  facts.Add("state", VersionState(version));
-  facts.Add("size", FormatBytes(version.size_bytes()));
-  if (version.memory_bytes() > 0) facts.Add("memory", FormatBytes(version.memory_bytes()));
-  facts.Add("SHA-256", version.weights_sha256());
-  context.out() << facts.Render();
 }
 
 int List(Context& context, const std::string& filter) {
@@ -63,13 +57,15 @@ int List(Context& context, const std::string& filter) {
                {"CLASSES", true},
                {"SIZE", true},
                {"SCHEDULES", true},
+               {"ADAPTER OF"},
                {"ALIASES"}});
   for (const Model& model : *models) {
     for (const ModelVersion& version : model.versions()) {
       table.AddRow({absl::StrCat(model.name(), "@", version.version()), ModelVersion::State_Name(version.state()),
                     model.architecture(), FormatCount(model.parameter_count()), Shape(model.sample_shape()),
                     absl::StrCat(model.num_classes()), FormatBytes(version.size_bytes()),
-                    absl::StrCat(version.schedule_sets_size()), AliasesOf(model, version.version())});
+                    absl::StrCat(version.schedule_sets_size()), AdapterOf(version),
+                    AliasesOf(model, version.version())});
     }
   }
   context.out() << (table.empty() ? "no models\n" : table.Render());
@@ -102,6 +98,7 @@ int Get(Context& context, const std::string& name) {
                   {"STATE"},
                   {"SIZE", true},
                   {"PARENT"},
+                  {"ADAPTER OF"},
                   {"JOB"},
                   {"K", true},
                   {"SCHEDULES"},
@@ -112,7 +109,8 @@ int Get(Context& context, const std::string& name) {
     std::vector<std::string> sets;
     for (const auto& set : version.schedule_sets()) sets.push_back(set.name());
     versions.AddRow({version.version(), VersionState(version), FormatBytes(version.size_bytes()), version.parent(),
-                     version.job(), version.straightened_steps() > 0 ? absl::StrCat(version.straightened_steps()) : "-",
+                     AdapterOf(version), version.job(),
+                     version.straightened_steps() > 0 ? absl::StrCat(version.straightened_steps()) : "-",
                      sets.empty() ? "-" : absl::StrJoin(sets, ", "), AliasesOf(*model, version.version()),
                      FormatLabels(version.labels()), FormatTime(version.create_time())});
   }
@@ -151,6 +149,9 @@ void AddImport(CLI::App& models, Context& context) {
   add_text(
       "--preset", [start](const std::string& v) { start->set_preset(v); },
       "Named architecture, e.g. cifar10-ddpmpp (see capabilities)");
+  add_text(
+      "--base", [start](const std::string& v) { start->set_adapter_base(v); },
+      "The file is an adapter of this version (NAME@VERSION)");
   add_text(
       "--alias", [start](const std::string& v) { start->set_alias(v); }, "Alias to set to the new version");
   add_text(
@@ -271,6 +272,18 @@ void AddAliasAndDelete(CLI::App& models, Context& context) {
 
 }  // namespace
 
+void PrintVersion(Context& context, const ModelVersion& version) {
+  if (context.json) return context.PrintJson(version);
+  Facts facts;
+  facts.Add("version", absl::StrCat(version.model(), "@", version.version()));
+  facts.Add("state", VersionState(version));
+  if (version.has_adapter()) facts.Add("adapter of", AdapterText(version.adapter()));
+  facts.Add("size", FormatBytes(version.size_bytes()));
+  if (version.memory_bytes() > 0) facts.Add("memory", FormatBytes(version.memory_bytes()));
+  facts.Add("SHA-256", version.weights_sha256());
+  context.out() << facts.Render();
+}
+
 void AddModelsCommands(CLI::App& app, Context& context) {
   CLI::App* models = app.add_subcommand("models", "Models, versions, aliases")->require_subcommand(0, 1);
 
@@ -311,6 +324,7 @@ void AddModelsCommands(CLI::App& app, Context& context) {
 
   AddImport(*models, context);
   AddExport(*models, context);
+  AddAdapterCommands(*models, context);
   AddAliasAndDelete(*models, context);
 }
 

@@ -36,6 +36,14 @@ absl::StatusOr<bool> Matches(const v1::Model& model, const std::vector<FilterTer
       const bool has_one = std::any_of(model.versions().begin(), model.versions().end(),
                                        [&](const v1::ModelVersion& version) { return version.state() == state; });
       if (!has_one) return false;
+    } else if (term.key == "base") {
+      // NAME, or NAME@VERSION.
+      const bool is_version = term.value.find('@') != std::string::npos;
+      const bool has_one = std::any_of(model.versions().begin(), model.versions().end(), [&](const auto& version) {
+        const std::string& base = version.adapter().base();
+        return is_version ? base == term.value : base.substr(0, base.find('@')) == term.value;
+      });
+      if (!has_one) return false;
     } else if (absl::string_view label = term.key; absl::ConsumePrefix(&label, "labels.")) {
       const bool has_one = std::any_of(model.versions().begin(), model.versions().end(), [&](const auto& version) {
         const auto found = version.labels().find(std::string(label));
@@ -44,7 +52,8 @@ absl::StatusOr<bool> Matches(const v1::Model& model, const std::vector<FilterTer
       if (!has_one) return false;
     } else {
       return FieldError(
-          "filter", absl::StrCat("unknown field ", term.key, ": there are name, architecture, state and labels.KEY"));
+          "filter", absl::StrCat("unknown field ", term.key,
+                                 ": there are name, architecture, state, base and labels.KEY"));
     }
   }
   return true;
@@ -81,6 +90,20 @@ absl::Status ModelsService::List(const v1::ListModelsRequest& request, v1::ListM
     }
     *response.add_models() = std::move(model);
   }
+  return absl::OkStatus();
+}
+
+absl::Status ModelsService::Merge(const v1::MergeAdapterRequest& request, v1::ModelVersion& response) {
+  BOSS_ASSIGN_OR_RETURN(const VersionKey key, ResolveField(store_, request.model()));
+  const std::string output = request.output_model().empty() ? key.name : request.output_model();
+  if (const absl::Status status = CheckName("output_model", output); !status.ok())
+    return WithField(status, "output_model");
+  const std::string& alias = request.output_alias();
+  if (const absl::Status status = alias.empty() ? absl::OkStatus() : CheckAlias("output_alias", alias); !status.ok())
+    return WithField(status, "output_alias");
+  BOSS_ASSIGN_OR_RETURN(const VersionKey merged, store_.MergeAdapter(key, output, request.description()));
+  if (!alias.empty()) BOSS_RETURN_IF_ERROR(store_.SetAlias(output, alias, merged.version));
+  response = ToProto(catalog_.Version(merged));
   return absl::OkStatus();
 }
 
@@ -251,6 +274,12 @@ grpc::ServerUnaryReactor* ModelsService::SetAlias(grpc::CallbackServerContext* c
     *response = ToProto(view, options_.default_steps);
     return absl::OkStatus();
   });
+}
+
+grpc::ServerUnaryReactor* ModelsService::MergeAdapter(grpc::CallbackServerContext* context,
+                                                      const v1::MergeAdapterRequest* request,
+                                                      v1::ModelVersion* response) {
+  return RunUnaryCall(context, pool_, [this, request, response] { return Merge(*request, *response); });
 }
 
 grpc::ServerUnaryReactor* ModelsService::DeleteVersion(grpc::CallbackServerContext* context,

@@ -42,6 +42,8 @@ class ModelsService final : public v1::Models::CallbackService {
                                                                  const v1::ExportModelRequest* request) override;
   grpc::ServerUnaryReactor* SetAlias(grpc::CallbackServerContext* context, const v1::SetAliasRequest* request,
                                      v1::Model* response) override;
+  grpc::ServerUnaryReactor* MergeAdapter(grpc::CallbackServerContext* context, const v1::MergeAdapterRequest* request,
+                                         v1::ModelVersion* response) override;
   grpc::ServerUnaryReactor* DeleteVersion(grpc::CallbackServerContext* context, const v1::DeleteVersionRequest* request,
                                           google::protobuf::Empty* response) override;
   grpc::ServerUnaryReactor* GetSchedule(grpc::CallbackServerContext* context, const v1::GetScheduleRequest* request,
@@ -60,6 +62,7 @@ class ModelsService final : public v1::Models::CallbackService {
 
  private:
   absl::Status List(const v1::ListModelsRequest& request, v1::ListModelsResponse& response) const;
+  absl::Status Merge(const v1::MergeAdapterRequest& request, v1::ModelVersion& response);
   absl::Status Delete(const v1::DeleteVersionRequest& request);
   absl::Status Schedule(const v1::GetScheduleRequest& request, v1::ScheduleSet& response) const;
   absl::Status AddSchedule(const v1::ImportScheduleRequest& request, v1::ScheduleSet& response);

@@ -38,6 +38,15 @@ absl::Status CheckName(absl::string_view what, absl::string_view name) {
       DumpJson(std::string(name.substr(0, 2 * kMaxNameSize)))));
 }
 
+absl::Status CheckAlias(absl::string_view what, absl::string_view alias) {
+  BOSS_RETURN_IF_ERROR(CheckName(what, alias));
+  if (alias == kLatest)
+    return absl::InvalidArgumentError(absl::StrCat(what, ": \"latest\" always is the newest version and cannot be set"));
+  if (std::isdigit(static_cast<unsigned char>(alias.front())))
+    return absl::InvalidArgumentError(absl::StrCat(what, ": expected a name that begins with a letter, got ", alias));
+  return absl::OkStatus();
+}
+
 std::string ModelStore::ModelFolder(absl::string_view name) const {
   return absl::StrCat(data_folder_, "/", kModelsFolder, "/", name);
 }
@@ -229,12 +238,7 @@ absl::StatusOr<std::string> ModelStore::AuxiliaryFile(const VersionKey& key, abs
 // ---- Changing ----
 
 absl::Status ModelStore::SetAlias(absl::string_view name, absl::string_view alias, int64_t version) {
-  BOSS_RETURN_IF_ERROR(CheckName("alias", alias));
-  if (alias == kLatest)
-    return absl::InvalidArgumentError("alias: \"latest\" always is the newest version and cannot be set");
-  if (std::isdigit(static_cast<unsigned char>(alias.front()))) {
-    return absl::InvalidArgumentError(absl::StrCat("alias: expected a name that begins with a letter, got ", alias));
-  }
+  BOSS_RETURN_IF_ERROR(CheckAlias("alias", alias));
   absl::MutexLock lock(&mutex_);
   const auto model = models_.find(name);
   if (model == models_.end() || model->second.versions.empty()) return UnknownModel(name);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -260,6 +261,38 @@ TEST_F(BossctlTest, AnImportThatWasInterruptedGoesOn) {
   EXPECT_EQ(server_.models.import_start.upload_id(), id);
   EXPECT_THAT(server_.models.import_offsets, ElementsAre(0, 512 << 10));
   EXPECT_EQ(server_.models.file, std::string(600'000, 'x'));
+}
+
+TEST_F(BossctlTest, AdaptersAreImportedListedAndMerged) {
+  std::ofstream(folder_ / "weights") << "some bytes";
+  ASSERT_EQ(Run({"models", "import", folder_ / "weights", "-m", "new", "--base", "flow@1"}), kExitOk) << err_.str();
+  EXPECT_EQ(server_.models.import_start.adapter_base(), "flow@1");
+
+  boss::v1::Model& model = server_.models.model;
+  model.set_name("tuned");
+  for (const auto& [version, base] : std::map<std::string, std::string>{{"1", "flow@1"}, {"2", "flow@2"}, {"3", ""}}) {
+    boss::v1::ModelVersion& added = *model.add_versions();
+    added.set_model("tuned");
+    added.set_version(version);
+    if (base.empty()) continue;
+    added.mutable_adapter()->set_base(base);
+    added.mutable_adapter()->set_rank(4);
+    added.mutable_adapter()->set_alpha(8);
+  }
+  ASSERT_EQ(Run({"models", "adapters", "flow"}), kExitOk) << err_.str();
+  EXPECT_EQ(server_.models.list_filter, "base = \"flow\"");
+  EXPECT_THAT(out_.str(), HasSubstr("tuned@1"));
+  EXPECT_THAT(out_.str(), HasSubstr("tuned@2"));
+  EXPECT_EQ(out_.str().find("tuned@3"), std::string::npos);
+  ASSERT_EQ(Run({"models", "list"}), kExitOk) << err_.str();
+  EXPECT_THAT(out_.str(), HasSubstr("flow@2, rank 4, alpha 8"));
+  ASSERT_EQ(Run({"--json", "models", "adapters", "other"}), kExitOk) << err_.str();
+  EXPECT_TRUE(nlohmann::json::parse(out_.str())["models"].empty());
+
+  ASSERT_EQ(Run({"models", "merge", "tuned@2", "--output", "whole", "--alias", "prod"}), kExitOk) << err_.str();
+  EXPECT_EQ(server_.models.merged.model(), "tuned@2");
+  EXPECT_EQ(server_.models.merged.output_alias(), "prod");
+  EXPECT_THAT(out_.str(), HasSubstr("whole@9"));
 }
 
 TEST_F(BossctlTest, AnImportCanBeCheckedAlone) {

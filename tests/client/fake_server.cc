@@ -93,8 +93,9 @@ grpc::Status FakeModels::GetModel(grpc::ServerContext*, const boss::v1::GetModel
   return grpc::Status::OK;
 }
 
-grpc::Status FakeModels::ListModels(grpc::ServerContext*, const boss::v1::ListModelsRequest*,
+grpc::Status FakeModels::ListModels(grpc::ServerContext*, const boss::v1::ListModelsRequest* request,
                                     boss::v1::ListModelsResponse* response) {
+  list_filter = request->filter();
   *response->add_models() = model;
   return grpc::Status::OK;
 }
@@ -186,6 +187,14 @@ grpc::Status FakeModels::ImportSchedule(grpc::ServerContext*, const boss::v1::Im
 grpc::Status FakeModels::DeleteSchedule(grpc::ServerContext*, const boss::v1::DeleteScheduleRequest* request,
                                         google::protobuf::Empty*) {
   deleted_schedule = *request;
+  return grpc::Status::OK;
+}
+
+grpc::Status FakeModels::MergeAdapter(grpc::ServerContext*, const boss::v1::MergeAdapterRequest* request,
+                                      boss::v1::ModelVersion* version) {
+  merged = *request;
+  version->set_model(request->output_model());
+  version->set_version("9");
   return grpc::Status::OK;
 }
 

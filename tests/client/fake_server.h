@@ -59,7 +59,7 @@ class FakeModels final : public boss::v1::Models::Service {
  public:
   grpc::Status GetModel(grpc::ServerContext*, const boss::v1::GetModelRequest* request,
                         boss::v1::Model* model) override;
-  grpc::Status ListModels(grpc::ServerContext*, const boss::v1::ListModelsRequest*,
+  grpc::Status ListModels(grpc::ServerContext*, const boss::v1::ListModelsRequest* request,
                           boss::v1::ListModelsResponse* response) override;
   grpc::Status ImportModel(grpc::ServerContext*, grpc::ServerReader<boss::v1::ImportModelRequest>* reader,
                            boss::v1::ImportModelResponse* response) override;
@@ -73,6 +73,8 @@ class FakeModels final : public boss::v1::Models::Service {
                               boss::v1::ScheduleSet* set) override;
   grpc::Status DeleteSchedule(grpc::ServerContext*, const boss::v1::DeleteScheduleRequest* request,
                               google::protobuf::Empty*) override;
+  grpc::Status MergeAdapter(grpc::ServerContext*, const boss::v1::MergeAdapterRequest* request,
+                            boss::v1::ModelVersion* version) override;
   grpc::Status GetCapabilities(grpc::ServerContext*, const boss::v1::GetCapabilitiesRequest*,
                                boss::v1::Capabilities* capabilities) override;
 
@@ -82,6 +84,8 @@ class FakeModels final : public boss::v1::Models::Service {
   boss::v1::GetScheduleRequest schedule_request;
   boss::v1::ImportScheduleRequest imported_schedule;
   boss::v1::DeleteScheduleRequest deleted_schedule;
+  boss::v1::MergeAdapterRequest merged;
+  std::string list_filter;
   std::string file;                          // what ExportModel sends, and what ImportModel has got
   std::string sha256;                        // that ExportModel states
   bool corrupt_chunk = false;                // ExportModel's second chunk does not have its checksum

@@ -55,5 +55,42 @@ TEST(LoraTest, RefusesWhatDoesNotFit) {
   }
 }
 
+TEST(LoraTest, SaysWhatDoesNotFit) {
+  Safetensors odd = TrainedAdapter();
+  const std::string name = odd.tensors[0].first;
+  odd.tensors[0].second = at::zeros({1, 5});
+  odd.tensors[1].first = "zzz";
+  const absl::Status status = CheckAdapter(*Base(), odd);
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  for (const std::string& part : {name + " has shape [1, 5], expected [3, 4]", std::string("left over: zzz"), std::string("missing: ")})
+    EXPECT_TRUE(absl::StrContains(status.message(), part)) << status << ", expected " << part;
+  EXPECT_TRUE(CheckAdapter(*Base(), TrainedAdapter()).ok());
+}
+
+TEST(LoraTest, AStackIsOneAdapterOverTheOther) {
+  Safetensors lower = TrainedAdapter(), upper;
+  {
+    const auto model = Base();
+    EXPECT_TRUE(model->AttachLora({2, 1.0}, 1).ok());
+    for (auto& [name, tensor] : model->Parameters()) tensor.detach().normal_();
+    upper = AdapterContents(*model, {2, 1.0});
+  }
+  const auto merged = Base();
+  for (const Safetensors& adapter : {lower, upper}) {
+    ASSERT_TRUE(LoadAdapter(*merged, adapter).ok());
+    merged->MergeLora();
+  }
+  const auto stack = StackAdapters(lower, upper);
+  ASSERT_TRUE(stack.ok()) << stack.status();
+  EXPECT_EQ(AdapterOptions(*stack)->rank, 5);
+  const auto stacked = Base();
+  ASSERT_TRUE(LoadAdapter(*stacked, *stack).ok());
+  const at::Tensor x = at::randn({4, 2}), t = at::rand({4});
+  EXPECT_TRUE(at::allclose(stacked->Velocity(x, t, {}), merged->Velocity(x, t, {}), 1e-4, 1e-4));
+  lower.tensors.pop_back();
+  upper.tensors.erase(upper.tensors.begin());
+  EXPECT_EQ(StackAdapters(lower, upper).status().code(), absl::StatusCode::kDataLoss);
+}
+
 }  // namespace
 }  // namespace boss
