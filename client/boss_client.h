@@ -85,10 +85,11 @@ class Client {
   absl::StatusOr<boss::v1::ModelVersion> UnloadModel(const std::string& model);
   // Streams the file at `path`; sets total_bytes and sha256. `on_progress` gets the bytes sent. A connection that is
   // lost goes on after the bytes that the server has committed, under start.upload_id; without one the import gets a
-  // random one. One that the caller gives also goes on with what an earlier client left. \error also NOT_FOUND or
-  // PERMISSION_DENIED for the file.
+  // random one. One that the caller gives also goes on with what an earlier client left. A decoder's file follows in the
+  // same upload; empty: none. \error also NOT_FOUND or PERMISSION_DENIED for a file.
   absl::StatusOr<boss::v1::ImportModelResponse> ImportModel(boss::v1::ImportStart start, const std::string& path,
-                                                            absl::FunctionRef<void(int64_t bytes)> on_progress);
+                                                            absl::FunctionRef<void(int64_t bytes)> on_progress,
+                                                            const std::string& decoder_path = "");
   // Writes the file to `path`, by way of a temporary file beside it. A connection that is lost goes on at its offset.
   // `on_progress` gets the bytes received. \error also DATA_LOSS if sizes or checksums differ; then nothing is left at
   // `path`.
@@ -114,9 +115,10 @@ class Client {
   absl::StatusOr<Response> Unary(Stub& stub,
                                  grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                                  const Request& request);
+  class UploadedFiles;
   // One attempt of ImportModel. A query asks the server where to go on and sends no bytes.
   absl::StatusOr<int64_t> QueryUpload(boss::v1::ImportStart start);
-  absl::StatusOr<boss::v1::ImportModelResponse> SendUpload(const boss::v1::ImportStart& start, std::istream& file,
+  absl::StatusOr<boss::v1::ImportModelResponse> SendUpload(const boss::v1::ImportStart& start, UploadedFiles& files,
                                                            int64_t offset,
                                                            absl::FunctionRef<void(int64_t bytes)> on_progress);
 

@@ -1,10 +1,13 @@
 // The Client's model files on their way in and out.
 #include <zlib.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <utility>
+#include <vector>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
@@ -21,20 +24,59 @@ uint32_t Crc32(const std::string& data) {
   return static_cast<uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(data.data()), static_cast<uInt>(data.size())));
 }
 
-// The next chunk of a file; shorter at its end.
-std::string ReadChunk(std::istream& file) {
-  std::string data(kChunkBytes, '\0');
-  file.read(data.data(), kChunkBytes);
-  data.resize(file.gcount());
-  return data;
-}
-
 absl::Status FileError(const char* operation, const std::string& path) {
   const int error = errno;
   return absl::ErrnoToStatus(error == 0 ? EIO : error, absl::StrCat(operation, " ", path));
 }
 
 }  // namespace
+
+// One or two files, read as one after the other.
+class Client::UploadedFiles {
+ public:
+  absl::Status Add(const std::string& path) {
+    errno = 0;
+    std::ifstream file(path, std::ios::binary);
+    if (!file) return FileError("open", path);
+    if (std::filesystem::is_directory(path)) return FileError("read", path);
+    file.seekg(0, std::ios::end);
+    const int64_t size = file.tellg();
+    if (!file) return FileError("read", path);
+    files_.push_back({std::move(file), path, size});
+    return absl::OkStatus();
+  }
+
+  int64_t size() const {
+    int64_t size = 0;
+    for (const File& file : files_) size += file.size;
+    return size;
+  }
+
+  // The chunk at that offset; shorter at the end of a file, empty where all end or one has shrunk.
+  std::string ReadChunk(int64_t offset) {
+    for (File& file : files_) {
+      if (offset >= file.size) {
+        offset -= file.size;
+        continue;
+      }
+      std::string data(std::min(kChunkBytes, file.size - offset), '\0');
+      file.stream.clear();
+      file.stream.seekg(offset);
+      file.stream.read(data.data(), static_cast<std::streamsize>(data.size()));
+      data.resize(static_cast<size_t>(file.stream.gcount()));
+      return data;
+    }
+    return "";
+  }
+
+ private:
+  struct File {
+    std::ifstream stream;
+    std::string path;
+    int64_t size = 0;
+  };
+  std::vector<File> files_;
+};
 
 absl::StatusOr<int64_t> Client::QueryUpload(boss::v1::ImportStart start) {
   CallControl::Call call(control_, /*with_deadline=*/true);
@@ -50,8 +92,8 @@ absl::StatusOr<int64_t> Client::QueryUpload(boss::v1::ImportStart start) {
   return response.committed_bytes();
 }
 
-absl::StatusOr<boss::v1::ImportModelResponse> Client::SendUpload(const boss::v1::ImportStart& start, std::istream& file,
-                                                                 int64_t offset,
+absl::StatusOr<boss::v1::ImportModelResponse> Client::SendUpload(const boss::v1::ImportStart& start,
+                                                                 UploadedFiles& files, int64_t offset,
                                                                  absl::FunctionRef<void(int64_t)> on_progress) {
   CallControl::Call call(control_, /*with_deadline=*/false);
   boss::v1::ImportModelResponse response;
@@ -59,12 +101,10 @@ absl::StatusOr<boss::v1::ImportModelResponse> Client::SendUpload(const boss::v1:
   boss::v1::ImportModelRequest message;
   *message.mutable_start() = start;
   bool open = writer->Write(message);
-  file.clear();
-  file.seekg(offset);
   while (open && offset < start.total_bytes()) {
     auto& chunk = *message.mutable_chunk();
     chunk.set_offset(offset);
-    chunk.set_data(ReadChunk(file));
+    chunk.set_data(files.ReadChunk(offset));
     if (chunk.data().empty()) break;  // the file shrank: the server sees that bytes are missing
     chunk.set_crc32(Crc32(chunk.data()));
     offset += static_cast<int64_t>(chunk.data().size());
@@ -78,17 +118,22 @@ absl::StatusOr<boss::v1::ImportModelResponse> Client::SendUpload(const boss::v1:
 }
 
 absl::StatusOr<boss::v1::ImportModelResponse> Client::ImportModel(boss::v1::ImportStart start, const std::string& path,
-                                                                  absl::FunctionRef<void(int64_t)> on_progress) {
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return FileError("open", path);
+                                                                  absl::FunctionRef<void(int64_t)> on_progress,
+                                                                  const std::string& decoder_path) {
+  UploadedFiles files;
+  if (const absl::Status status = files.Add(path); !status.ok()) return status;
+  const int64_t model_bytes = files.size();
+  if (!decoder_path.empty()) {
+    if (const absl::Status status = files.Add(decoder_path); !status.ok()) return status;
+    start.set_decoder_bytes(files.size() - model_bytes);
+  }
   Sha256 digest;
   int64_t total = 0;
-  for (std::string data = ReadChunk(file); !data.empty(); data = ReadChunk(file)) {
+  for (std::string data = files.ReadChunk(0); !data.empty(); data = files.ReadChunk(total)) {
     digest.Update(data);
     total += static_cast<int64_t>(data.size());
   }
-  if (file.bad() || std::filesystem::is_directory(path)) return FileError("read", path);
+  if (total != files.size()) return FileError("read", path);
   start.set_total_bytes(total);
   start.set_sha256(digest.HexDigest());
   bool ask = !start.upload_id().empty();  // of an id of our own the server knows nothing yet
@@ -105,7 +150,7 @@ absl::StatusOr<boss::v1::ImportModelResponse> Client::ImportModel(boss::v1::Impo
       if (answer.ok()) committed = *answer;
     }
     if (status.ok()) {
-      absl::StatusOr<boss::v1::ImportModelResponse> response = SendUpload(start, file, committed, on_progress);
+      absl::StatusOr<boss::v1::ImportModelResponse> response = SendUpload(start, files, committed, on_progress);
       if (response.ok()) return response;
       status = response.status();
     }

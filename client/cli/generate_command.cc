@@ -1,6 +1,7 @@
 // bossctl generate
 #include <google/protobuf/util/json_util.h>
 
+#include <algorithm>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <ostream>
@@ -22,7 +23,8 @@ using boss::v1::GenerateResponse;
 
 struct Arguments {
   GenerateRequest request;
-  std::vector<int64_t> labels;
+  std::vector<int64_t> labels, negative_labels;
+  std::vector<std::string> conditions, negative_conditions;  // NAME=FILE
   std::string out, grid, noise_file;
   GridOptions grid_options;
   bool deterministic = false, validate_only = false;
@@ -49,6 +51,41 @@ absl::Status LoadNoise(Context& context, Arguments& arguments) {
   noise->mutable_shape()->MergeFrom(model->sample_shape());
   noise->set_data(*std::move(bytes));
   return absl::OkStatus();
+}
+
+// Adds tensors of NAME=FILE, whose raw values are those of one sample or of all.
+absl::Status LoadConditions(const std::vector<std::string>& named_files, const boss::v1::Model& model,
+                            google::protobuf::Map<std::string, boss::v1::Tensor>& tensors) {
+  for (const std::string& named_file : named_files) {
+    const size_t equals = named_file.find('=');
+    const std::string name = named_file.substr(0, equals);
+    if (equals == std::string::npos)
+      return absl::InvalidArgumentError(absl::StrCat("condition: got ", named_file, ", expected NAME=FILE"));
+    const auto spec = std::find_if(model.conditioning().begin(), model.conditioning().end(),
+                                   [&](const boss::v1::ConditioningTensor& each) { return each.name() == name; });
+    if (spec == model.conditioning().end())
+      return absl::InvalidArgumentError(absl::StrCat(model.name(), " has no condition ", name));
+    auto bytes = ReadTextFile(named_file.substr(equals + 1));
+    if (!bytes.ok()) return bytes.status();
+    int64_t row_bytes = spec->dtype() == boss::v1::Tensor::DATA_TYPE_INT64 ? 8 : 4;
+    for (const int64_t size : spec->shape()) row_bytes *= size;
+    boss::v1::Tensor& tensor = tensors[name];
+    tensor.set_dtype(spec->dtype());
+    tensor.add_shape(static_cast<int64_t>(bytes->size()) / row_bytes);
+    tensor.mutable_shape()->MergeFrom(spec->shape());
+    tensor.set_data(*std::move(bytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status LoadConditions(Context& context, Arguments& arguments) {
+  if (arguments.conditions.empty() && arguments.negative_conditions.empty()) return absl::OkStatus();
+  const auto model = context.client().GetModel(arguments.request.model());
+  if (!model.ok()) return model.status();
+  absl::Status status = LoadConditions(arguments.conditions, *model, *arguments.request.mutable_conditions());
+  status.Update(
+      LoadConditions(arguments.negative_conditions, *model, *arguments.request.mutable_negative_conditions()));
+  return status;
 }
 
 absl::Status OnSample(const Arguments& arguments, const boss::v1::Sample& sample, Received& received) {
@@ -144,8 +181,12 @@ int Run(Context& context, Arguments& arguments) {
   for (int i = 0; arguments.labels.size() > 1 && i < count; ++i) {
     request.add_class_labels(arguments.labels[i % arguments.labels.size()]);
   }
-  absl::Status status;
-  if (!arguments.noise_file.empty()) status = LoadNoise(context, arguments);
+  if (arguments.negative_labels.size() == 1) request.add_negative_class_labels(arguments.negative_labels[0]);
+  for (int i = 0; arguments.negative_labels.size() > 1 && i < count; ++i) {
+    request.add_negative_class_labels(arguments.negative_labels[i % arguments.negative_labels.size()]);
+  }
+  absl::Status status = LoadConditions(context, arguments);
+  if (status.ok() && !arguments.noise_file.empty()) status = LoadNoise(context, arguments);
   if (status.ok() && !arguments.out.empty() && !arguments.validate_only) status = MakeFolder(arguments.out);
   if (!status.ok()) return context.Fail(status);
 
@@ -231,6 +272,14 @@ void AddGenerateCommand(CLI::App& app, Context& context) {
   command->add_option_function<double>(
       "-g,--guidance", [request](double v) { request->set_guidance_scale(v); },
       "Classifier-free guidance scale; 1 is none");
+  AddParsed(
+      *command, "--negative-labels", ParseIntegers,
+      [arguments](std::vector<int64_t> labels) { arguments->negative_labels = std::move(labels); },
+      "Labels that guidance leads away from, in place of no label; taken in turn");
+  command->add_option("--condition", arguments->conditions,
+                      "NAME=FILE: raw little-endian values of a conditioning tensor, for one sample or for each");
+  command->add_option("--negative-condition", arguments->negative_conditions,
+                      "NAME=FILE: what guidance leads away from, in place of zeros");
   AddParsed(
       *command, "--format", ParseOutputFormat,
       [request](boss::v1::OutputFormat format) { request->set_output_format(format); },

@@ -86,6 +86,9 @@ int Get(Context& context, const std::string& name) {
   facts.Add("architecture", model->architecture());
   facts.Add("parameters", FormatCount(model->parameter_count()));
   facts.Add("sample", Shape(model->sample_shape()));
+  if (!model->decoded_shape().empty()) facts.Add("decoded", Shape(model->decoded_shape()));
+  for (const boss::v1::ConditioningTensor& tensor : model->conditioning())
+    facts.Add("condition", absl::StrCat(tensor.name(), ": ", Shape(tensor.shape())));
   if (model->num_classes() > 0) {
     facts.Add("classes", absl::StrCat(model->num_classes(), model->label_names().empty() ? "" : ": ",
                                       absl::StrJoin(model->label_names(), ", ")));
@@ -130,12 +133,14 @@ bool MayGoOn(const absl::Status& status) {
 
 void AddImport(CLI::App& models, Context& context) {
   struct Arguments {
-    std::string file, architecture_file;
+    std::string file, architecture_file, decoder_file;
     boss::v1::ImportStart start;
     std::vector<std::string> label_names;
   };
   CLI::App* command =
-      models.add_subcommand("import", "Publish a weight file (safetensors or a torch checkpoint) as a new version");
+      models.add_subcommand("import",
+                            "Publish a weight file (safetensors, a torch checkpoint or a TorchScript module) as "
+                            "a new version");
   auto arguments = std::make_shared<Arguments>();
   command->add_option("file", arguments->file, "Weight file")->required();
   boss::v1::ImportStart* start = &arguments->start;
@@ -162,6 +167,11 @@ void AddImport(CLI::App& models, Context& context) {
       "--upload-id", [start](const std::string& v) { start->set_upload_id(v); },
       "Go on with an upload that was interrupted; default: a new one with a random id");
   command->add_flag_function(
+      "--torchscript", [start](int64_t) { start->set_format(boss::v1::ImportStart::TORCHSCRIPT); },
+      "The file is a TorchScript module (docs/torchscript.md)");
+  command->add_option("--decoder", arguments->decoder_file,
+                      "TorchScript module that makes pixels of the model's latents");
+  command->add_flag_function(
       "--raw-weights", [start](int64_t) { start->set_raw_weights(true); },
       "Of a torch checkpoint, take the raw instead of the averaged weights");
   command->add_flag_function(
@@ -175,7 +185,8 @@ void AddImport(CLI::App& models, Context& context) {
       start.set_architecture_json(*std::move(architecture));
     }
     if (start.upload_id().empty()) start.set_upload_id(Client::NewId());
-    const auto response = context.client().ImportModel(start, arguments->file, [](int64_t) {});
+    const auto response = context.client().ImportModel(
+        start, arguments->file, [](int64_t) {}, arguments->decoder_file);
     if (!response.ok()) {
       const int code = context.Fail(response.status());
       if (MayGoOn(response.status())) {
@@ -207,8 +218,9 @@ void AddExport(CLI::App& models, Context& context) {
   const std::map<std::string, boss::v1::ExportModelRequest::Part> parts = {
       {"weights", boss::v1::ExportModelRequest::WEIGHTS},
       {"adapter", boss::v1::ExportModelRequest::ADAPTER},
-      {"manifest", boss::v1::ExportModelRequest::MANIFEST}};
-  command->add_option("--part", arguments->part, "weights, adapter or manifest")
+      {"manifest", boss::v1::ExportModelRequest::MANIFEST},
+      {"decoder", boss::v1::ExportModelRequest::DECODER}};
+  command->add_option("--part", arguments->part, "weights, adapter, manifest or decoder")
       ->transform(CLI::CheckedTransformer(parts));
   SetCommand(*command, context, [arguments](Context& context) {
     boss::v1::ExportModelRequest request;

@@ -124,6 +124,10 @@ std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
   app.add_option("--seed-models", config.seed_models_folder,
                  "Folder whose sub-folders are imported as models that the store lacks")
       ->group("Data");
+  app.add_flag("--allow-torchscript", config.allow_torchscript,
+               "Take TorchScript modules from clients and load them: they run code of their authors' with all rights of "
+               "this process")
+      ->group("Data");
   app.add_option("--keep-versions", config.keep_versions,
                  "Newest versions of each model to keep, beside those used, aliased or built upon; 0 for all")
       ->check(CLI::Range(0, 1 << 30))

@@ -38,6 +38,7 @@ struct ServerConfig {
   int64_t min_free_disk_bytes = int64_t{1} << 30;           // below it no job is started and nothing imported
   int64_t max_message_bytes = 64 << 20;
   int64_t max_import_bytes = int64_t{4} << 30;
+  bool allow_torchscript = false;  // whether modules that run code of their authors' are taken from clients and loaded
   int keep_versions = 0;        // newest of each model that are kept, beside those that something holds; 0: all
   int64_t max_store_bytes = 0;  // of all model versions; 0: no limit
   double training_share = 0.1;               // of device time while sampling waits

@@ -46,6 +46,7 @@ ServerDescription Describe(const ServerConfig& config, std::vector<DeviceDescrip
   description.devices = std::move(devices);
   description.datasets = InstalledDatasets();
   for (const auto& [name, path] : config.feature_networks) description.feature_networks.push_back(name);
+  description.allow_torchscript = config.allow_torchscript;
   description.max_samples_per_request = config.max_samples_per_request;
   description.max_queued_samples = config.max_queued_samples;
   description.max_queued_jobs = config.max_queued_jobs;
@@ -128,7 +129,8 @@ class Server::Parts {
     BOSS_ASSIGN_OR_RETURN(store_, ModelStore::Open(config_.data_folder, clock_, disk_.files,
                                                    {.keep_versions = config_.keep_versions,
                                                     .max_bytes = config_.max_store_bytes,
-                                                    .min_free_bytes = config_.min_free_disk_bytes}));
+                                                    .min_free_bytes = config_.min_free_disk_bytes,
+                                                    .allow_torchscript = config_.allow_torchscript}));
     BOSS_ASSIGN_OR_RETURN(
         uploads_, UploadStore::Open(absl::StrCat(config_.data_folder, "/", kUploadsFolder), disk_.files, clock_));
     BOSS_ASSIGN_OR_RETURN(journal_, SqliteJobJournal::Open(config_.data_folder + "/bossd.db", disk_.sqlite_vfs));

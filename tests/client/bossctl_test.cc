@@ -96,6 +96,38 @@ TEST_F(BossctlTest, GenerateWritesSamplesAndTheGrid) {
   EXPECT_EQ(picture->width, 4 * 4 + 2);
 }
 
+TEST_F(BossctlTest, GenerateReadsConditionsFromFiles) {
+  auto* spec = server_.models.model.add_conditioning();
+  spec->set_name("text");
+  spec->set_dtype(boss::v1::Tensor::DATA_TYPE_FLOAT32);
+  spec->add_shape(2);
+  const std::string name = server_.models.model.name();
+  std::ofstream(folder_ / "all") << std::string(16, 'a');
+  std::ofstream(folder_ / "one") << std::string(8, 'b');
+  ASSERT_EQ(Run({"generate", "-m", name, "-n", "2", "-l", "1", "-g", "2", "--negative-labels", "3,4", "--condition",
+                 "text=" + (folder_ / "all"), "--negative-condition", "text=" + (folder_ / "one"), "--validate-only"}),
+            kExitOk)
+      << err_.str();
+  const auto& request = server_.sampler.request;
+  EXPECT_THAT(request.negative_class_labels(), ElementsAre(3, 4));
+  EXPECT_THAT(request.conditions().at("text").shape(), ElementsAre(2, 2));
+  EXPECT_EQ(request.conditions().at("text").data(), std::string(16, 'a'));
+  EXPECT_THAT(request.negative_conditions().at("text").shape(), ElementsAre(1, 2));
+  EXPECT_EQ(Run({"generate", "-m", name, "--condition", "image=" + (folder_ / "one")}), kExitError);
+  EXPECT_THAT(err_.str(), HasSubstr("has no condition image"));
+}
+
+TEST_F(BossctlTest, ModulesAndDecodersAreImported) {
+  std::ofstream(folder_ / "net.pt") << "network";
+  std::ofstream(folder_ / "vae.pt") << "decoder!";
+  ASSERT_EQ(Run({"models", "import", folder_ / "net.pt", "-m", "new", "--torchscript", "--decoder", folder_ / "vae.pt"}),
+            kExitOk)
+      << err_.str();
+  EXPECT_EQ(server_.models.file, "networkdecoder!");
+  EXPECT_EQ(server_.models.import_start.format(), boss::v1::ImportStart::TORCHSCRIPT);
+  EXPECT_EQ(server_.models.import_start.decoder_bytes(), 8);
+}
+
 TEST_F(BossctlTest, GenerateTellsProgramsWhereSamplesAre) {
   ASSERT_EQ(Run({"--json", "generate", "-m", "m", "-n", "2", "-s", "9", "--out", folder_.path()}), kExitOk)
       << err_.str();

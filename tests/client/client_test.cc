@@ -257,6 +257,22 @@ TEST_F(ImportTest, SendsTheWholeFileWithItsChecksums) {
   EXPECT_TRUE(absl::IsNotFound(client_.ImportModel(start_, path_ + "x", [](int64_t) {}).status()));
 }
 
+TEST_F(ImportTest, SendsADecoderBehindTheModel) {
+  const std::string decoder_path = folder_.path() + "/decoder", decoder = std::string(700'000, 'd');
+  std::ofstream(decoder_path, std::ios::binary) << decoder;
+  server_.models.import_scripts = {{4, kUnavailable}};  // in the middle of the decoder
+  const auto response = client_.ImportModel(start_, path_, [](int64_t) {}, decoder_path);
+  ASSERT_TRUE(response.ok()) << response.status();
+  EXPECT_TRUE(server_.models.file == contents_ + decoder);
+  EXPECT_EQ(server_.models.import_start.total_bytes(), 2'000'001);
+  EXPECT_EQ(server_.models.import_start.decoder_bytes(), 700'000);
+  Sha256 digest;
+  digest.Update(contents_ + decoder);
+  EXPECT_EQ(server_.models.import_start.sha256(), digest.HexDigest());
+  EXPECT_TRUE(
+      absl::IsNotFound(client_.ImportModel(start_, path_, [](int64_t) {}, decoder_path + "x").status()));
+}
+
 TEST_F(ImportTest, GoesOnAfterWhatTheServerHasWhenTheConnectionIsLost) {
   server_.models.import_scripts = {{2, kUnavailable}, {0, kUnavailable}};
   const auto response = Import();
