@@ -73,6 +73,11 @@ std::string FullJson(const ExportedSchedule& exported) {
   Json json = Origin(exported);
   json["t"] = Times(exported);
   json["sigmas"] = Sigmas(exported);
+  for (const boss::v1::StepCoefficients& step : exported.schedule.coefficients()) {
+    json["coefficients"].push_back(
+        {{"state", step.state()},
+         {"velocities", std::vector<double>(step.velocities().begin(), step.velocities().end())}});
+  }
   const bool searched = exported.k_max > 0;
   json["k_max"] = searched ? Json(exported.k_max) : Json();
   json["num_samples"] = searched ? Json(exported.num_samples) : Json();

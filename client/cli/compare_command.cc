@@ -30,7 +30,12 @@ struct Arguments {
   std::string report;
 };
 
-// Every set of the version for the guidance scale, unless some are named. Returns the exit code of a failure.
+boss::v1::Solver OrEuler(boss::v1::Solver solver) {
+  return solver == boss::v1::SOLVER_UNSPECIFIED ? boss::v1::SOLVER_EULER : solver;
+}
+
+// Every set of the version for the solver and the guidance scale, unless some are named. Returns the exit code of a
+// failure.
 std::optional<int> ChooseSets(Context& context, boss::v1::EvaluateSpec& spec) {
   spec.set_model(OneVersion(spec.model()));
   spec.add_schedules(boss::v1::SCHEDULE_KIND_UNIFORM);
@@ -41,11 +46,11 @@ std::optional<int> ChooseSets(Context& context, boss::v1::EvaluateSpec& spec) {
   const auto sets = context.client().ListSchedules(request).Take();
   if (!sets.ok()) return context.Fail(sets.status());
   for (const boss::v1::ScheduleSet& set : *sets) {
-    if (FormatReal(set.guidance_scale()) == guidance) {
+    if (FormatReal(set.guidance_scale()) == guidance && OrEuler(set.solver()) == OrEuler(spec.solver())) {
       spec.add_schedule_sets(set.name());
     } else {
-      context.err() << "left out: " << set.name() << ", for guidance scale " << FormatReal(set.guidance_scale())
-                    << "\n";
+      context.err() << "left out: " << set.name() << ", for " << SolverName(OrEuler(set.solver()))
+                    << " and guidance scale " << FormatReal(set.guidance_scale()) << "\n";
     }
   }
   return std::nullopt;

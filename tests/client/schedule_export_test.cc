@@ -75,6 +75,21 @@ TEST(ScheduleExportTest, WhatWasNotSearchedHasNoCost) {
   EXPECT_EQ(json["nfe"], 12);  // Heun evaluates twice, guidance again
 }
 
+TEST(ScheduleExportTest, JsonHasTheCoefficientsOfEachStep) {
+  ExportedSchedule multistep = Example();
+  multistep.solver = boss::v1::SOLVER_MULTISTEP;
+  for (const double weight : {0.25, 0.5}) {
+    auto& step = *multistep.schedule.add_coefficients();
+    step.set_state(1);
+    step.add_velocities(weight);
+    step.add_velocities(-weight);
+  }
+  const auto json = nlohmann::json::parse(Export(ExportFormat::kJson, multistep));
+  ASSERT_EQ(json["coefficients"].size(), 2);
+  EXPECT_EQ(json["coefficients"][1], (nlohmann::json{{"state", 1}, {"velocities", {0.5, -0.5}}}));
+  EXPECT_FALSE(nlohmann::json::parse(Export(ExportFormat::kJson)).contains("coefficients"));
+}
+
 TEST(ScheduleExportTest, DiffusersGetsSigmasThatNothingShifts) {
   const auto json = Diffusers({.format = ExportFormat::kDiffusers});
   EXPECT_EQ(json["_class_name"], "FlowMatchEulerDiscreteScheduler");

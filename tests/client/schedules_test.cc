@@ -130,15 +130,16 @@ TEST_F(SchedulesTest, ExportOfAStraightenedVersionIsTheScheduleThatItWasTrainedF
   EXPECT_EQ(nlohmann::json::parse(out_.str())["schedule_set"], "bellman-euler-g1");
 }
 
-TEST_F(SchedulesTest, CompareJudgesEverySetOfTheGuidanceScale) {
+TEST_F(SchedulesTest, CompareJudgesEverySetOfTheSolverAndGuidanceScale) {
   server_.jobs.job = MakeDistillJob();
   server_.jobs.job.clear_distill();
   server_.jobs.job.mutable_evaluate()->set_model("flow@1");
   server_.jobs.events = MakeEvents(5, boss::v1::Job::SUCCEEDED);
-  for (const char* name : {"ays", "bellman-euler-g1-k8", "guided"}) {
+  for (const char* name : {"ays", "bellman-euler-g1-k8", "guided", "trapezoid"}) {
     boss::v1::ScheduleSet& set = server_.models.listed_schedules.emplace_back();
     set.set_name(name);
     set.set_guidance_scale(std::string(name) == "guided" ? 2 : 1);
+    set.set_solver(std::string(name) == "trapezoid" ? boss::v1::SOLVER_HEUN : boss::v1::SOLVER_EULER);
   }
   ASSERT_EQ(Run({"schedules", "compare", "flow", "--steps", "2,4", "--num-samples", "64", "--reference", "none",
                  "--times", "0,0.3,1", "--report", folder_ / "page.html"}),
@@ -150,7 +151,8 @@ TEST_F(SchedulesTest, CompareJudgesEverySetOfTheGuidanceScale) {
   EXPECT_THAT(spec.schedule_sets(), ElementsAre("ays", "bellman-euler-g1-k8"));
   EXPECT_THAT(spec.steps(), ElementsAre(2, 4));
   EXPECT_THAT(spec.time_grids(0).time_grid(), ElementsAre(0, 0.3, 1));
-  EXPECT_THAT(err_.str(), HasSubstr("left out: guided, for guidance scale 2"));
+  EXPECT_THAT(err_.str(), HasSubstr("left out: guided, for euler and guidance scale 2\n"));
+  EXPECT_THAT(err_.str(), HasSubstr("left out: trapezoid, for heun and guidance scale 1\n"));
   EXPECT_EQ(out_.str(),
             "K  SCHEDULE  NFE  TRAJECTORY ERROR  FRECHET DISTANCE\n"
             "2  uniform     2            0.5000            40.000\n"
@@ -175,16 +177,36 @@ TEST_F(SchedulesTest, AComparisonThatFailsSaysWhy) {
   EXPECT_THAT(out_.str(), HasSubstr("the reference is gone"));
 }
 
+TEST_F(SchedulesTest, GetShowsTheCoefficientsAndErrorsOfMultistep) {
+  boss::v1::ScheduleSet& set = server_.models.schedules;
+  set.set_solver(boss::v1::SOLVER_MULTISTEP);
+  set.clear_schedules();
+  boss::v1::Schedule& schedule = *set.add_schedules();
+  schedule.set_steps(2);
+  for (const double t : {0.0, 0.5, 1.0}) schedule.add_time_grid(t);
+  schedule.set_fit_error(0.125);
+  schedule.set_held_out_error(0.1875);
+  schedule.add_coefficients()->set_state(1);
+  schedule.mutable_coefficients(0)->add_velocities(0.5);
+  schedule.add_coefficients()->set_state(0.875);
+  schedule.mutable_coefficients(1)->add_velocities(0.75);
+  schedule.mutable_coefficients(1)->add_velocities(-0.25);
+  ASSERT_EQ(Run({"schedules", "get", "flow", "--solver", "multistep"}), kExitOk) << err_.str();
+  EXPECT_EQ(server_.models.schedule_request.solver(), boss::v1::SOLVER_MULTISTEP);
+  for (const char* part : {"0.125", "0.1875", "0.875", "0.75 -0.25"}) EXPECT_THAT(out_.str(), HasSubstr(part));
+}
+
 TEST_F(SchedulesTest, JobsTakeFineGridsAndNames) {
   server_.jobs.job = MakeDistillJob();
   // The order of the options does not matter.
   ASSERT_EQ(Run({"jobs", "optimize-stepsizes", "-m", "flow", "--fine-grid", "edm:7", "--k-max", "4", "--schedule-set",
-                 "edm"}),
+                 "edm", "--multistep-steps", "3"}),
             kExitOk)
       << err_.str();
   EXPECT_EQ(server_.jobs.optimized.spec().fine_time_grid_size(), 5);
   EXPECT_EQ(server_.jobs.optimized.spec().k_max(), 4);
   EXPECT_EQ(server_.jobs.optimized.spec().schedule_set(), "edm");
+  EXPECT_EQ(server_.jobs.optimized.spec().max_multistep_steps(), 3);
   ASSERT_EQ(Run({"jobs", "distill", "-m", "flow", "--fine-grid", "0,0.25,0.5,1"}), kExitOk) << err_.str();
   EXPECT_THAT(server_.jobs.distilled.spec().fine_time_grid(), ElementsAre(0, 0.25, 0.5, 1));
   ASSERT_EQ(Run({"jobs", "evaluate", "-m", "flow", "--schedules", "uniform,named,mine", "--times", "0,0.5,1",
