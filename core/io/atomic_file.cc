@@ -34,7 +34,8 @@ absl::StatusOr<std::unique_ptr<WritableFile>> CreateTemporary(const std::string&
 }  // namespace
 
 absl::Status WriteFileAtomically(const std::string& path, std::string_view contents, const FileSystem& files) {
-  return WriteFileAtomically(path, [contents](WritableFile& file) { return file.Append(contents); }, files);
+  return WriteFileAtomically(
+      path, [contents](WritableFile& file) { return file.Append(contents); }, files);
 }
 
 absl::Status WriteFileAtomically(const std::string& path, absl::FunctionRef<absl::Status(WritableFile&)> write,

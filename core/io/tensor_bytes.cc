@@ -12,7 +12,8 @@ at::Tensor ViewOrCopy(std::string_view bytes, at::IntArrayRef sizes, at::ScalarT
   const at::TensorOptions options = at::TensorOptions(type).device(at::kCPU);
   const bool aligned = reinterpret_cast<uintptr_t>(bytes.data()) % c10::elementSize(type) == 0;
   if (owner && aligned && !bytes.empty()) {
-    return at::from_blob(const_cast<char*>(bytes.data()), sizes, [owner](void*) {}, options);
+    return at::from_blob(
+        const_cast<char*>(bytes.data()), sizes, [owner](void*) {}, options);
   }
   at::Tensor tensor = at::empty(sizes, options);
   if (!bytes.empty()) std::memcpy(tensor.mutable_data_ptr(), bytes.data(), bytes.size());

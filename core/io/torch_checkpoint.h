@@ -1,5 +1,5 @@
-// Weights that torch.save wrote: the reference implementation's {optimizer, model, ema, step}, the {model, ema, opt, args}
-// of DiT's and SiT's training programs, or a state dict alone.
+// Weights that torch.save wrote: the reference implementation's {optimizer, model, ema, step}, the {model, ema, opt,
+// args} of DiT's and SiT's training programs, or a state dict alone.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -37,8 +37,8 @@ absl::StatusOr<TorchCheckpoint> ParseTorchCheckpoint(std::string_view bytes);
 absl::StatusOr<TorchCheckpoint> ParseTorchCheckpoint(std::shared_ptr<const std::string> bytes);
 
 // The weights by name: EMA where the checkpoint has them (`raw` false), by name or matched by order to the tensors of
-// `model` that `parameter_names` lists; everything else from `model`. Names that a velocity network does not use (the buffer
-// "sigmas") are dropped. \error DATA_LOSS if the counts or shapes differ.
+// `model` that `parameter_names` lists; everything else from `model`. Names that a velocity network does not use (the
+// buffer "sigmas") are dropped. \error DATA_LOSS if the counts or shapes differ.
 absl::StatusOr<std::vector<std::pair<std::string, at::Tensor>>> CheckpointWeights(
     const TorchCheckpoint& checkpoint, const std::vector<std::string>& parameter_names, bool raw);
 

@@ -36,13 +36,15 @@ at::Tensor PositionEmbedding(int64_t side, int64_t width) {
 // [B, kFrequencies]: cosines, then sines.
 at::Tensor TimeEmbedding(const at::Tensor& t_net) {
   const int64_t half = kFrequencies / 2;
-  const at::Tensor frequencies = at::exp(at::arange(half, t_net.options()) * (-std::log(kMaxPeriod) / static_cast<double>(half)));
+  const at::Tensor frequencies =
+      at::exp(at::arange(half, t_net.options()) * (-std::log(kMaxPeriod) / static_cast<double>(half)));
   const at::Tensor phase = at::outer(t_net, frequencies);
   return at::cat({phase.cos(), phase.sin()}, 1);
 }
 
 // (norm of x) (1 + scale) + shift, as what the token layers take.
-at::Tensor Modulated(const ParameterStore& store, const at::Tensor& x, const at::Tensor& shift, const at::Tensor& scale) {
+at::Tensor Modulated(const ParameterStore& store, const at::Tensor& x, const at::Tensor& shift,
+                     const at::Tensor& scale) {
   const at::Tensor normalized = at::layer_norm(x, {x.size(-1)}, /*weight=*/{}, /*bias=*/{}, kNormEps);
   const at::Tensor modulated = at::addcmul(shift.unsqueeze(1), normalized, (scale + 1).unsqueeze(1));
   return store.UsesPrepared() ? modulated.to(store.prepared_dtype()) : modulated;
@@ -64,8 +66,8 @@ absl::StatusOr<DitConfig> DitConfig::FromJson(const JsonObject& json) {
   BOSS_ASSIGN_OR_RETURN(config.learn_sigma, json.BooleanOr("learn_sigma", config.learn_sigma));
   BOSS_RETURN_IF_ERROR(json.CheckAllRead());
   if (config.input_size % config.patch_size != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("model.input_size: got ", config.input_size, ", expected a multiple of patch_size, ", config.patch_size));
+    return absl::InvalidArgumentError(absl::StrCat("model.input_size: got ", config.input_size,
+                                                   ", expected a multiple of patch_size, ", config.patch_size));
   }
   if (config.hidden_size % config.num_heads != 0 || config.hidden_size % 4 != 0) {
     return absl::InvalidArgumentError(absl::StrCat("model.hidden_size: got ", config.hidden_size,
@@ -96,15 +98,16 @@ Dit::Dit(const DitConfig& config, TimeMap time_map, std::optional<uint64_t> seed
 
   position_ = parameters_.Add("pos_embed", PositionEmbedding(c.input_size / c.patch_size, width), Kind::kBuffer);
   const double fan_in = static_cast<double>(patch), fan_out = static_cast<double>(width);
-  patches_.weight = parameters_.Add("x_embedder.proj.weight",
-                                    builder.VarianceScaling({width, c.channels, c.patch_size, c.patch_size}, fan_in, fan_out, 1.0),
-                                    Kind::kAdaptable);
+  patches_.weight = parameters_.Add(
+      "x_embedder.proj.weight",
+      builder.VarianceScaling({width, c.channels, c.patch_size, c.patch_size}, fan_in, fan_out, 1.0), Kind::kAdaptable);
   patches_.bias = parameters_.Add("x_embedder.proj.bias", at::zeros({width}), Kind::kParameter);
   time_0_ = normal("t_embedder.mlp.0", kFrequencies, width);
   time_1_ = normal("t_embedder.mlp.2", width, width);
   if (c.num_classes > 0) {
-    class_embedding_ = parameters_.Add("y_embedder.embedding_table.weight",
-                                       builder.Normal({c.num_classes + 1, width}, kEmbeddingDeviation), Kind::kParameter);
+    class_embedding_ =
+        parameters_.Add("y_embedder.embedding_table.weight",
+                        builder.Normal({c.num_classes + 1, width}, kEmbeddingDeviation), Kind::kParameter);
   }
   for (int64_t i = 0; i < c.depth; ++i) {
     const std::string name = absl::StrCat("blocks.", i, ".");
@@ -122,8 +125,9 @@ Dit::Dit(const DitConfig& config, TimeMap time_map, std::optional<uint64_t> seed
 at::Tensor Dit::ActivatedCondition(const at::Tensor& t_net, const at::Tensor& class_labels) const {
   at::Tensor condition = time_1_(parameters_, at::silu(time_0_(parameters_, TimeEmbedding(t_net))));
   if (class_embedding_ >= 0) {
-    const at::Tensor labels =
-        class_labels.defined() ? class_labels : at::full({t_net.size(0)}, config_.num_classes, t_net.options().dtype(at::kLong));
+    const at::Tensor labels = class_labels.defined()
+                                  ? class_labels
+                                  : at::full({t_net.size(0)}, config_.num_classes, t_net.options().dtype(at::kLong));
     condition = condition + at::embedding(parameters_.Weight(class_embedding_), labels);
   }
   return at::silu(condition);

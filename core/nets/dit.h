@@ -1,5 +1,5 @@
-// DiT and SiT: transformers over patches of images or latents, conditioned on time and class (Peebles and Xie, ICCV 2023; Ma et
-// al., ECCV 2024).
+// DiT and SiT: transformers over patches of images or latents, conditioned on time and class (Peebles and Xie, ICCV
+// 2023; Ma et al., ECCV 2024).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -32,20 +32,23 @@ struct DitConfig {
   static absl::StatusOr<DitConfig> FromJson(const JsonObject& json);
 };
 
-// Samples are channels x input_size x input_size. Weights have the names of the public SiT checkpoints: x_embedder.proj, t_embedder.mlp.0,
-// t_embedder.mlp.2, y_embedder.embedding_table, blocks.N.attn.qkv, blocks.N.attn.proj, blocks.N.mlp.fc1, blocks.N.mlp.fc2,
-// blocks.N.adaLN_modulation.1, final_layer.linear, final_layer.adaLN_modulation.1; pos_embed is fixed, and in those files too.
+// Samples are channels x input_size x input_size. Weights have the names of the public SiT checkpoints:
+// x_embedder.proj, t_embedder.mlp.0, t_embedder.mlp.2, y_embedder.embedding_table, blocks.N.attn.qkv,
+// blocks.N.attn.proj, blocks.N.mlp.fc1, blocks.N.mlp.fc2, blocks.N.adaLN_modulation.1, final_layer.linear,
+// final_layer.adaLN_modulation.1; pos_embed is fixed, and in those files too.
 //
-// SiT's time is ours: its linear path is t data + (1 - t) noise, its velocity data - noise, and the network is fed t as it is, so no "time"
-// map is needed. Guidance (GuidedVelocity) is over all channels, as SiT's paper has it; its sampling script guides only the first three of
-// four latent channels unless told otherwise.
+// SiT's time is ours: its linear path is t data + (1 - t) noise, its velocity data - noise, and the network is fed t as
+// it is, so no "time" map is needed. Guidance (GuidedVelocity) is over all channels, as SiT's paper has it; its
+// sampling script guides only the first three of four latent channels unless told otherwise.
 class Dit final : public Network<Dit> {
  public:
   // Without a seed only pos_embed has values.
   Dit(const DitConfig& config, TimeMap time_map, std::optional<uint64_t> seed, int64_t max_weights = kUnlimitedWeights);
 
   at::Tensor Velocity(const at::Tensor& x_t, const at::Tensor& t, const Condition& condition) const override;
-  std::vector<int64_t> SampleShape() const override { return {config_.channels, config_.input_size, config_.input_size}; }
+  std::vector<int64_t> SampleShape() const override {
+    return {config_.channels, config_.input_size, config_.input_size};
+  }
   int64_t NumClasses() const override { return config_.num_classes; }
 
  private:

@@ -93,8 +93,8 @@ absl::StatusOr<std::string> PresetArchitecture(absl::string_view name) {
   for (const auto& [known, architecture] : AllPresets()) {
     if (known == name) return architecture.dump();
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("there is no preset \"", name.substr(0, 64), "\", expected one of ", absl::StrJoin(PresetNames(), ", ")));
+  return absl::InvalidArgumentError(absl::StrCat("there is no preset \"", name.substr(0, 64), "\", expected one of ",
+                                                 absl::StrJoin(PresetNames(), ", ")));
 }
 
 }  // namespace boss

@@ -1,6 +1,6 @@
 // What importing published checkpoints costs: both rectified-flow networks at their full size, with random weights in a
-// file as the reference implementation writes it, optimizer and averages included. Memory is what the process has at its
-// peak beyond its start, beside the size of the uploaded file (peak/file) and of the published one (load/model).
+// file as the reference implementation writes it, optimizer and averages included. Memory is what the process has at
+// its peak beyond its start, beside the size of the uploaded file (peak/file) and of the published one (load/model).
 //
 //   import_bench [PRESET ...]      both by default
 //
@@ -40,8 +40,8 @@ void Row(const std::string& preset) {
 int main(int argc, char** argv) {
   std::vector<std::string> presets(argv + 1, argv + argc);
   if (presets.empty()) presets = {"cifar10-ddpmpp", "ncsnpp-256"};
-  std::printf("%-16s %10s %9s %10s %10s %10s %10s %8s %10s\n", "preset", "parameters", "file MB", "peak MB", "peak/file",
-              "import s", "load/model", "load s", "1 eval ms");
+  std::printf("%-16s %10s %9s %10s %10s %10s %10s %8s %10s\n", "preset", "parameters", "file MB", "peak MB",
+              "peak/file", "import s", "load/model", "load s", "1 eval ms");
   try {
     for (const std::string& preset : presets) boss::testing::Row(preset);
   } catch (const std::exception& error) {

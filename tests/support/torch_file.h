@@ -10,9 +10,10 @@
 
 namespace boss::testing {
 
-// {optimizer, model, ema, step} as the reference implementation saves them: names in "model" carry the prefix "module." and
-// "module.sigmas" is among them; "ema" lists `averages`, in the order of the network's trainable parameters. `adam`: with the
-// optimizer's two moments of every average (copies of it), otherwise the optimizer is empty. Throws what LibTorch throws.
+// {optimizer, model, ema, step} as the reference implementation saves them: names in "model" carry the prefix "module."
+// and "module.sigmas" is among them; "ema" lists `averages`, in the order of the network's trainable parameters.
+// `adam`: with the optimizer's two moments of every average (copies of it), otherwise the optimizer is empty. Throws
+// what LibTorch throws.
 void WriteTorchCheckpoint(const std::string& path, const NamedTensors& model, const std::vector<at::Tensor>& averages,
                           bool adam);
 

@@ -93,9 +93,8 @@ TEST(SafetensorsTest, ALayoutKnowsTheSizeAndWritesOneTensorAtATime) {
   EXPECT_EQ(pieces, contents.tensors.size());  // the header, and all but the empty one
 
   int calls = 0;
-  const absl::Status status = layout->Write([&](std::string_view) {
-    return ++calls == 3 ? absl::ResourceExhaustedError("full") : absl::OkStatus();
-  });
+  const absl::Status status = layout->Write(
+      [&](std::string_view) { return ++calls == 3 ? absl::ResourceExhaustedError("full") : absl::OkStatus(); });
   EXPECT_TRUE(absl::IsResourceExhausted(status));
   EXPECT_EQ(calls, 3);
 }

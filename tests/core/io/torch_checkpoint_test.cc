@@ -163,7 +163,8 @@ TEST(TorchCheckpointTest, AStateDictAloneIsAModel) {
     return ReadZip(records);
   };
   // A weight may be called "ema".
-  const auto bare = with(Root(Text("w") + Tensor("Float", "0", 2, extent) + Text("ema") + Tensor("Float", "1", 2, extent)));
+  const auto bare =
+      with(Root(Text("w") + Tensor("Float", "0", 2, extent) + Text("ema") + Tensor("Float", "1", 2, extent)));
   ASSERT_TRUE(bare.ok()) << bare.status();
   ASSERT_EQ(bare->model.size(), 2u);
   EXPECT_EQ(bare->model[0].first, "w");

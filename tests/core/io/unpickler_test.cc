@@ -171,9 +171,9 @@ TEST(UnpicklerTest, RefusesOtherOpcodes) {
 
 TEST(UnpicklerTest, ACommandLineIsReadAsNothing) {
   // {"args": Namespace(lr=1)}
-  const absl::StatusOr<Pickle> pickle = Unpickle(
-      Bytes("\x80\x02}X\x04\x00\x00\x00"
-            "argscargparse\nNamespace\n)\x81}X\x02\x00\x00\x00lrK\x01sbs."));
+  const absl::StatusOr<Pickle> pickle =
+      Unpickle(Bytes("\x80\x02}X\x04\x00\x00\x00"
+                     "argscargparse\nNamespace\n)\x81}X\x02\x00\x00\x00lrK\x01sbs."));
   ASSERT_TRUE(pickle.ok()) << pickle.status();
   const PickleDict* root = pickle->root().As<PickleDict>();
   ASSERT_NE(root, nullptr);
@@ -184,7 +184,10 @@ TEST(UnpicklerTest, ACommandLineIsReadAsNothing) {
 }
 
 TEST(UnpicklerTest, ObjectsOfOtherTypesAreRefused) {
-  for (const std::string pickle : {"\x80\x02" "ccollections\nOrderedDict\n)\x81.", "\x80\x02" "cargparse\nNamespace\nN\x85\x81."}) {
+  for (const std::string pickle : {"\x80\x02"
+                                   "ccollections\nOrderedDict\n)\x81.",
+                                   "\x80\x02"
+                                   "cargparse\nNamespace\nN\x85\x81."}) {
     const absl::Status status = StatusOf(pickle);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
     EXPECT_THAT(status.ToString(), HasSubstr("an object of"));
@@ -214,7 +217,7 @@ TEST(UnpicklerTest, MalformedPicklesAreDataLoss) {
       "N)\x81.",
       "cargparse\nNamespace\nN\x81.",  // an object of None, with arguments that are no tuple
       "cargparse\nNamespace\n)R.",     // a call
-      "(NNNNNtQ.",  // no storage
+      "(NNNNNtQ.",                     // no storage
       "N}b.",
       "}b.",                         // attributes of None, of nothing
       Bytes("X\xff\xff\xff\xffN."),  // a string longer than the pickle

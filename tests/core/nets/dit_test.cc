@@ -26,8 +26,16 @@ constexpr int64_t kSize = 6, kChannels = 3, kPatch = 2, kWidth = 8, kDepth = 2, 
 
 nlohmann::json Architecture() {
   return {{"model",
-           {{"architecture", "dit"}, {"input_size", kSize}, {"channels", kChannels}, {"patch_size", kPatch}, {"hidden_size", kWidth},
-            {"depth", kDepth}, {"num_heads", kHeads}, {"mlp_ratio", 2.5}, {"num_classes", kClasses}, {"learn_sigma", true}}}};
+           {{"architecture", "dit"},
+            {"input_size", kSize},
+            {"channels", kChannels},
+            {"patch_size", kPatch},
+            {"hidden_size", kWidth},
+            {"depth", kDepth},
+            {"num_heads", kHeads},
+            {"mlp_ratio", 2.5},
+            {"num_classes", kClasses},
+            {"learn_sigma", true}}}};
 }
 
 // All weights random, none small.
@@ -70,7 +78,8 @@ class Reference {
       for (Vector& token : mlp) {
         token = Linear(block + "mlp.fc1", token);
         EXPECT_EQ(token.size(), static_cast<size_t>(kMlp));
-        for (double& x : token) x = 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
+        for (double& x : token)
+          x = 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * x * x * x)));
         token = Linear(block + "mlp.fc2", token);
       }
       AddGated(tokens, mlp, m, 5);
@@ -124,7 +133,8 @@ class Reference {
           }
           // sin, cos of the column; sin, cos of the row.
           const int64_t quarter = kWidth / 4, part = d / quarter, i = d % quarter;
-          const double phase = static_cast<double>(part < 2 ? column : row) * std::pow(10000.0, -static_cast<double>(i) / quarter);
+          const double phase =
+              static_cast<double>(part < 2 ? column : row) * std::pow(10000.0, -static_cast<double>(i) / quarter);
           token[d] += part % 2 == 0 ? std::sin(phase) : std::cos(phase);
         }
         tokens.push_back(token);
@@ -168,7 +178,8 @@ class Reference {
           sum += score.back();
         }
         for (size_t token = 0; token < qkv.size(); ++token) {
-          for (int64_t k = head * width; k < (head + 1) * width; ++k) attended[k] += score[token] / sum * qkv[token][2 * kWidth + k];
+          for (int64_t k = head * width; k < (head + 1) * width; ++k)
+            attended[k] += score[token] / sum * qkv[token][2 * kWidth + k];
         }
       }
       result.push_back(Linear(block + "attn.proj", attended));
@@ -266,7 +277,8 @@ TEST(DitTest, GradientsAreThoseOfFiniteDifferences) {
 }
 
 TEST(DitTest, WithoutASeedOnlyThePositionsHaveValues) {
-  const auto shapes = *CreateModel(Architecture().dump(), std::nullopt), seeded = *CreateModel(Architecture().dump(), 1);
+  const auto shapes = *CreateModel(Architecture().dump(), std::nullopt),
+             seeded = *CreateModel(Architecture().dump(), 1);
   const NamedTensors got = shapes->State(), expected = seeded->State();
   ASSERT_EQ(got.size(), expected.size());
   for (size_t i = 0; i < got.size(); ++i) {

@@ -31,13 +31,15 @@ TEST(PresetsTest, AllAreNetworks) {
     ASSERT_TRUE(model.ok()) << name << ": " << model.status();
     EXPECT_GT(ParameterCount(**model), 10'000'000) << name;
   }
-  EXPECT_THAT(PresetNames(), IsSupersetOf({"cifar10-ddpmpp", "ncsnpp-256", "sit-b-2-256", "sit-xl-2-256", "sit-xl-2-512"}));
+  EXPECT_THAT(PresetNames(),
+              IsSupersetOf({"cifar10-ddpmpp", "ncsnpp-256", "sit-b-2-256", "sit-xl-2-256", "sit-xl-2-512"}));
 }
 
 TEST(PresetsTest, AnUnknownOneIsToldWhichThereAre) {
   const absl::Status status = PresetArchitecture("cifar10").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("\"cifar10\", expected one of cifar10-ddpmpp, ncsnpp-256, sit-s-8-256,"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("\"cifar10\", expected one of cifar10-ddpmpp, ncsnpp-256, sit-s-8-256,"));
 }
 
 TEST(PresetsTest, RectifiedFlowCheckpointsHaveThePublishedSizes) {
@@ -60,14 +62,16 @@ TEST(PresetsTest, SitHasThePublishedSizesAndNames) {
   std::set<std::string> names;
   for (const auto& [name, tensor] : model->State()) names.insert(name);
   EXPECT_EQ(names.size(), 1u + 2 + 4 + 1 + 28 * 10 + 4);
-  EXPECT_THAT(names, IsSupersetOf({"pos_embed", "x_embedder.proj.weight", "x_embedder.proj.bias", "t_embedder.mlp.0.weight",
-                                   "t_embedder.mlp.2.bias", "y_embedder.embedding_table.weight", "blocks.0.attn.qkv.weight",
-                                   "blocks.27.attn.proj.bias", "blocks.27.mlp.fc1.weight", "blocks.27.mlp.fc2.weight",
-                                   "blocks.27.adaLN_modulation.1.weight", "final_layer.linear.weight",
-                                   "final_layer.adaLN_modulation.1.bias"}));
+  EXPECT_THAT(names,
+              IsSupersetOf({"pos_embed", "x_embedder.proj.weight", "x_embedder.proj.bias", "t_embedder.mlp.0.weight",
+                            "t_embedder.mlp.2.bias", "y_embedder.embedding_table.weight", "blocks.0.attn.qkv.weight",
+                            "blocks.27.attn.proj.bias", "blocks.27.mlp.fc1.weight", "blocks.27.mlp.fc2.weight",
+                            "blocks.27.adaLN_modulation.1.weight", "final_layer.linear.weight",
+                            "final_layer.adaLN_modulation.1.bias"}));
   // In millions; the paper has 33, 130 and 458.
   const std::pair<const char*, int64_t> sizes[] = {{"sit-s-2-256", 33}, {"sit-b-2-256", 131}, {"sit-l-2-256", 458}};
-  for (const auto& [name, millions] : sizes) EXPECT_EQ((WeightCount(Shapes(name)->State()) + 500'000) / 1'000'000, millions) << name;
+  for (const auto& [name, millions] : sizes)
+    EXPECT_EQ((WeightCount(Shapes(name)->State()) + 500'000) / 1'000'000, millions) << name;
   // Sigma is learned for 256 pixels alone.
   const auto rows = [](const VelocityModel& sit) {
     for (const auto& [name, tensor] : sit.State()) {

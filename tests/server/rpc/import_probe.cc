@@ -1,6 +1,6 @@
 // What the import of a checkpoint costs, in processes of their own, so that each has a peak of its own.
 //
-//   import_probe make PRESET FILE [adam]     a checkpoint with random weights in the published format; adam: with the optimizer's state
+//   import_probe make PRESET FILE [adam]     a checkpoint with random weights, with "adam" the optimizer's state too
 //   import_probe import PRESET FILE FOLDER   imports it into a new store, as the server does
 //   import_probe load FOLDER                 loads the version and evaluates it
 //
