@@ -36,7 +36,13 @@ int ListAdapters(Context& context, const std::string& reference) {
   const auto models = context.client().ListModels(request).Take();
   if (!models.ok()) return context.Fail(models.status());
   boss::v1::ListModelsResponse found;
-  Table table({{"ADAPTER"}, {"BASE"}, {"RANK", true}, {"ALPHA", true}, {"STATE"}, {"SIZE", true}, {"MEMORY", true},
+  Table table({{"ADAPTER"},
+               {"BASE"},
+               {"RANK", true},
+               {"ALPHA", true},
+               {"STATE"},
+               {"SIZE", true},
+               {"MEMORY", true},
                {"CREATED"}});
   for (const Model& model : *models) {
     Model* of_base = nullptr;
@@ -77,7 +83,8 @@ void AddAdapterCommands(CLI::App& models, Context& context) {
 
   auto request = std::make_shared<boss::v1::MergeAdapterRequest>();
   boss::v1::MergeAdapterRequest* r = request.get();
-  CLI::App* merge = models.add_subcommand("merge", "Publish an adapter, added to its base's weights, as a full version");
+  CLI::App* merge =
+      models.add_subcommand("merge", "Publish an adapter, added to its base's weights, as a full version");
   Add<std::string>(
       *merge, "adapter", [r](const std::string& v) { r->set_model(v); }, "NAME@VERSION of the adapter")
       ->required();

@@ -148,7 +148,8 @@ absl::StatusOr<std::shared_ptr<const LoadedModel>> ModelRegistry::AcquireBase(co
     // Also of one that is UNLOADING: while it is there, a second copy would be a waste.
     if (std::shared_ptr<const LoadedModel> resident = entry.resident.lock()) return resident;
     if (entry.state == ModelState::kUnloading) {
-      return WithRetryDelay(absl::UnavailableError(absl::StrCat(key.ToString(), " is being unloaded")), absl::Seconds(1));
+      return WithRetryDelay(absl::UnavailableError(absl::StrCat(key.ToString(), " is being unloaded")),
+                            absl::Seconds(1));
     }
     Apply(entry, ModelEvent::kLoad);
   }
@@ -175,9 +176,8 @@ absl::Status ModelRegistry::LoadAdapterNetwork(LoadedModel& model, StepExecutor&
 
 absl::Status ModelRegistry::LoadNetwork(LoadedModel& model, StepExecutor& executor) {
   if (model.manifest.adapter) return LoadAdapterNetwork(model, executor);
-  BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> network, options_.load_network
-                                                                    ? options_.load_network(model.key)
-                                                                    : store_.LoadVersionModel(model.key));
+  BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> network,
+                        options_.load_network ? options_.load_network(model.key) : store_.LoadVersionModel(model.key));
   return executor.Run([&] {
     return GuardTorch(absl::StrCat("loading ", model.key.ToString()), [&]() -> absl::Status {
       PlaceOnDevice(*network);

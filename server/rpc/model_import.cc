@@ -298,9 +298,11 @@ absl::Status ModelImport::ReadAdapter(const Safetensors& deltas, Manifest& manif
   const absl::StatusOr<LoraOptions> lora = AdapterOptions(deltas);
   if (!lora.ok()) return absl::InvalidArgumentError(lora.status().message());
   if (digest.empty()) {
-    warnings.push_back(absl::StrCat("the file does not say which weights it was made for: taken for those of ", base_key.ToString()));
+    warnings.push_back(
+        absl::StrCat("the file does not say which weights it was made for: taken for those of ", base_key.ToString()));
   } else if (const std::string& actual = base.manifest.sha256.at(WeightsFile(base.manifest)); digest != actual) {
-    return WithField(absl::FailedPreconditionError(absl::StrCat("start.adapter_base: ", base_key.ToString(), " has weights of SHA-256 ", actual,
+    return WithField(absl::FailedPreconditionError(absl::StrCat("start.adapter_base: ", base_key.ToString(),
+                                                                " has weights of SHA-256 ", actual,
                                                                 ", expected those of ", named, ", ", digest)),
                      "start.adapter_base");
   }

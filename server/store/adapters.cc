@@ -12,8 +12,7 @@
 namespace boss::server {
 
 absl::Status ModelStore::NoBase(const AdapterInfo& adapter) {
-  return absl::FailedPreconditionError(
-      absl::StrCat("the adapter's base ", adapter.base.ToString(), " does not exist"));
+  return absl::FailedPreconditionError(absl::StrCat("the adapter's base ", adapter.base.ToString(), " does not exist"));
 }
 
 absl::Status ModelStore::NoAdapter(const VersionKey& key) {

@@ -105,7 +105,9 @@ TEST_F(AdaptersTest, AreTrainedServedTogetherMovedAndMerged) {
   {
     std::vector<std::thread> clients;
     for (int i = 0; i < 3; ++i) {
-      clients.emplace_back([&, i] { together[i] = Samples(std::vector<std::string>{"vectors", "first", "second"}[i]); });
+      clients.emplace_back([&, i] {
+        together[i] = Samples(std::vector<std::string>{"vectors", "first", "second"}[i]);
+      });
     }
     for (std::thread& client : clients) client.join();
   }
@@ -125,7 +127,8 @@ TEST_F(AdaptersTest, AreTrainedServedTogetherMovedAndMerged) {
 
   // Exported and imported under another name it is the same.
   const std::string file = folder_ / "first.safetensors";
-  ASSERT_EQ(Bossctl({"models", "export", "first@1", "--part", "adapter", "--out", file}), client::kExitOk) << err_.str();
+  ASSERT_EQ(Bossctl({"models", "export", "first@1", "--part", "adapter", "--out", file}), client::kExitOk)
+      << err_.str();
   ASSERT_EQ(Bossctl({"models", "import", file, "-m", "copy", "--base", "vectors@1"}), client::kExitOk) << err_.str();
   EXPECT_THAT(out_.str(), HasSubstr("vectors@1, rank 2, alpha 8"));
   EXPECT_EQ(Version("copy@1").weights_sha256(), Version("first@1").weights_sha256());
@@ -155,7 +158,8 @@ TEST_F(AdaptersTest, AreTrainedServedTogetherMovedAndMerged) {
 TEST_F(AdaptersTest, WhatDoesNotFitIsRefused) {
   Distill("first", 1);
   const std::string file = folder_ / "first.safetensors";
-  ASSERT_EQ(Bossctl({"models", "export", "first@1", "--part", "adapter", "--out", file}), client::kExitOk) << err_.str();
+  ASSERT_EQ(Bossctl({"models", "export", "first@1", "--part", "adapter", "--out", file}), client::kExitOk)
+      << err_.str();
 
   // The file is known for what it is.
   EXPECT_EQ(Bossctl({"models", "import", file, "-m", "copy"}), client::kExitError);
