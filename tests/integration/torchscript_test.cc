@@ -13,6 +13,7 @@
 namespace boss::testing {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -100,7 +101,11 @@ TEST_F(TorchScriptTest, IsServedWithItsConditionAndItsDecoder) {
   Start({"--allow-torchscript"});
   const grpc::Status imported = Import();
   ASSERT_TRUE(imported.ok()) << imported.error_message();
-  v1::Model model = Get();
+  grpc::ClientContext context;
+  v1::Capabilities capabilities;
+  ASSERT_TRUE(models_->GetCapabilities(&context, {}, &capabilities).ok());
+  EXPECT_THAT(capabilities.architectures(), Contains("torchscript"));
+  const v1::Model model = Get();
   EXPECT_EQ(model.architecture(), "torchscript");
   EXPECT_THAT(model.sample_shape(), ElementsAre(2));
   EXPECT_THAT(model.decoded_shape(), ElementsAre(1, 4, 4));

@@ -99,6 +99,29 @@ TEST(CreateModelTest, TheSeedDecidesTheWeights) {
   EXPECT_FALSE(at::equal(first(a), first(c)));
 }
 
+TEST(CreateModelTest, ConditioningIsDescribed) {
+  const auto model = CreateModel(
+      R"({"model":{"architecture":"mlp","conditioning":[{"name":"a","shape":[3]},{"name":"b","shape":[1],"dtype":"float32"}]}})", 0);
+  ASSERT_TRUE(model.ok()) << model.status();
+  const auto specs = (*model)->ConditioningSpecs();
+  ASSERT_EQ(specs.size(), 2u);
+  EXPECT_EQ(specs[0].name, "a");
+  EXPECT_EQ(specs[0].shape, (std::vector<int64_t>{3}));
+  Condition condition;
+  condition.tensors = {{"b", at::ones({2, 1})}};
+  const at::Tensor x = at::ones({2, 2}), t = at::zeros({2});
+  EXPECT_FALSE(at::equal((*model)->Velocity(x, t, condition), (*model)->Velocity(x, t, {})));
+  condition.tensors = {{"b", at::zeros({2, 1})}, {"a", at::zeros({2, 3})}};
+  EXPECT_TRUE(at::equal((*model)->Velocity(x, t, condition), (*model)->Velocity(x, t, {})));
+  for (const char* conditioning : {R"([{"name":"a","shape":[2,3]}])", R"([{"name":"a","shape":[2],"dtype":"int64"}])", R"([{"name":"a"}])",
+                                   R"([{"name":"a","shape":[0]}])", R"([{"name":"","shape":[1]}])", R"({"name":"a","shape":[1]})"}) {
+    const std::string json = std::string(R"({"model":{"architecture":"mlp","conditioning":)") + conditioning + "}}";
+    EXPECT_EQ(CreateModel(json, 0).status().code(), absl::StatusCode::kInvalidArgument) << json;
+  }
+  EXPECT_EQ(CreateModel(R"({"model":{"architecture":"mlp"},"decoder":{"scale":1}})", 0).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(CreateModel(R"({"model":{"architecture":"mlp"},"decoder":{"decoded_shape":[3,8,8]}})", 0).ok());
+}
+
 class LoadWeightsTest : public ::testing::Test {
  protected:
   LoadWeightsTest() : model_(*CreateModel(SmallNcsnpp().dump(), 1)), other_(*CreateModel(SmallNcsnpp().dump(), 2)) {

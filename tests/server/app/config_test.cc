@@ -32,6 +32,11 @@ TEST(ConfigTest, FlagsOverrideTheFileAndTheFileTheDefaults) {
   EXPECT_EQ(config.max_queued_jobs, ServerConfig().max_queued_jobs);
 }
 
+TEST(ConfigTest, ForeignCodeIsAllowedOnlyWhereItIsAskedFor) {
+  EXPECT_FALSE(std::get<ServerConfig>(Parse({})).allow_torchscript);
+  EXPECT_TRUE(std::get<ServerConfig>(Parse({"--allow-torchscript"})).allow_torchscript);
+}
+
 TEST(ConfigTest, NoRequestMayBeLargerThanTheQueue) {
   const auto parsed = Parse({"--max-queued-samples=100", "--max-samples-per-request=1000"});
   ASSERT_TRUE(std::holds_alternative<ServerConfig>(parsed));

@@ -115,6 +115,21 @@ TEST_F(VelocityRunnerTest, WithoutLabelsRowsHaveNone) {
   EXPECT_LE(Difference(Run(runner, batch), Directly(batch)), kRounding);
 }
 
+TEST_F(VelocityRunnerTest, ConditionsAreFilledUpToo) {
+  const std::shared_ptr<const VelocityModel> network =
+      boss::testing::TinyModel(boss::testing::kTinyConditionedArchitecture, /*seed=*/3);
+  VelocityRunner runner(network, {.buckets = {1, 4}});
+  ASSERT_TRUE(runner.WarmUp(executor_).ok());
+  for (const int64_t rows : {4, 3, 1, 6}) {
+    const at::Tensor x = at::randn({rows, 2}), t = at::rand({rows});
+    Condition condition;
+    condition.tensors = {{"embedding", at::randn({rows, 3})}};
+    EXPECT_LE(Difference(runner.Velocity(x, t, condition), network->Velocity(x, t, condition)), kRounding) << rows;
+    // Without one there is none, whatever the last one was.
+    EXPECT_LE(Difference(runner.Velocity(x, t, {}), network->Velocity(x, t, {})), kRounding) << rows;
+  }
+}
+
 TEST_F(VelocityRunnerTest, GraphsGiveTheSameVelocities) {
   const auto backend = std::make_shared<FakeBackend>();
   VelocityRunner with(network_, {.buckets = BatchBuckets(8), .backend = backend}),
