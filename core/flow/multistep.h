@@ -6,18 +6,10 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "core/flow/step_coefficients.h"
 #include "core/flow/time_grid.h"
 
 namespace boss {
-
-// One step of a linear multistep method: x_new = state x + sum_k velocities[k] v_k, where v_0 is the velocity at x, v_1 that of the step
-// before, and so on. Euler's step is {1, {h}}. The same for all samples and elements.
-struct StepCoefficients {
-  double state = 1;
-  std::vector<double> velocities;  // at least one, the newest first
-
-  friend bool operator==(const StepCoefficients&, const StepCoefficients&) = default;
-};
 
 // Adams-Bashforth's coefficients of every step of `time_grid` (Bashforth and Adams, 1883; for steps of any size): the integral over the step
 // of the polynomial through the last `order` velocities, of as many as there are in the first steps. \pre order >= 1.

@@ -10,12 +10,14 @@ std::string_view SolverName(SolverKind solver) {
       return "heun";
     case SolverKind::kRk45:
       return "rk45";
+    case SolverKind::kMultistep:
+      return "multistep";
   }
   return "unknown";
 }
 
 std::optional<SolverKind> ParseSolver(std::string_view name) {
-  for (SolverKind solver : {SolverKind::kEuler, SolverKind::kHeun, SolverKind::kRk45}) {
+  for (SolverKind solver : {SolverKind::kEuler, SolverKind::kHeun, SolverKind::kRk45, SolverKind::kMultistep}) {
     if (SolverName(solver) == name) return solver;
   }
   return std::nullopt;

@@ -6,13 +6,14 @@
 #include <string_view>
 #include <vector>
 
+#include "core/flow/step_coefficients.h"
 #include "core/flow/time_grid.h"
 
 namespace boss {
 
-enum class SolverKind { kEuler, kHeun, kRk45 };
+enum class SolverKind { kEuler, kHeun, kRk45, kMultistep };
 
-// "euler", "heun", "rk45".
+// "euler", "heun", "rk45", "multistep".
 std::string_view SolverName(SolverKind solver);
 std::optional<SolverKind> ParseSolver(std::string_view name);
 
@@ -23,10 +24,17 @@ struct Schedule {
   TimeGrid time_grid;      // time_grid[i] = fine_grid[knots[i]]
   double total_cost = 0;   // sum of the cost matrix over the K jumps
   SolverKind solver = SolverKind::kEuler;
+  // kMultistep only, K of them: how each step uses this velocity and those before it.
+  std::vector<StepCoefficients> coefficients;
+  // kMultistep only: root mean square error of the results against the fine sampler's from the same noises, over the
+  // noises that the coefficients were fitted to, and over others, by which they were chosen.
+  double fit_error = 0;
+  double held_out_error = 0;
 };
 
-// Every schedule that one cost matrix yields: schedules[k - 1] has k steps, k = 1 .. k_max. Or schedules from
-// elsewhere, by rising steps: then k_max is 0 and there are no knots and no costs.
+// Every schedule that one cost matrix yields: schedules[k - 1] has k steps, k = 1 .. k_max; for kMultistep up to a
+// smaller limit, with no cost matrix. Or schedules from elsewhere, by rising steps: then k_max is 0 and there are no
+// knots and no costs.
 struct ScheduleSet {
   int k_max = 0;
   std::optional<TimeGrid> fine_grid;  // k_max intervals; absent: uniform

@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
+#include "core/flow/multistep.h"
 
 namespace boss {
 namespace {
@@ -52,6 +53,9 @@ absl::Status SolverRun::Step() {
       case SolverKind::kHeun:
         HeunStep();
         return absl::OkStatus();
+      case SolverKind::kMultistep:
+        MultistepStep();
+        return absl::OkStatus();
       case SolverKind::kRk45:
         return Rk45Step();
     }
@@ -72,6 +76,15 @@ void SolverRun::HeunStep() {
   x_ = at::add(x_, v + v_next, h / 2);
   t_ = t_next;
   ++steps_done_;
+}
+
+void SolverRun::MultistepStep() {
+  size_t most = 1;
+  for (const StepCoefficients& step : options_.coefficients) most = std::max(most, step.velocities.size());
+  velocities_.insert(velocities_.begin(), Evaluate(x_, t_));
+  if (velocities_.size() > most) velocities_.pop_back();
+  x_ = MultistepUpdate(x_, velocities_, options_.coefficients[static_cast<size_t>(steps_done_)]);
+  t_ = options_.time_grid[++steps_done_];
 }
 
 absl::Status SolverRun::Rk45Step() {

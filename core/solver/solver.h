@@ -4,6 +4,7 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -16,8 +17,10 @@ namespace boss {
 
 struct SolverOptions {
   SolverKind solver = SolverKind::kEuler;
-  // Solver steps of euler and heun; rk45 chooses its own times in [0, 1].
+  // Solver steps of euler, heun and multistep; rk45 chooses its own times in [0, 1].
   TimeGrid time_grid;
+  // multistep only, one a step: no step uses more velocities than there are.
+  std::vector<StepCoefficients> coefficients;
   // rk45 only: a step is accepted when the root mean square over all elements of error / (atol + rtol max(|x|, |x_new|)) is at most 1.
   double rtol = 1e-5;
   double atol = 1e-5;
@@ -26,7 +29,9 @@ struct SolverOptions {
 // One batch on its way through the solver, one solver step a call, so that a caller decides what runs between steps.
 //   euler: x += h v(x, t).
 //   heun:  the explicit trapezoidal rule, two evaluations a step.
-//   rk45:  Dormand and Prince (1980), adaptive, first-same-as-last; one step size for the whole batch. One attempt a Step(), accepted or not.
+//   multistep: one evaluation a step, and those of the steps before (core/flow/multistep.h).
+//   rk45:  Dormand and Prince (1980), adaptive, first-same-as-last; one step size for the whole batch. One attempt a
+//   Step(), accepted or not.
 // Not thread-safe. Keeps a reference to `model`.
 class SolverRun {
  public:
@@ -48,6 +53,7 @@ class SolverRun {
   at::Tensor Evaluate(const at::Tensor& x, double t);
   void EulerStep();
   void HeunStep();
+  void MultistepStep();
   absl::Status Rk45Step();
 
   const VelocityModel& model_;
@@ -57,6 +63,7 @@ class SolverRun {
   double t_ = 0;
   int steps_done_ = 0;
   int64_t evaluations_ = 0;
+  std::vector<at::Tensor> velocities_;  // multistep: the newest first, as many as any step uses
   double rk45_step_ = 0;      // next step size to try; 0 before the first
   at::Tensor rk45_velocity_;  // velocity at (x_, t_), kept from the last accepted step
 };

@@ -18,6 +18,8 @@ namespace {
 
 // Strengths of the pull towards the plain coefficients, relative to the features' squared norms.
 constexpr double kRidges[] = {1e-12, 1e-8, 1e-6, 1e-4, 1e-2};
+// Of a squared error that is a difference of Gram entries, relative to these.
+constexpr double kResolution = 1e-13;
 // The features of a step are the state, then the velocities, the newest first.
 constexpr int kStateFeature = 0;
 
@@ -99,7 +101,8 @@ StepCoefficients FitStep(const at::Tensor& x, const std::vector<at::Tensor>& vel
         const std::optional<at::Tensor> change = Solve(fit, indices, ridge);
         if (!change) continue;
         const double error = SquaredError(held_out, indices, *change);
-        if (!(error < least)) continue;
+        // What rounding makes of the sums does not choose between fits that are all but exact.
+        if (!(error < least - kResolution * held_out.residual)) continue;
         least = error;
         best = plain;
         for (size_t f = 0; f < chosen.size(); ++f) {
@@ -116,6 +119,11 @@ double RootMeanSquare(const at::Tensor& difference) { return difference.to(at::k
 
 }  // namespace
 
+int64_t FittedNoises(int64_t count, const MultistepFitOptions& options) {
+  const auto held_out = static_cast<int64_t>(std::llround(static_cast<double>(count) * options.held_out_share));
+  return count - std::clamp<int64_t>(held_out, 1, count - 1);
+}
+
 absl::StatusOr<MultistepFit> FitMultistep(const VelocityModel& model, const at::Tensor& fine_states, const Condition& condition,
                                           const TimeGrid& time_grid, const MultistepFitOptions& options, StepExecutor& executor) {
   if (fine_states.dim() < 2 || fine_states.size(0) != time_grid.steps() + 1 || fine_states.size(1) < 2) {
@@ -126,8 +134,7 @@ absl::StatusOr<MultistepFit> FitMultistep(const VelocityModel& model, const at::
   if (options.max_order < 1 || !(options.held_out_share > 0 && options.held_out_share < 1))
     return absl::InvalidArgumentError("multistep fit: expected max_order of at least 1 and held_out_share in (0, 1)");
   const int64_t count = fine_states.size(1);
-  const auto held_out = static_cast<int64_t>(std::llround(static_cast<double>(count) * options.held_out_share));
-  const int64_t split = count - std::clamp<int64_t>(held_out, 1, count - 1);
+  const int64_t split = FittedNoises(count, options);
   std::vector<std::vector<StepCoefficients>> plain;
   for (int order = 1; order <= options.max_order; ++order) plain.push_back(AdamsBashforth(time_grid, order));
 

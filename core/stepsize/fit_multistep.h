@@ -14,10 +14,13 @@
 namespace boss {
 
 struct MultistepFitOptions {
-  int max_order = 3;              // velocities that a step may use, at least 1
+  int max_order = kMaxMultistepOrder;  // velocities that a step may use, at least 1
   double held_out_share = 0.25;   // of the noises, in (0, 1): they choose among fits, and judge
   int64_t batch_size = 64;        // samples of one evaluation
 };
+
+// Of `count` noises, at least 2, how many are fitted to: the first ones. The others are held out, at least one.
+int64_t FittedNoises(int64_t count, const MultistepFitOptions& options);
 
 struct MultistepFit {
   std::vector<StepCoefficients> coefficients;  // one a step

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_format.h"
+#include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
 
 namespace boss {
@@ -61,6 +62,45 @@ absl::Status StepCosts::Add(const Trajectory& trajectory) {
     times_ = times;
     return absl::OkStatus();
   });
+}
+
+StepCosts::State StepCosts::SaveState() const {
+  const auto matrix = [&](const std::vector<double>& sums) {
+    return at::tensor(sums, at::kDouble).view({k_max_ + 1, k_max_ + 1});
+  };
+  return {{"step_costs.num_samples", at::tensor({num_samples_}, at::kLong)},
+          {"step_costs.state_state", matrix(state_state_)},
+          {"step_costs.times", at::tensor(times_, at::kDouble)},
+          {"step_costs.velocity_state", matrix(velocity_state_)},
+          {"step_costs.velocity_velocity", matrix(velocity_velocity_)}};
+}
+
+absl::Status StepCosts::RestoreState(const State& state) {
+  const auto find = [&](const char* name, at::IntArrayRef shape, at::ScalarType type) -> absl::StatusOr<at::Tensor> {
+    const auto found = std::find_if(state.begin(), state.end(), [&](const auto& entry) { return entry.first == name; });
+    if (found == state.end() || found->second.sizes() != shape || found->second.scalar_type() != type)
+      return absl::InvalidArgumentError(
+          absl::StrFormat("step costs: %s is missing or does not fit k_max = %d", name, k_max_));
+    return found->second.contiguous();
+  };
+  const int64_t points = k_max_ + 1;
+  BOSS_ASSIGN_OR_RETURN(const at::Tensor num_samples, find("step_costs.num_samples", {1}, at::kLong));
+  BOSS_ASSIGN_OR_RETURN(const at::Tensor times, find("step_costs.times", {points}, at::kDouble));
+  BOSS_ASSIGN_OR_RETURN(const at::Tensor state_state, find("step_costs.state_state", {points, points}, at::kDouble));
+  BOSS_ASSIGN_OR_RETURN(const at::Tensor velocity_state,
+                        find("step_costs.velocity_state", {points, points}, at::kDouble));
+  BOSS_ASSIGN_OR_RETURN(const at::Tensor velocity_velocity,
+                        find("step_costs.velocity_velocity", {points, points}, at::kDouble));
+  const auto values = [](const at::Tensor& tensor) {
+    const double* const begin = tensor.const_data_ptr<double>();
+    return std::vector<double>(begin, begin + tensor.numel());
+  };
+  num_samples_ = num_samples.item<int64_t>();
+  times_ = values(times);
+  state_state_ = values(state_state);
+  velocity_state_ = values(velocity_state);
+  velocity_velocity_ = values(velocity_velocity);
+  return absl::OkStatus();
 }
 
 StepCosts::Fit StepCosts::FitFirst(int i, int j) const {

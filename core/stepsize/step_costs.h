@@ -4,6 +4,8 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -27,6 +29,12 @@ class StepCosts {
   absl::Status Add(const Trajectory& trajectory);
 
   int64_t num_samples() const { return num_samples_; }
+
+  // What has been accumulated, by names of its own: one that restores it goes on as this one would, bit for bit.
+  using State = std::vector<std::pair<std::string, at::Tensor>>;
+  State SaveState() const;
+  // \error INVALID_ARGUMENT naming a tensor that is missing or of another shape or dtype; then nothing has changed.
+  absl::Status RestoreState(const State& state);
 
   // A fitted step and its cost. \pre an Add was successful; 0 <= i < j <= k_max.
   struct Fit {

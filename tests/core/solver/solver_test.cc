@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "core/flow/multistep.h"
 #include "core/solver/record_trajectory.h"
 #include "tests/support/analytic_models.h"
 
@@ -39,6 +40,45 @@ TEST(SolverTest, EulerFollowsAnExplicitGrid) {
   const auto x_1 = Solve(testing::ExponentialFlow(1.0), at::ones({1, 2}), {}, options, 1, executor);
   ASSERT_TRUE(x_1.ok()) << x_1.status();
   EXPECT_NEAR(x_1->index({0, 0}).item<double>(), 1.25 * 1.75, 1e-6);
+}
+
+TEST(SolverTest, MultistepIsEulerBitForBitWithEulersCoefficients) {
+  const testing::FunctionModel model(
+      [](const at::Tensor& x, const at::Tensor& t, const Condition&) { return at::sin(3 * x) + t.unsqueeze(1); }, 5);
+  const at::Tensor x_0 = at::randn({4, 5});
+  InlineExecutor executor;
+  SolverOptions options = Uniform(SolverKind::kEuler, 7);
+  const auto euler = Solve(model, x_0, {}, options, 3, executor);
+  options.solver = SolverKind::kMultistep;
+  options.coefficients = AdamsBashforth(options.time_grid, 1);
+  const auto multistep = Solve(model, x_0, {}, options, 3, executor);
+  ASSERT_TRUE(euler.ok() && multistep.ok());
+  EXPECT_TRUE(at::equal(*euler, *multistep));
+}
+
+TEST(SolverTest, MultistepUsesEarlierVelocitiesAndOneEvaluationAStep) {
+  const testing::FunctionModel model = testing::ExponentialFlow(1.0);
+  SolverOptions options;
+  options.solver = SolverKind::kMultistep;
+  options.time_grid = *TimeGrid::Create({0, 0.5, 0.75, 1});
+  options.coefficients = {{1, {0.5}}, {2, {0.25, -1}}, {1, {1, 2, 4}}};
+  SolverRun run(model, at::ones({1, 2}, at::kDouble), {}, options);
+  while (!run.done()) ASSERT_TRUE(run.Step().ok());
+  EXPECT_EQ(run.evaluations(), 3);
+  EXPECT_EQ(run.steps_done(), 3);
+  // 1; then 1.5; then 2 * 1.5 + 0.25 * 1.5 - 1 = 2.375; then 2.375 * 2 + 2 * 1.5 + 4 = 11.75.
+  EXPECT_DOUBLE_EQ(run.x().index({0, 0}).item<double>(), 11.75);
+}
+
+TEST(SolverTest, MultistepWithAdamsBashforthConvergesAtItsOrder) {
+  const auto error = [](int order, int steps) {
+    InlineExecutor executor;
+    SolverOptions options = Uniform(SolverKind::kMultistep, steps);
+    options.coefficients = AdamsBashforth(options.time_grid, order);
+    const auto x_1 = Solve(testing::ExponentialFlow(1.0), at::ones({1, 2}, at::kDouble), {}, options, 1, executor);
+    return std::abs(x_1->index({0, 0}).item<double>() - std::exp(1.0));
+  };
+  EXPECT_NEAR(std::log2(error(2, 64) / error(2, 128)), 2.0, 0.1);
 }
 
 TEST(SolverTest, Rk45MeetsItsToleranceWithFewEvaluations) {

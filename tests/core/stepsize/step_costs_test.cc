@@ -49,6 +49,20 @@ TEST_F(StepCostsTest, AFitHasTheCostThatItStates) {
   EXPECT_NEAR(first.cost, Cost(0, 0, 4, first.coefficients.velocities[0], 0), 1e-10);
 }
 
+TEST_F(StepCostsTest, WhatGoesOnFromASavedStateIsTheSameBitForBit) {
+  StepCosts restored(kMax);
+  ASSERT_TRUE(restored.RestoreState(costs_.SaveState()).ok());
+  EXPECT_EQ(restored.num_samples(), 7);
+  ASSERT_TRUE(costs_.Add(trajectory_).ok());
+  ASSERT_TRUE(restored.Add(trajectory_).ok());
+  EXPECT_EQ(*restored.PairCosts(), *costs_.PairCosts());
+  EXPECT_EQ(*restored.FirstCosts(), *costs_.FirstCosts());
+  StepCosts::State broken = costs_.SaveState();
+  broken.pop_back();
+  EXPECT_EQ(restored.RestoreState(broken).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(StepCosts(kMax + 1).RestoreState(costs_.SaveState()).code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST_F(StepCostsTest, NoOtherCoefficientsAreBetter) {
   for (const auto& [p, i, j] : std::vector<std::tuple<int, int, int>>{{0, 3, 9}, {2, 5, 8}, {1, 7, 9}}) {
     const StepCosts::Fit fit = costs_.FitPair(p, i, j);

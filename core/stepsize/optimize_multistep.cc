@@ -1,0 +1,92 @@
+#include "core/stepsize/optimize_multistep.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <limits>
+#include <utility>
+
+#include "core/base/status_macros.h"
+#include "core/base/torch_guard.h"
+#include "core/flow/multistep.h"
+#include "core/stepsize/pair_bellman.h"
+
+namespace boss {
+namespace {
+
+// Plain candidates go up to the order that serves few steps; higher ones belong to the fits' candidates.
+constexpr int kMaxPlainOrder = 2;
+
+absl::StatusOr<double> RootMeanSquareError(const at::Tensor& samples, const at::Tensor& target) {
+  return GuardTorch("multistep error",
+                    [&] { return (samples - target).to(at::kDouble).square().mean().sqrt().item<double>(); });
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<std::vector<std::vector<int>>>> MultistepKnots(const StepCosts& costs,
+                                                                          const ScheduleSet& euler, int max_steps) {
+  BOSS_ASSIGN_OR_RETURN(const std::vector<double> first, costs.FirstCosts());
+  BOSS_ASSIGN_OR_RETURN(const std::vector<double> pair, costs.PairCosts());
+  BOSS_ASSIGN_OR_RETURN(const PairBellmanTable pairs, PairBellmanTable::Solve(first, pair, euler.k_max, max_steps));
+  std::vector<std::vector<std::vector<int>>> knots;
+  for (int steps = 1; steps <= max_steps; ++steps) {
+    std::vector<std::vector<int>>& candidates = knots.emplace_back();
+    candidates.push_back(euler.schedules[static_cast<size_t>(steps) - 1].knots);
+    std::vector<int> of_pairs = pairs.Knots(steps);
+    if (of_pairs != candidates.front()) candidates.push_back(std::move(of_pairs));
+  }
+  return knots;
+}
+
+absl::StatusOr<OptimizedMultistep> OptimizeMultistep(const VelocityModel& model, const TimeGrid& fine_grid,
+                                                     absl::Span<const std::vector<int>> candidates, FineStatesAt states,
+                                                     const Condition& condition, const MultistepFitOptions& options,
+                                                     StepExecutor& executor) {
+  OptimizedMultistep best;
+  best.schedule.held_out_error = std::numeric_limits<double>::infinity();
+  at::Tensor best_noise, best_target;  // of the noises that a plain winner was not yet run from
+  for (const std::vector<int>& knots : candidates) {
+    BOSS_ASSIGN_OR_RETURN(const at::Tensor fine, states(knots));
+    std::vector<double> times;
+    for (const int knot : knots) times.push_back(fine_grid[knot]);
+    BOSS_ASSIGN_OR_RETURN(const TimeGrid grid, TimeGrid::Create(std::move(times)));
+    const auto offer = [&](std::vector<StepCoefficients> coefficients, double fit_error, double held_out_error) {
+      if (!(held_out_error < best.schedule.held_out_error)) return false;
+      best.schedule = {.knots = knots,
+                       .time_grid = grid,
+                       .solver = SolverKind::kMultistep,
+                       .coefficients = std::move(coefficients),
+                       .fit_error = fit_error,
+                       .held_out_error = held_out_error};
+      return true;
+    };
+    BOSS_ASSIGN_OR_RETURN(MultistepFit fit, FitMultistep(model, fine, condition, grid, options, executor));
+    const int64_t count = fine.size(1), split = FittedNoises(count, options);
+    best.evaluations += count * grid.steps();
+    if (offer(std::move(fit.coefficients), fit.fit_error, fit.held_out_error)) best_noise = at::Tensor();
+    for (int order = 1; order <= std::min(kMaxPlainOrder, grid.steps()); ++order) {
+      std::vector<StepCoefficients> plain = AdamsBashforth(grid, order);
+      BOSS_ASSIGN_OR_RETURN(const at::Tensor samples,
+                            SolveMultistep(model, fine[0].slice(0, split), condition.Slice(split, count), grid, plain,
+                                           options.batch_size, executor));
+      best.evaluations += (count - split) * grid.steps();
+      BOSS_ASSIGN_OR_RETURN(const double error, RootMeanSquareError(samples, fine[grid.steps()].slice(0, split)));
+      if (!offer(std::move(plain), 0, error)) continue;
+      best_noise = fine[0].slice(0, 0, split);
+      best_target = fine[grid.steps()].slice(0, 0, split);
+    }
+  }
+  if (best.schedule.coefficients.empty()) return absl::InternalError("multistep: no candidate has a finite error");
+  if (best_noise.defined()) {
+    const int64_t count = best_noise.size(0);
+    BOSS_ASSIGN_OR_RETURN(const at::Tensor samples,
+                          SolveMultistep(model, best_noise, condition.Slice(0, count), best.schedule.time_grid,
+                                         best.schedule.coefficients, options.batch_size, executor));
+    best.evaluations += count * best.schedule.time_grid.steps();
+    BOSS_ASSIGN_OR_RETURN(best.schedule.fit_error, RootMeanSquareError(samples, best_target));
+  }
+  return best;
+}
+
+}  // namespace boss

@@ -1,0 +1,44 @@
+// The best multistep schedule of each K: times from two searches, coefficients fitted on them, chosen by what noises
+// that were held out say.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "core/base/step_executor.h"
+#include "core/flow/schedule.h"
+#include "core/flow/velocity_model.h"
+#include "core/stepsize/fit_multistep.h"
+#include "core/stepsize/step_costs.h"
+
+namespace boss {
+
+// Candidates of the K + 1 visited points for K = 1 .. max_steps, at index K - 1: the knots of Euler's schedules, then
+// those of the recursion over pairs where they are others. \pre max_steps <= euler.k_max. \error as StepCosts and
+// PairBellmanTable.
+absl::StatusOr<std::vector<std::vector<std::vector<int>>>> MultistepKnots(const StepCosts& costs,
+                                                                          const ScheduleSet& euler, int max_steps);
+
+// The fine states at some points of the fine grid: [points, N, ...] float32 on the CPU, the same noises on every call.
+using FineStatesAt = absl::FunctionRef<absl::StatusOr<at::Tensor>(absl::Span<const int> points)>;
+
+struct OptimizedMultistep {
+  Schedule schedule;        // solver kMultistep, with coefficients and errors; its total_cost is 0
+  int64_t evaluations = 0;  // velocity evaluations that it took, of single samples (without guidance)
+};
+
+// For each of `candidates`, points of `fine_grid` of the same number of steps, judges on the held-out noises: the
+// coefficients of Adams and Bashforth of order 1, which is plain Euler, and of order 2, and those that FitMultistep
+// finds; and takes the best. So on these noises it is never worse than Euler on any of the candidates. `condition`: of
+// the N noises. Memory: the states of one candidate. \error as FitMultistep and `states`.
+absl::StatusOr<OptimizedMultistep> OptimizeMultistep(const VelocityModel& model, const TimeGrid& fine_grid,
+                                                     absl::Span<const std::vector<int>> candidates, FineStatesAt states,
+                                                     const Condition& condition, const MultistepFitOptions& options,
+                                                     StepExecutor& executor);
+
+}  // namespace boss

@@ -1,0 +1,134 @@
+#include "core/stepsize/optimize_multistep.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "core/base/status_macros.h"
+#include "core/solver/record_trajectory.h"
+#include "core/solver/solver.h"
+#include "core/stepsize/cost_matrix.h"
+#include "tests/support/analytic_models.h"
+
+namespace boss {
+namespace {
+
+constexpr int kFine = 24, kMost = 5;
+
+testing::FunctionModel CurvedFlow() {
+  return testing::FunctionModel(
+      [](const at::Tensor& x, const at::Tensor& t, const Condition&) {
+        return at::sin(x * at::tensor({1.0f, 2.0f, 3.0f}) + t.unsqueeze(1) * 4) + x * 0.3;
+      },
+      3);
+}
+
+// What a search has recorded of `count` noises.
+struct Recorded {
+  at::Tensor states;  // [kFine + 1, count, 3]
+  StepCosts costs{kFine};
+  ScheduleSet euler;
+};
+
+absl::StatusOr<Recorded> Record(const VelocityModel& model, int64_t count, double shift = 0) {
+  Recorded recorded;
+  InlineExecutor executor;
+  const TimeGrid fine_grid = TimeGrid::Uniform(kFine);
+  CostMatrixAccumulator costs(kFine);
+  BOSS_ASSIGN_OR_RETURN(const Trajectory trajectory,
+                        RecordTrajectory(model, at::randn({count, 3}) + shift, {}, fine_grid, executor));
+  BOSS_RETURN_IF_ERROR(costs.Add(trajectory));
+  BOSS_RETURN_IF_ERROR(recorded.costs.Add(trajectory));
+  recorded.states = trajectory.states;
+  BOSS_ASSIGN_OR_RETURN(std::vector<double> matrix, costs.CostMatrix());
+  BOSS_ASSIGN_OR_RETURN(recorded.euler, OptimizeSchedules(std::move(matrix), fine_grid, static_cast<int>(count), 1));
+  return recorded;
+}
+
+absl::StatusOr<OptimizedMultistep> Optimize(const VelocityModel& model, const Recorded& recorded,
+                                            absl::Span<const std::vector<int>> candidates,
+                                            const MultistepFitOptions& options = {}) {
+  InlineExecutor executor;
+  const auto states = [&](absl::Span<const int> points) -> absl::StatusOr<at::Tensor> {
+    std::vector<at::Tensor> rows;
+    for (const int point : points) rows.push_back(recorded.states[point]);
+    return at::stack(rows);
+  };
+  return OptimizeMultistep(model, TimeGrid::Uniform(kFine), candidates, states, {}, options, executor);
+}
+
+double Error(const at::Tensor& got, const at::Tensor& expected) {
+  return (got - expected).to(at::kDouble).square().mean().sqrt().item<double>();
+}
+
+TEST(OptimizeMultistep, IsBetterThanEulersScheduleOnNoisesThatItHasNotSeen) {
+  at::manual_seed(1);
+  const testing::FunctionModel model = CurvedFlow();
+  const auto recorded = Record(model, 120), others = Record(model, 300);
+  ASSERT_TRUE(recorded.ok() && others.ok());
+  const auto knots = MultistepKnots(recorded->costs, recorded->euler, kMost);
+  ASSERT_TRUE(knots.ok()) << knots.status();
+  ASSERT_EQ(knots->size(), kMost);
+  InlineExecutor executor;
+  for (int steps = 1; steps <= kMost; ++steps) {
+    const std::vector<std::vector<int>>& candidates = (*knots)[steps - 1];
+    EXPECT_EQ(candidates.front(), recorded->euler.Find(steps)->knots);
+    const auto best = Optimize(model, *recorded, candidates);
+    ASSERT_TRUE(best.ok()) << best.status();
+    const Schedule& schedule = best->schedule;
+    EXPECT_EQ(schedule.solver, SolverKind::kMultistep);
+    EXPECT_EQ(schedule.time_grid.steps(), steps);
+    EXPECT_EQ(schedule.coefficients.size(), steps);
+    // A fit of every noise, and up to two plain runs of the held-out quarter, for each candidate.
+    EXPECT_LE(best->evaluations, 120 * steps * 3);
+    EXPECT_GE(best->evaluations, 120 * steps * static_cast<int64_t>(candidates.size()));
+    const auto error = [&](const SolverOptions& options) {
+      return Error(*Solve(model, others->states[0], {}, options, 64, executor), others->states[kFine]);
+    };
+    const double euler = error({.time_grid = recorded->euler.Find(steps)->time_grid});
+    const double multistep = error(
+        {.solver = SolverKind::kMultistep, .time_grid = schedule.time_grid, .coefficients = schedule.coefficients});
+    EXPECT_LT(multistep, (steps < 3 ? 1.0 : 0.6) * euler) << steps << " steps";
+    EXPECT_NEAR(multistep, schedule.held_out_error, multistep) << steps << " steps";
+  }
+}
+
+TEST(OptimizeMultistep, TakesPlainCoefficientsWhereTheFitIsWorseOnTheHeldOutNoises) {
+  at::manual_seed(2);
+  const testing::FunctionModel model = CurvedFlow();
+  // Fitted to one noise, far from those that judge: the last three quarters.
+  auto recorded = Record(model, 1, 30.0);
+  const auto usual = Record(model, 3);
+  ASSERT_TRUE(recorded.ok() && usual.ok());
+  recorded->states = at::cat({recorded->states, usual->states}, 1);
+  const std::vector<std::vector<int>> candidates = {{0, 6, 12, 18, 24}};
+  const auto best = Optimize(model, *recorded, candidates, {.held_out_share = 0.75});
+  ASSERT_TRUE(best.ok()) << best.status();
+  const TimeGrid grid = TimeGrid::Uniform(4);
+  InlineExecutor executor;
+  double least = 1e9;
+  for (const int order : {1, 2}) {
+    const at::Tensor samples =
+        *SolveMultistep(model, usual->states[0], {}, grid, AdamsBashforth(grid, order), 64, executor);
+    least = std::min(least, Error(samples, usual->states[kFine]));
+  }
+  EXPECT_LE(best->schedule.held_out_error, least + 1e-9);
+  // Whatever won was run from the fitted noise, too.
+  const SolverOptions options{
+      .solver = SolverKind::kMultistep, .time_grid = grid, .coefficients = best->schedule.coefficients};
+  const at::Tensor fitted = *Solve(model, recorded->states[0].slice(0, 0, 1), {}, options, 64, executor);
+  EXPECT_NEAR(best->schedule.fit_error, Error(fitted, recorded->states[kFine].slice(0, 0, 1)), 1e-5);
+}
+
+TEST(OptimizeMultistep, ReportsWhatTheStatesReport) {
+  const testing::FunctionModel model = CurvedFlow();
+  InlineExecutor executor;
+  const auto states = [](absl::Span<const int>) -> absl::StatusOr<at::Tensor> { return absl::DataLossError("gone"); };
+  const std::vector<std::vector<int>> candidates = {{0, kFine}};
+  const auto best = OptimizeMultistep(model, TimeGrid::Uniform(kFine), candidates, states, {}, {}, executor);
+  EXPECT_EQ(best.status().code(), absl::StatusCode::kDataLoss);
+}
+
+}  // namespace
+}  // namespace boss
