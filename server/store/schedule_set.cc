@@ -1,6 +1,7 @@
 #include "server/store/schedule_set.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -21,10 +22,32 @@ namespace {
 
 constexpr int kFormat = 1;
 constexpr int kMaxKMax = 100000;
-constexpr absl::string_view kReservedPrefix = "bellman";
+constexpr absl::string_view kReservedPrefixes[] = {"bellman", "multistep-"};
 constexpr absl::string_view kReserved[] = {"auto", "explicit", "fine", "named", "reflow", "straightened", "uniform"};
 
 std::vector<double> TimesOf(const TimeGrid& grid) { return {grid.times().begin(), grid.times().end()}; }
+
+absl::Status CheckCoefficients(const Schedule& schedule) {
+  const size_t steps = static_cast<size_t>(schedule.time_grid.steps());
+  if (schedule.coefficients.size() != steps) {
+    return absl::InvalidArgumentError(absl::StrFormat("schedule set.coefficients: got those of %d steps, expected %d",
+                                                      schedule.coefficients.size(), steps));
+  }
+  for (size_t step = 0; step < steps; ++step) {
+    const StepCoefficients& coefficients = schedule.coefficients[step];
+    const size_t most = std::min<size_t>(step + 1, kMaxMultistepOrder);
+    if (coefficients.velocities.empty() || coefficients.velocities.size() > most) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("schedule set.coefficients: step %d uses %d velocities, expected 1 to %d", step,
+                          coefficients.velocities.size(), most));
+    }
+    const bool are_finite =
+        std::isfinite(coefficients.state) && std::all_of(coefficients.velocities.begin(), coefficients.velocities.end(),
+                                                         [](double value) { return std::isfinite(value); });
+    if (!are_finite) return absl::InvalidArgumentError("schedule set.coefficients: expected finite numbers");
+  }
+  return absl::OkStatus();
+}
 
 absl::Status CheckSearched(const ScheduleSet& set) {
   if (set.k_max > kMaxKMax) {
@@ -32,12 +55,20 @@ absl::Status CheckSearched(const ScheduleSet& set) {
         absl::StrFormat("schedule set.k_max: got %d, expected up to %d", set.k_max, kMaxKMax));
   }
   const size_t k_max = static_cast<size_t>(set.k_max), points = k_max + 1;
-  if (set.schedules.size() != k_max || set.cost_matrix.size() != points * points) {
+  if (set.solver == SolverKind::kMultistep) {
+    if (set.schedules.empty() || set.schedules.size() > k_max || !set.cost_matrix.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("schedule set: got k_max %d, %d schedules and %d costs, expected 1 to k_max schedules and no "
+                          "costs for multistep",
+                          k_max, set.schedules.size(), set.cost_matrix.size()));
+    }
+    for (const Schedule& schedule : set.schedules) BOSS_RETURN_IF_ERROR(CheckCoefficients(schedule));
+  } else if (set.schedules.size() != k_max || set.cost_matrix.size() != points * points) {
     return absl::InvalidArgumentError(absl::StrCat("schedule set: got k_max ", set.k_max, ", ", set.schedules.size(),
                                                    " schedules and ", set.cost_matrix.size(),
                                                    " costs, expected k_max schedules and (k_max + 1)^2 costs"));
   }
-  for (int steps = 1; steps <= set.k_max; ++steps) {
+  for (int steps = 1; steps <= static_cast<int>(set.schedules.size()); ++steps) {
     const int got = set.schedules[steps - 1].time_grid.steps();
     if (got != steps) {
       return absl::InvalidArgumentError(
@@ -52,6 +83,8 @@ absl::Status CheckSearched(const ScheduleSet& set) {
 }
 
 absl::Status CheckImported(const ScheduleSet& set) {
+  if (set.solver == SolverKind::kMultistep)
+    return absl::InvalidArgumentError("schedule set.solver: multistep has searched schedules alone, with their k_max");
   if (set.schedules.empty() || !set.cost_matrix.empty() || set.fine_grid) {
     return absl::InvalidArgumentError("schedule set: without k_max, expected schedules, no costs and no fine grid");
   }
@@ -65,11 +98,33 @@ absl::Status CheckImported(const ScheduleSet& set) {
   return absl::OkStatus();
 }
 
+// A step as one list: the state's coefficient, then the velocities', the newest first.
+Json CoefficientsToJson(const std::vector<StepCoefficients>& steps) {
+  Json json = Json::array();
+  for (const StepCoefficients& step : steps) {
+    std::vector<double> values{step.state};
+    values.insert(values.end(), step.velocities.begin(), step.velocities.end());
+    json.push_back(std::move(values));
+  }
+  return json;
+}
+
+absl::StatusOr<std::vector<StepCoefficients>> CoefficientsFromLists(const std::vector<std::vector<double>>& lists) {
+  std::vector<StepCoefficients> steps;
+  for (const std::vector<double>& values : lists) {
+    if (values.size() < 2)
+      return absl::DataLossError("schedule set.coefficients: expected those of the state and a velocity at least");
+    steps.push_back({values.front(), {values.begin() + 1, values.end()}});
+  }
+  return steps;
+}
+
 }  // namespace
 
 std::string StoredScheduleSet::Name() const {
   if (!client_name.empty()) return client_name;
-  std::string name = absl::StrCat("bellman-", std::string(SolverName(set.solver)), "-g",
+  const std::string solver(SolverName(set.solver));
+  std::string name = absl::StrCat(set.solver == SolverKind::kMultistep ? "" : "bellman-", solver, "-g",
                                   FormatGuidance(set.guidance_scale), "-k", set.k_max);
   if (set.fine_grid) absl::StrAppend(&name, "-", Sha256Hex(DumpJson(TimesOf(*set.fine_grid))).substr(0, 8));
   return name;
@@ -77,7 +132,10 @@ std::string StoredScheduleSet::Name() const {
 
 absl::Status CheckScheduleSetName(absl::string_view what, absl::string_view name) {
   BOSS_RETURN_IF_ERROR(CheckName(what, name));
-  if (absl::StartsWith(name, kReservedPrefix) || std::count(std::begin(kReserved), std::end(kReserved), name) > 0) {
+  const bool has_reserved_prefix =
+      std::any_of(std::begin(kReservedPrefixes), std::end(kReservedPrefixes),
+                  [&](absl::string_view prefix) { return absl::StartsWith(name, prefix); });
+  if (has_reserved_prefix || std::count(std::begin(kReserved), std::end(kReserved), name) > 0) {
     return absl::InvalidArgumentError(
         absl::StrCat(what, ": \"", name, "\" is a name that the server gives, expected another one"));
   }
@@ -114,7 +172,10 @@ std::vector<std::string> Mismatches(const StoredScheduleSet& stored, SolverKind 
 }
 
 std::string StepsText(const ScheduleSet& set) {
-  if (set.searched()) return absl::StrCat("in [1, ", set.k_max, "] (k_max of the schedules)");
+  if (set.searched()) {
+    const bool all = static_cast<int>(set.schedules.size()) == set.k_max;
+    return absl::StrCat("in [1, ", set.schedules.size(), "] (", all ? "k_max" : "what there is", " of the schedules)");
+  }
   const auto append_steps = [](std::string* out, const Schedule& schedule) {
     absl::StrAppend(out, schedule.time_grid.steps());
   };
@@ -126,7 +187,11 @@ std::string ScheduleSetToJson(const StoredScheduleSet& stored) {
   Json schedules = Json::array();
   for (const Schedule& schedule : set.schedules) {
     if (set.searched()) {
-      schedules.push_back({{"knots", schedule.knots}, {"total_cost", schedule.total_cost}});
+      Json& item = schedules.emplace_back(Json{{"knots", schedule.knots}, {"total_cost", schedule.total_cost}});
+      if (set.solver != SolverKind::kMultistep) continue;
+      item["coefficients"] = CoefficientsToJson(schedule.coefficients);
+      item["fit_error"] = schedule.fit_error;
+      item["held_out_error"] = schedule.held_out_error;
     } else {
       schedules.push_back({{"time_grid", TimesOf(schedule.time_grid)}});
     }
@@ -191,7 +256,14 @@ absl::StatusOr<StoredScheduleSet> ScheduleSetFromJson(absl::string_view text) {
     } else {
       item_reader.Required("knots", schedule.knots);
       item_reader.Required("total_cost", schedule.total_cost);
+      std::vector<std::vector<double>> lists;
+      if (set.solver == SolverKind::kMultistep) {
+        item_reader.Required("coefficients", lists);
+        item_reader.Required("fit_error", schedule.fit_error);
+        item_reader.Required("held_out_error", schedule.held_out_error);
+      }
       BOSS_RETURN_IF_ERROR(item_reader.status());
+      BOSS_ASSIGN_OR_RETURN(schedule.coefficients, CoefficientsFromLists(lists));
       BOSS_RETURN_IF_ERROR(CheckKnots(schedule.knots, set.k_max));
       for (int knot : schedule.knots) times.push_back(fine_grid[knot]);
     }

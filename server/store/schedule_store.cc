@@ -14,15 +14,16 @@ namespace {
 
 std::string FileOf(absl::string_view name) { return absl::StrCat(name, ".json"); }
 
-absl::Status NoSearchedSet(const VersionKey& key, double guidance_scale, absl::string_view grid) {
-  return absl::NotFoundError(absl::StrCat(key.ToString(), " has no Bellman schedules for guidance scale ",
+absl::Status NoSearchedSet(const VersionKey& key, double guidance_scale, SolverKind solver, absl::string_view grid) {
+  const char* const kind = solver == SolverKind::kMultistep ? "multistep" : "Bellman";
+  return absl::NotFoundError(absl::StrCat(key.ToString(), " has no ", kind, " schedules for guidance scale ",
                                           FormatGuidance(guidance_scale), grid,
                                           "; an OptimizeStepsizesJob makes them"));
 }
 
-// Whether `set` may stand for a version's Bellman schedules of that guidance scale.
-bool IsCandidate(const StoredScheduleSet& stored, double guidance_scale) {
-  return stored.set.searched() && stored.client_name.empty() &&
+// Whether `set` may stand for a version's searched schedules of that guidance scale and solver.
+bool IsCandidate(const StoredScheduleSet& stored, double guidance_scale, SolverKind solver) {
+  return stored.set.searched() && stored.client_name.empty() && stored.set.solver == solver &&
          FormatGuidance(stored.set.guidance_scale) == FormatGuidance(guidance_scale);
 }
 
@@ -74,17 +75,18 @@ absl::Status ModelStore::RemoveScheduleSet(const VersionKey& key, absl::string_v
 }
 
 absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> ModelStore::FindScheduleSet(const VersionKey& key,
-                                                                                     double guidance_scale) const {
+                                                                                     double guidance_scale,
+                                                                                     SolverKind solver) const {
   absl::ReaderMutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(const Version* version, FindPublished(key));
   std::shared_ptr<const StoredScheduleSet> best;
   const auto rank = [](const StoredScheduleSet& stored) { return std::pair(stored.set.k_max, stored.create_time); };
   for (const auto& [file, stored] : version->schedule_sets) {
-    if (!IsCandidate(*stored, guidance_scale)) continue;
+    if (!IsCandidate(*stored, guidance_scale, solver)) continue;
     if (best == nullptr || rank(*stored) > rank(*best)) best = stored;
   }
   if (best != nullptr) return best;
-  return NoSearchedSet(key, guidance_scale, "");
+  return NoSearchedSet(key, guidance_scale, solver, "");
 }
 
 absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> ModelStore::FindScheduleSet(const VersionKey& key,
@@ -93,9 +95,11 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> ModelStore::FindSchedul
   absl::ReaderMutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(const Version* version, FindPublished(key));
   for (const auto& [file, stored] : version->schedule_sets) {
-    if (IsCandidate(*stored, guidance_scale) && stored->set.FineGrid() == fine_grid) return stored;
+    const bool is_euler = IsCandidate(*stored, guidance_scale, SolverKind::kEuler);
+    if (is_euler && stored->set.FineGrid() == fine_grid) return stored;
   }
-  return NoSearchedSet(key, guidance_scale, absl::StrCat(" and this fine grid of ", fine_grid.steps(), " intervals"));
+  return NoSearchedSet(key, guidance_scale, SolverKind::kEuler,
+                       absl::StrCat(" and this fine grid of ", fine_grid.steps(), " intervals"));
 }
 
 absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> ModelStore::FindScheduleSet(const VersionKey& key,

@@ -84,4 +84,23 @@ server::StoredScheduleSet TinyScheduleSet(int k_max, double guidance_scale) {
   return stored;
 }
 
+server::StoredScheduleSet TinyMultistepSet(int k_max, int max_steps, double guidance_scale) {
+  server::StoredScheduleSet stored = TinyScheduleSet(k_max, guidance_scale);
+  stored.set.solver = SolverKind::kMultistep;
+  stored.set.cost_matrix.clear();
+  stored.set.schedules.resize(static_cast<size_t>(max_steps));
+  for (Schedule& schedule : stored.set.schedules) {
+    schedule.solver = SolverKind::kMultistep;
+    for (int step = 0; step < schedule.time_grid.steps(); ++step) {
+      StepCoefficients coefficients{step % 2 == 0 ? 1.0 : 0.9, {schedule.time_grid.StepSize(step)}};
+      if (step >= 1) coefficients.velocities.push_back(-0.25);
+      if (step >= 2 && step != 3) coefficients.velocities.push_back(0.125);
+      schedule.coefficients.push_back(std::move(coefficients));
+    }
+    schedule.fit_error = 0.25;
+    schedule.held_out_error = 1.0 / 3;
+  }
+  return stored;
+}
+
 }  // namespace boss::testing

@@ -33,5 +33,7 @@ void WriteSeedModel(const std::string& parent, const std::string& name, const st
 
 // Every schedule up to k_max: of k steps, k - 1 short ones and a long one to the end.
 server::StoredScheduleSet TinyScheduleSet(int k_max, double guidance_scale = 1.0);
+// Those of up to `max_steps` steps for multistep, with coefficients of every order and of no other meaning.
+server::StoredScheduleSet TinyMultistepSet(int k_max, int max_steps, double guidance_scale = 1.0);
 
 }  // namespace boss::testing

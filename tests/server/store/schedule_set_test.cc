@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,6 +42,63 @@ TEST(ScheduleSet, ReadsWhatItWrites) {
   EXPECT_EQ(read->set.schedules[1].total_cost, stored.set.schedules[1].total_cost);
   EXPECT_EQ(read->seed, stored.seed);
   EXPECT_EQ(read->job_id, "job");
+}
+
+StoredScheduleSet MultistepSet() {
+  StoredScheduleSet stored = SmallSet();
+  stored.set.k_max = 2;
+  stored.set.solver = SolverKind::kMultistep;
+  stored.set.cost_matrix.clear();
+  for (Schedule& schedule : stored.set.schedules) {
+    schedule.solver = SolverKind::kMultistep;
+    schedule.coefficients.push_back({1, {1.0 / 3}});
+    schedule.fit_error = 0.1;
+    schedule.held_out_error = 0.1 + 0.2;
+  }
+  stored.set.schedules[1].coefficients.push_back({0.9, {1.0 / 7, -1e-17}});
+  return stored;
+}
+
+TEST(ScheduleSet, KeepsCoefficientsAndErrorsOfMultistep) {
+  StoredScheduleSet stored = MultistepSet();
+  EXPECT_EQ(stored.Name(), "multistep-g2.5-k2");
+  const absl::StatusOr<StoredScheduleSet> read = ScheduleSetFromJson(ScheduleSetToJson(stored));
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->set.solver, SolverKind::kMultistep);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(read->set.schedules[i].coefficients, stored.set.schedules[i].coefficients);
+    EXPECT_EQ(read->set.schedules[i].solver, SolverKind::kMultistep);
+    EXPECT_EQ(read->set.schedules[i].fit_error, 0.1);
+    EXPECT_EQ(read->set.schedules[i].held_out_error, 0.1 + 0.2);
+  }
+  // Not every K up to k_max has to be there.
+  stored.set.schedules.pop_back();
+  EXPECT_TRUE(CheckScheduleSet(stored).ok()) << CheckScheduleSet(stored);
+  EXPECT_EQ(StepsText(stored.set), "in [1, 1] (what there is of the schedules)");
+}
+
+TEST(ScheduleSet, RefusesCoefficientsThatNoSamplerCanUse) {
+  const std::vector<std::function<void(ScheduleSet&)>> kCases = {
+      [](ScheduleSet& set) { set.schedules[1].coefficients.pop_back(); },
+      [](ScheduleSet& set) { set.schedules[1].coefficients[0].velocities.push_back(1); },  // of a step before the first
+      [](ScheduleSet& set) { set.schedules[0].coefficients[0].state = std::nan(""); },
+      [](ScheduleSet& set) { set.schedules[1].coefficients[1].velocities[1] = HUGE_VAL; },
+      [](ScheduleSet& set) { set.schedules[1].coefficients[1].velocities.clear(); },
+      [](ScheduleSet& set) { set.cost_matrix.assign(9, 0); },
+      [](ScheduleSet& set) { set.schedules.clear(); },
+  };
+  ASSERT_TRUE(CheckScheduleSet(MultistepSet()).ok());
+  for (size_t i = 0; i < kCases.size(); ++i) {
+    StoredScheduleSet stored = MultistepSet();
+    kCases[i](stored.set);
+    EXPECT_EQ(CheckScheduleSet(stored).code(), absl::StatusCode::kInvalidArgument) << i;
+  }
+  StoredScheduleSet imported = MultistepSet();
+  imported.client_name = "mine";
+  imported.set.k_max = 0;
+  EXPECT_EQ(CheckScheduleSet(imported).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(CheckScheduleSetName("name", "multistep-mine").code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(CheckScheduleSetName("name", "my-multistep").ok());
 }
 
 TEST(ScheduleSet, IntegersMustFit) {
