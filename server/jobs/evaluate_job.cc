@@ -18,9 +18,10 @@ struct Candidate {
   std::vector<Sampler> samplers;
 };
 
-// The version's own schedules of the steps that the spec names.
+// The version's own schedules of the steps that the spec names: for Euler's steps and Heun's.
 std::vector<Sampler> NativeSamplers(const Candidate& candidate, const Manifest& manifest, const EvaluateSpec& spec) {
   std::vector<Sampler> samplers;
+  if (spec.solver == SolverKind::kMultistep) return samplers;
   for (const NativeSchedule& native : manifest.schedules) {
     const int steps = native.schedule.time_grid.steps();
     if (std::find(spec.steps.begin(), spec.steps.end(), steps) == spec.steps.end()) continue;
@@ -43,7 +44,9 @@ absl::StatusOr<std::vector<Sampler>> UsualSamplers(const ModelStore& store, cons
       samplers.push_back({*candidate.model, version, "uniform", "uniform", "", TimeGrid::Uniform(steps)});
   }
   if (!spec.schedules.bellman) return samplers;
-  const auto stored = store.FindScheduleSet(candidate.key, spec.guidance_scale);
+  const bool is_multistep = spec.solver == SolverKind::kMultistep;
+  const auto stored = store.FindScheduleSet(candidate.key, spec.guidance_scale,
+                                            is_multistep ? SolverKind::kMultistep : SolverKind::kEuler);
   if (!stored.ok()) {
     if (absl::IsNotFound(stored.status()) && !spec.schedules.require_bellman) return samplers;
     return absl::IsNotFound(stored.status()) ? absl::FailedPreconditionError(stored.status().message())
@@ -51,12 +54,13 @@ absl::StatusOr<std::vector<Sampler>> UsualSamplers(const ModelStore& store, cons
   }
   const ScheduleSet& set = (*stored)->set;
   for (int steps : spec.steps) {
-    if (steps > set.k_max) {
+    const Schedule* const schedule = set.Find(steps);
+    if (schedule == nullptr) {
       return absl::FailedPreconditionError(
-          absl::StrCat("steps: got ", steps, ", the schedule set ", (*stored)->Name(), " goes up to ", set.k_max));
+          absl::StrCat("steps: got ", steps, ", the schedule set ", (*stored)->Name(), " has those ", StepsText(set)));
     }
-    samplers.push_back(
-        {*candidate.model, version, "bellman", "bellman", (*stored)->Name(), set.schedules[steps - 1].time_grid});
+    samplers.push_back({*candidate.model, version, is_multistep ? "multistep" : "bellman", "bellman", (*stored)->Name(),
+                        schedule->time_grid, schedule->coefficients});
   }
   return samplers;
 }

@@ -24,7 +24,7 @@ enum class JobStage {
   kPreparing,      // reading models and data
   kTrajectories,   // stage 1: fine Euler runs; a unit is one velocity evaluation of a batch
   kCostMatrix,     // stage 1: the cost of every jump
-  kSchedule,       // stage 1: the Bellman recursion
+  kSchedule,       // stage 1: the Bellman recursion, and multistep fits; K units for those of K steps
   kPairs,          // stage 2: the teacher's segments; a unit is one noise
   kStraightening,  // stage 2: training on them; a unit is one train step
   kTraining,       // training from data; a unit is one train step

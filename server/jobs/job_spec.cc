@@ -108,6 +108,16 @@ absl::Status Validate(const OptimizeStepsizesSpec& spec) {
   }
   BOSS_RETURN_IF_ERROR(InRange("num_samples", spec.num_samples, 1, kMaxSamples));
   BOSS_RETURN_IF_ERROR(NumberInRange("guidance_scale", spec.guidance_scale, 0.0, kMaxGuidance));
+  BOSS_RETURN_IF_ERROR(InRange("max_multistep_steps", spec.max_multistep_steps, 0, spec.k_max));
+  if (spec.max_multistep_steps > 0) {
+    if (spec.num_samples < 2) {
+      return FieldError("spec.max_multistep_steps", "multistep schedules are fitted to at least 2 samples, expected 0");
+    }
+    if (!spec.schedule_set.empty()) {
+      const absl::Status status = CheckScheduleSetName("spec.schedule_set", MultistepSetName(spec));
+      if (!status.ok()) return WithField(status, "spec.schedule_set");
+    }
+  }
   return InRange("batch_size", spec.batch_size, 0, kMaxBatch);
 }
 
@@ -121,7 +131,8 @@ absl::Status ValidateEvaluation(absl::string_view prefix, const EvaluateSpec& sp
   BOSS_RETURN_IF_ERROR(NumberInRange(field("guidance_scale"), spec.guidance_scale, 0.0, kMaxGuidance));
   BOSS_RETURN_IF_ERROR(InRange(field("batch_size"), spec.batch_size, 0, kMaxBatch));
   if (spec.solver == SolverKind::kRk45)
-    return FieldError(absl::StrCat("spec.", field("solver")), "rk45 chooses its own times: expected euler or heun");
+    return FieldError(absl::StrCat("spec.", field("solver")),
+                      "rk45 chooses its own times: expected euler, heun or multistep");
   if (!spec.schedules.uniform && !spec.schedules.bellman && !spec.schedules.more()) {
     return FieldError(absl::StrCat("spec.", field("schedules")), "expected uniform, bellman, named sets or time grids");
   }
@@ -138,6 +149,8 @@ absl::Status ValidateEvaluation(absl::string_view prefix, const EvaluateSpec& sp
 }
 
 absl::Status Validate(const DistillSpec& spec) {
+  if (spec.evaluation && spec.evaluation->solver == SolverKind::kMultistep)
+    return FieldError("spec.evaluation.solver", "multistep is judged by an EvaluateJob, expected euler or heun");
   BOSS_RETURN_IF_ERROR(Present("model", spec.model));
   BOSS_RETURN_IF_ERROR(NameOrEmpty("output_model", spec.output_model));
   BOSS_RETURN_IF_ERROR(NameOrEmpty("output_alias", spec.output_alias));
@@ -177,6 +190,10 @@ std::optional<JobKind> ParseJobKind(absl::string_view name) {
     if (known == name) return kind;
   }
   return std::nullopt;
+}
+
+std::string MultistepSetName(const OptimizeStepsizesSpec& spec) {
+  return spec.schedule_set.empty() ? "" : absl::StrCat(spec.schedule_set, "-multistep");
 }
 
 JobKind KindOf(const JobSpec& spec) { return kKinds[spec.index()].first; }

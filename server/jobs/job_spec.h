@@ -65,6 +65,8 @@ struct OptimizeStepsizesSpec {
   bool unconditional = false;  // 'no label' instead of i mod num_classes for trajectory i
   std::vector<double> fine_time_grid;  // k_max + 1 times; empty: uniform
   std::string schedule_set;            // the set's name; empty: the server chooses one
+  // K up to which multistep schedules are made of the same trajectories, at most k_max; 0: none. Needs two samples.
+  int max_multistep_steps = 0;
 };
 
 // Which schedules an evaluation compares.
@@ -139,6 +141,9 @@ struct DistillSpec {
 using JobSpec = std::variant<TrainSpec, OptimizeStepsizesSpec, DistillSpec, EvaluateSpec>;
 
 JobKind KindOf(const JobSpec& spec);
+
+// The name that its multistep set has; empty: the server chooses one.
+std::string MultistepSetName(const OptimizeStepsizesSpec& spec);
 
 // The fine grid of a spec that ValidateSpec accepts.
 template <typename Spec>

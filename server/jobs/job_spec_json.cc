@@ -92,7 +92,8 @@ Json ToJson(const OptimizeStepsizesSpec& spec) {
           {"guidance_scale", spec.guidance_scale},
           {"seed", spec.seed},
           {"batch_size", spec.batch_size},
-          {"unconditional", spec.unconditional}};
+          {"unconditional", spec.unconditional},
+          {"max_multistep_steps", spec.max_multistep_steps}};
 }
 
 absl::StatusOr<OptimizeStepsizesSpec> OptimizeStepsizesFromJson(const Json& json) {
@@ -107,6 +108,7 @@ absl::StatusOr<OptimizeStepsizesSpec> OptimizeStepsizesFromJson(const Json& json
   reader.Required("seed", spec.seed);
   reader.Required("batch_size", spec.batch_size);
   reader.Required("unconditional", spec.unconditional);
+  reader.Optional("max_multistep_steps", spec.max_multistep_steps);
   BOSS_RETURN_IF_ERROR(reader.status());
   return spec;
 }

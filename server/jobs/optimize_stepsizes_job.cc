@@ -9,7 +9,7 @@ absl::Status RunOptimizeStepsizesJob(JobContext& context, const OptimizeStepsize
   context.SetPlan({{JobStage::kPreparing, 0},
                    {JobStage::kTrajectories, SearchWeight(spec)},
                    {JobStage::kCostMatrix, 0},
-                   {JobStage::kSchedule, 0}});
+                   {JobStage::kSchedule, ScheduleWeight(spec)}});
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kPreparing, 1));
   BOSS_ASSIGN_OR_RETURN(const VersionKey key, InputVersion(context, 0));
   BOSS_ASSIGN_OR_RETURN(const std::shared_ptr<const VelocityModel> model, LoadModelForJob(context, key));

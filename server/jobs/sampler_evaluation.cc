@@ -11,6 +11,7 @@
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
 #include "core/evaluate/sample_quality.h"
+#include "core/flow/multistep.h"
 #include "core/io/image_dataset.h"
 #include "core/solver/record_trajectory.h"
 #include "core/solver/solver.h"
@@ -50,7 +51,8 @@ absl::StatusOr<std::vector<Sampler>> ChosenSamplers(JobContext& context, const E
     for (int steps : spec.steps) {
       const Schedule* const schedule = (*found)->set.Find(steps);
       if (schedule != nullptr) {
-        samplers.push_back({model, version.ToString(), name, "named", name, schedule->time_grid});
+        samplers.push_back(
+            {model, version.ToString(), name, "named", name, schedule->time_grid, schedule->coefficients});
         continue;
       }
       BOSS_RETURN_IF_ERROR(context.ReportMessage(
@@ -96,8 +98,8 @@ absl::Status SamplerEvaluation::Prepare() {
   if (features_ != nullptr) {
     BOSS_ASSIGN_OR_RETURN(reference_, ComputeStatistics(*features_, reference_images_, kFeatureBatch, *context_));
   }
-  BOSS_ASSIGN_OR_RETURN(fine_, Draw(*baseline_, FineGridOf(*spec_), SolverKind::kEuler,
-                                    /*counts_as_unit=*/true));
+  const Sampler fine{*baseline_, baseline_version_, "", "", "", FineGridOf(*spec_)};
+  BOSS_ASSIGN_OR_RETURN(fine_, Draw(fine, SolverKind::kEuler));
   return absl::OkStatus();
 }
 
@@ -140,14 +142,16 @@ absl::Status SamplerEvaluation::LoadReference(const VersionKey& features_version
   return absl::OkStatus();
 }
 
-absl::StatusOr<SamplerEvaluation::Drawn> SamplerEvaluation::Draw(const VelocityModel& model, const TimeGrid& time_grid,
-                                                                 SolverKind solver, bool counts_as_unit) {
+absl::StatusOr<SamplerEvaluation::Drawn> SamplerEvaluation::Draw(const Sampler& sampler, SolverKind solver) {
   const int64_t batch_size = spec_->batch_size > 0 ? spec_->batch_size : kDefaultBatch;
   const int64_t batches = (spec_->num_samples + batch_size - 1) / batch_size;
-  const double units = counts_as_unit ? 1.0 / static_cast<double>(batches * time_grid.steps()) : 0;
+  const double units = 1.0 / static_cast<double>(batches * sampler.time_grid.steps());
   SolverOptions options;
   options.solver = solver;
-  options.time_grid = time_grid;
+  options.time_grid = sampler.time_grid;
+  if (solver == SolverKind::kMultistep) {
+    options.coefficients = sampler.coefficients.empty() ? AdamsBashforth(sampler.time_grid, 2) : sampler.coefficients;
+  }
   std::vector<at::Tensor> parts;
   Drawn drawn;
   for (int64_t first = 0; first < spec_->num_samples; first += batch_size) {
@@ -156,7 +160,8 @@ absl::StatusOr<SamplerEvaluation::Drawn> SamplerEvaluation::Draw(const VelocityM
     CountingExecutor counting(*context_, units,
                               count * noises_.evaluations_per_step() * EvaluationsPerSolverStep(solver));
     const absl::Time start = context_->clock().Now();
-    BOSS_ASSIGN_OR_RETURN(at::Tensor samples, Solve(model, batch.noise, batch.condition, options, count, counting));
+    BOSS_ASSIGN_OR_RETURN(at::Tensor samples,
+                          Solve(sampler.model, batch.noise, batch.condition, options, count, counting));
     drawn.seconds += absl::ToDoubleSeconds(context_->clock().Now() - start);
     parts.push_back(std::move(samples));
   }
@@ -216,8 +221,7 @@ absl::StatusOr<EvaluationRow> SamplerEvaluation::Judge(const Sampler& sampler) {
     return *row;
   }
   BOSS_RETURN_IF_ERROR(Prepare());
-  BOSS_ASSIGN_OR_RETURN(const Drawn drawn,
-                        Draw(sampler.model, sampler.time_grid, spec_->solver, /*counts_as_unit=*/true));
+  BOSS_ASSIGN_OR_RETURN(const Drawn drawn, Draw(sampler, spec_->solver));
   return Score(sampler, spec_->solver, drawn);
 }
 
@@ -230,8 +234,7 @@ absl::StatusOr<EvaluationRow> SamplerEvaluation::JudgeFine(const VelocityModel& 
   }
   BOSS_RETURN_IF_ERROR(Prepare());
   if (&model != baseline_) {
-    BOSS_ASSIGN_OR_RETURN(const Drawn drawn,
-                          Draw(model, sampler.time_grid, SolverKind::kEuler, /*counts_as_unit=*/true));
+    BOSS_ASSIGN_OR_RETURN(const Drawn drawn, Draw(sampler, SolverKind::kEuler));
     return Score(sampler, SolverKind::kEuler, drawn);
   }
   BOSS_RETURN_IF_ERROR(context_->Advance(1, 0));

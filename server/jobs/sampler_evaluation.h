@@ -26,6 +26,8 @@ struct Sampler {
   std::string schedule;  // "uniform", "bellman", "named" or "explicit"
   std::string schedule_set;
   TimeGrid time_grid;
+  // Of a multistep schedule. Empty where the solver is multistep: those of Adams and Bashforth of order 2.
+  std::vector<StepCoefficients> coefficients = {};
 };
 
 // The samplers of the sets and the times that the spec asks for beside uniform and Bellman steps. Of a set, the
@@ -73,8 +75,7 @@ class SamplerEvaluation {
   // Draws the baseline's fine samples and computes the reference's features, unless it has.
   absl::Status Prepare();
   absl::Status LoadReference(const VersionKey& features_version);
-  absl::StatusOr<Drawn> Draw(const VelocityModel& model, const TimeGrid& time_grid, SolverKind solver,
-                             bool counts_as_unit);
+  absl::StatusOr<Drawn> Draw(const Sampler& sampler, SolverKind solver);
   absl::StatusOr<double> MeasureStraightness(const VelocityModel& model);
   absl::StatusOr<EvaluationRow> Score(const Sampler& sampler, SolverKind solver, const Drawn& drawn);
 

@@ -9,6 +9,7 @@
 #include "core/io/safetensors.h"
 #include "core/solver/record_trajectory.h"
 #include "core/stepsize/cost_matrix.h"
+#include "server/jobs/multistep_search.h"
 #include "server/jobs/noise_source.h"
 
 namespace boss::server {
@@ -16,14 +17,20 @@ namespace {
 
 constexpr char kStateFile[] = "search.safetensors";
 
-// Samples that the accumulator has from an earlier run of the job.
-absl::StatusOr<int64_t> RestoreSearch(JobContext& context, const std::string& path,
-                                      CostMatrixAccumulator& accumulator) {
+// Samples that the accumulator and `multistep` have from an earlier run of the job.
+absl::StatusOr<int64_t> RestoreSearch(JobContext& context, const std::string& path, int64_t batch_size,
+                                      CostMatrixAccumulator& accumulator, MultistepSearch& multistep) {
   const absl::StatusOr<Safetensors> state = ReadSafetensors(path, context.files());
   if (absl::IsNotFound(state.status())) return 0;
   absl::Status status = state.status();
-  if (status.ok()) status = accumulator.RestoreState(state->tensors);
-  if (status.ok()) return accumulator.num_samples();
+  CostMatrixAccumulator restored = accumulator;
+  if (status.ok()) status = restored.RestoreState(state->tensors);
+  if (status.ok() && multistep.enabled())
+    status = multistep.Restore(state->tensors, restored.num_samples(), batch_size);
+  if (status.ok()) {
+    accumulator = std::move(restored);
+    return accumulator.num_samples();
+  }
   if (!absl::IsDataLoss(status) && !absl::IsInvalidArgument(status)) return status;
   BOSS_RETURN_IF_ERROR(context.ReportMessage(
       Severity::kWarning, absl::StrCat("the saved trajectories cannot be used: ", status.message())));
@@ -33,6 +40,8 @@ absl::StatusOr<int64_t> RestoreSearch(JobContext& context, const std::string& pa
 }  // namespace
 
 double SearchWeight(const OptimizeStepsizesSpec& spec) { return static_cast<double>(spec.num_samples) * spec.k_max; }
+
+double ScheduleWeight(const OptimizeStepsizesSpec& spec) { return MultistepWeight(spec); }
 
 absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobContext& context,
                                                                          const VelocityModel& model,
@@ -45,7 +54,13 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobCont
   const std::string state_path = absl::StrCat(context.folder(), "/", kStateFile);
   const TimeGrid fine_grid = FineGridOf(spec);
   CostMatrixAccumulator accumulator(spec.k_max);
-  BOSS_ASSIGN_OR_RETURN(const int64_t restored, RestoreSearch(context, state_path, accumulator));
+  MultistepSearch multistep(context, spec, model.SampleShape());
+  if (spec.max_multistep_steps > 0 && !multistep.enabled()) {
+    BOSS_RETURN_IF_ERROR(context.ReportMessage(
+        Severity::kWarning,
+        "the data limit of a job does not hold two trajectories: there are no multistep schedules"));
+  }
+  BOSS_ASSIGN_OR_RETURN(const int64_t restored, RestoreSearch(context, state_path, batch_size, accumulator, multistep));
   BOSS_RETURN_IF_ERROR(
       context.EnterStage(JobStage::kTrajectories, batches * spec.k_max, restored / batch_size * spec.k_max));
   for (int64_t first = restored; first < spec.num_samples; first += batch_size) {
@@ -55,14 +70,19 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobCont
     BOSS_ASSIGN_OR_RETURN(const Trajectory trajectory,
                           RecordTrajectory(model, batch.noise, batch.condition, fine_grid, counting));
     BOSS_RETURN_IF_ERROR(context.Run([&] { return accumulator.Add(trajectory); }));
-    BOSS_RETURN_IF_ERROR(WriteSafetensors(state_path, {accumulator.SaveState(), {}}, context.files()));
+    CostMatrixAccumulator::State state = accumulator.SaveState();
+    if (multistep.enabled()) {
+      BOSS_RETURN_IF_ERROR(multistep.Add(trajectory, first));
+      for (auto& tensor : multistep.SaveState()) state.push_back(std::move(tensor));
+    }
+    BOSS_RETURN_IF_ERROR(WriteSafetensors(state_path, {std::move(state), {}}, context.files()));
     BOSS_RETURN_IF_ERROR(context.ReportSaved());
   }
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kCostMatrix, 1));
   BOSS_ASSIGN_OR_RETURN(std::vector<double> cost_matrix, accumulator.CostMatrix());
   BOSS_RETURN_IF_ERROR(context.Advance(1, 0));
 
-  BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kSchedule, 1));
+  BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kSchedule, 1 + (multistep.enabled() ? MultistepUnits(spec) : 0)));
   StoredScheduleSet stored;
   BOSS_ASSIGN_OR_RETURN(stored.set, OptimizeSchedules(std::move(cost_matrix), fine_grid,
                                                       static_cast<int>(spec.num_samples), spec.guidance_scale));
@@ -71,6 +91,7 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobCont
   stored.job_id = context.job().id;
   BOSS_RETURN_IF_ERROR(context.store().AddScheduleSet(key, stored));
   BOSS_RETURN_IF_ERROR(context.Advance(1, 0));
+  if (multistep.enabled()) BOSS_RETURN_IF_ERROR(multistep.Fit(model, key, noises, stored.set));
   return context.store().FindScheduleSet(key, stored.Name());
 }
 

@@ -123,6 +123,97 @@ TEST_F(JobSchedulesTest, ACrashedSearchOverAnUnevenGridGoesOn) {
   EXPECT_EQ(crashed->set.fine_grid, whole->set.fine_grid);
 }
 
+TEST_F(JobSchedulesTest, ASearchMakesMultistepSchedulesOfItsTrajectories) {
+  const VersionKey key = PublishTeacher();
+  OptimizeStepsizesSpec spec{"teacher", 10, 40};
+  spec.batch_size = 16;
+  spec.max_multistep_steps = 4;
+  const Job job = RunToSuccess(spec);
+  EXPECT_EQ(job.result.schedule_set, "bellman-euler-g1-k10");
+  const auto stored = store_->FindScheduleSet(key, 1.0, SolverKind::kMultistep);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  EXPECT_EQ((*stored)->Name(), "multistep-g1-k10");
+  EXPECT_EQ((*stored)->job_id, job.id);
+  EXPECT_EQ((*store_->FindScheduleSet(key, 1.0))->Name(), "bellman-euler-g1-k10");
+  const ScheduleSet& set = (*stored)->set;
+  EXPECT_EQ(set.num_samples, 40);
+  ASSERT_EQ(set.schedules.size(), 4u);
+  for (const Schedule& schedule : set.schedules) {
+    EXPECT_EQ(schedule.coefficients.size(), schedule.time_grid.steps());
+    EXPECT_GT(schedule.held_out_error, 0);
+    EXPECT_LT(schedule.fit_error, 1);
+  }
+  EXPECT_LT(set.schedules[3].held_out_error, set.schedules[0].held_out_error);
+  // The trajectories, and for each K a fit of every noise at least.
+  EXPECT_GE(job.result.velocity_evaluations, 40 * 10 + 40 * (1 + 2 + 3 + 4));
+  EXPECT_LE(job.result.velocity_evaluations, 40 * 10 + 40 * 3 * (1 + 2 + 3 + 4));
+  EXPECT_EQ(job.progress.fraction, 1);
+
+  // As judged on other noises.
+  EvaluateSpec judge;
+  judge.model = "teacher";
+  judge.steps = {3, 4};
+  judge.num_samples = 64;
+  judge.k_max = 10;
+  judge.reference_dataset = "";
+  const Job euler = RunToSuccess(judge);
+  judge.solver = SolverKind::kMultistep;
+  const Job multistep = RunToSuccess(judge);
+  EXPECT_EQ(Rows(multistep),
+            (std::vector<std::string>{"teacher@1 uniform 3 uniform", "teacher@1 uniform 4 uniform",
+                                      "teacher@1 multistep 3 bellman", "teacher@1 multistep 4 bellman"}));
+  ASSERT_EQ(euler.result.evaluation.size(), 4u);
+  for (size_t row = 2; row < 4; ++row) {
+    EXPECT_EQ(multistep.result.evaluation[row].schedule_set, "multistep-g1-k10");
+    EXPECT_EQ(multistep.result.evaluation[row].nfe, euler.result.evaluation[row].nfe);
+    EXPECT_LT(multistep.result.evaluation[row].trajectory_error, euler.result.evaluation[row].trajectory_error);
+  }
+  judge.steps = {5};
+  EXPECT_EQ(Finish(Submit(judge).id).error.code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(JobSchedulesTest, ACrashedMultistepSearchHasTheSameResultBitForBit) {
+  const VersionKey key = PublishTeacher();
+  OptimizeStepsizesSpec spec{"teacher", 6, 12};
+  spec.batch_size = 4;
+  spec.max_multistep_steps = 3;
+  spec.schedule_set = "whole";
+  const int64_t before = executor_.runs();
+  RunToSuccess(spec);
+  const int64_t units = executor_.runs() - before;
+  const auto whole = *store_->FindScheduleSet(key, "whole-multistep");
+  ASSERT_EQ(whole->set.schedules.size(), 3u);
+  // Among the trajectories, among the fits of few steps, and shortly before the end.
+  const std::vector<int64_t> crashes = {units / 4, units / 2, units - 3};
+  for (const int64_t at : crashes) {
+    spec.schedule_set = "crashed-" + std::to_string(at);
+    executor_.BlockAt(executor_.runs() + at);
+    const Job job = Submit(spec);
+    executor_.WaitUntilBlocked();
+    Crash();
+    EXPECT_EQ(Finish(job.id).state, JobState::kSucceeded);
+    const auto crashed = store_->FindScheduleSet(key, spec.schedule_set + "-multistep");
+    ASSERT_TRUE(crashed.ok()) << crashed.status();
+    ASSERT_EQ((*crashed)->set.schedules.size(), 3u);
+    for (size_t i = 0; i < 3; ++i) {
+      EXPECT_EQ((*crashed)->set.schedules[i].coefficients, whole->set.schedules[i].coefficients);
+      EXPECT_EQ((*crashed)->set.schedules[i].knots, whole->set.schedules[i].knots);
+      EXPECT_EQ((*crashed)->set.schedules[i].held_out_error, whole->set.schedules[i].held_out_error);
+    }
+  }
+}
+
+TEST_F(JobSchedulesTest, MultistepSchedulesNeedTwoTrajectoriesAndAsManyIntervals) {
+  PublishTeacher();
+  OptimizeStepsizesSpec spec{"teacher", 6, 1};
+  spec.max_multistep_steps = 2;
+  EXPECT_EQ(ValidateSpec(spec).code(), absl::StatusCode::kInvalidArgument);
+  spec.num_samples = 2;
+  EXPECT_TRUE(ValidateSpec(spec).ok());
+  spec.max_multistep_steps = 7;
+  EXPECT_EQ(ValidateSpec(spec).code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST_F(JobSchedulesTest, EvaluationsJudgeNamedSetsAndGivenTimes) {
   const VersionKey key = PublishTeacher();
   RunToSuccess(OptimizeStepsizesSpec{"teacher", 10, 16});

@@ -1,0 +1,64 @@
+// Multistep schedules of a version, from the trajectories of a search for stepsizes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "core/flow/schedule.h"
+#include "core/flow/trajectory.h"
+#include "core/io/safetensors.h"
+#include "core/stepsize/step_costs.h"
+#include "server/jobs/job_context.h"
+#include "server/jobs/noise_source.h"
+
+namespace boss::server {
+
+// Weight of the fits in a plan, in velocity evaluations; 0 if the spec wants none.
+double MultistepWeight(const OptimizeStepsizesSpec& spec);
+// Units of the fits in the stage kSchedule.
+int64_t MultistepUnits(const OptimizeStepsizesSpec& spec);
+
+// What a search keeps beside the cost matrix, and the fits that follow it. The states of up to 256 trajectories lie in
+// the job's folder, in a file a batch; so does the schedule of every K that is done. A run that goes on repeats nothing
+// of that, and has the same result. Keeps references to what it is made of; used on the runner's thread.
+class MultistepSearch {
+ public:
+  // Keeps fewer trajectories where JobManagerOptions::max_data_bytes does not hold so many.
+  MultistepSearch(JobContext& context, const OptimizeStepsizesSpec& spec, const std::vector<int64_t>& sample_shape);
+
+  // Whether multistep schedules are asked for, and two trajectories at least can be kept.
+  bool enabled() const { return num_kept_ >= 2; }
+
+  // Takes the batch of trajectories that begins with noise `first`, and stores its states; SaveState() is the caller's
+  // to store after that.
+  absl::Status Add(const Trajectory& trajectory, int64_t first);
+  StepCosts::State SaveState() const { return costs_.SaveState(); }
+  // Goes on behind an earlier run, which had taken `num_samples` trajectories in batches of `batch_size`. \error
+  // INVALID_ARGUMENT or DATA_LOSS if not everything is there: the search begins anew then.
+  absl::Status Restore(const StepCosts::State& state, int64_t num_samples, int64_t batch_size);
+
+  // Fits the schedules of K = 1 .. max_multistep_steps, beside those of `euler`, which come from the same trajectories,
+  // and attaches the set to the version. Within the stage kSchedule. \pre enabled().
+  absl::Status Fit(const VelocityModel& model, const VersionKey& key, const NoiseSource& noises,
+                   const ScheduleSet& euler);
+
+ private:
+  std::string StatesPath(int64_t first) const;
+  std::string SchedulesPath() const;
+  // Of the batch that begins with noise `first`: [k_max + 1, kept of it, ...].
+  absl::StatusOr<at::Tensor> ReadStates(int64_t first, int64_t count) const;
+  absl::StatusOr<at::Tensor> StatesAt(absl::Span<const int> points) const;
+
+  JobContext& context_;
+  const OptimizeStepsizesSpec& spec_;
+  int64_t num_kept_ = 0;  // the first of the trajectories
+  StepCosts costs_;
+  std::vector<std::pair<int64_t, int64_t>> batches_;  // kept: the first noise and how many
+};
+
+}  // namespace boss::server
