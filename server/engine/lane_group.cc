@@ -39,6 +39,10 @@ struct LaneGroup::Batch {
   std::vector<int64_t> first_halves;
   std::vector<int64_t> second_halves;
   std::vector<float> steps;  // of the second halves: the step size
+  // Multistep lanes: those that scale their state by something else than 1, those that use the velocity of the step
+  // before, and that of the one before that, each with its factor; and those whose velocities later steps need.
+  std::vector<int64_t> scaled, previous, older, kept, kept_older;
+  std::vector<float> scaled_by, previous_by, older_by;
   std::vector<int64_t> guided;
   std::vector<float> scales;  // of the guided
 };
@@ -58,7 +62,7 @@ int64_t LaneGroup::TakeSlot() {
 absl::Status LaneGroup::Grow() {
   return GuardTorch("more samples in flight", [&]() -> absl::Status {
     const c10::InferenceMode inference_mode;
-    for (at::Tensor* tensor : {&states_, &velocities_}) {
+    for (at::Tensor* tensor : {&states_, &velocities_, &older_velocities_}) {
       if (tensor->defined()) *tensor = at::cat({*tensor, at::empty_like(*tensor)});
     }
     for (int64_t slot = 2 * capacity_ - 1; slot >= capacity_; --slot) free_.push_back(slot);
@@ -110,6 +114,31 @@ void LaneGroup::AddCondition(const at::Tensor& labels, const ConditioningTensors
   }
 }
 
+void LaneGroup::AddMultistep(const Lane& lane, int64_t position, Batch& batch) {
+  const std::vector<StepCoefficients>& steps = lane.request->solver.coefficients;
+  const auto done = static_cast<size_t>(lane.steps_done);
+  const StepCoefficients& step = steps[done];
+  batch.weights.push_back(static_cast<float>(step.velocities[0]));
+  if (step.state != 1) {
+    batch.scaled.push_back(position);
+    batch.scaled_by.push_back(static_cast<float>(step.state - 1));
+  }
+  if (step.velocities.size() > 1) {
+    batch.previous.push_back(position);
+    batch.previous_by.push_back(static_cast<float>(step.velocities[1]));
+  }
+  if (step.velocities.size() > 2) {
+    batch.older.push_back(position);
+    batch.older_by.push_back(static_cast<float>(step.velocities[2]));
+  }
+  // This velocity is the next step's previous one, and the older one of the step after that.
+  const auto uses = [&](size_t index, size_t velocities) {
+    return index < steps.size() && steps[index].velocities.size() >= velocities;
+  };
+  if (uses(done + 1, 2) || uses(done + 2, 3)) batch.kept.push_back(position);
+  if (uses(done + 1, 3)) batch.kept_older.push_back(position);
+}
+
 absl::Status LaneGroup::Evaluate(absl::Span<Lane* const> lanes) {
   return GuardTorch("sampling", [&]() -> absl::Status {
     const c10::InferenceMode inference_mode;
@@ -125,7 +154,11 @@ absl::Status LaneGroup::Evaluate(absl::Span<Lane* const> lanes) {
       batch.times.push_back(
           static_cast<float>(lane.in_second_phase ? lane.time_grid()[lane.steps_done + 1] : lane.t()));
       AddCondition(condition.class_labels, condition.tensors, lane.index, batch);
-      batch.weights.push_back(first_half ? 0 : is_heun ? h / 2 : h);
+      if (lane.request->solver.solver == SolverKind::kMultistep) {
+        AddMultistep(lane, static_cast<int64_t>(i), batch);
+      } else {
+        batch.weights.push_back(first_half ? 0 : is_heun ? h / 2 : h);
+      }
       if (first_half) batch.first_halves.push_back(static_cast<int64_t>(i));
       if (lane.in_second_phase) {
         batch.second_halves.push_back(static_cast<int64_t>(i));
@@ -152,16 +185,35 @@ absl::Status LaneGroup::Evaluate(absl::Span<Lane* const> lanes) {
     const at::Tensor v = Velocity(batch, input);
     at::Tensor x_new = at::addcmul(x, v, PerLane(batch.weights, x));
     if (second.defined()) x_new = x_new.index_add(0, second, euler, 0.5);
-    at::Tensor first_slots, first_velocities;
-    if (!batch.first_halves.empty()) {
+    const auto add = [&](const std::vector<int64_t>& positions, const std::vector<float>& factors,
+                         const at::Tensor* of) {
+      if (positions.empty()) return;
+      const at::Tensor rows = ToTensor(positions, x.device());
+      const at::Tensor values =
+          of == nullptr ? x.index_select(0, rows) : of->index_select(0, slots.index_select(0, rows));
+      x_new = x_new.index_add(0, rows, values * PerLane(factors, x));
+    };
+    add(batch.scaled, batch.scaled_by, nullptr);
+    add(batch.previous, batch.previous_by, &velocities_);
+    add(batch.older, batch.older_by, &older_velocities_);
+    at::Tensor kept_slots, kept_velocities, older_slots, older_velocities;
+    if (!batch.kept_older.empty()) {
+      if (!older_velocities_.defined()) older_velocities_ = at::empty_like(states_);
+      older_slots = slots.index_select(0, ToTensor(batch.kept_older, x.device()));
+      older_velocities = velocities_.index_select(0, older_slots);
+    }
+    std::vector<int64_t> kept = batch.first_halves;
+    kept.insert(kept.end(), batch.kept.begin(), batch.kept.end());
+    if (!kept.empty()) {
       if (!velocities_.defined()) velocities_ = at::empty_like(states_);
-      const at::Tensor first = ToTensor(batch.first_halves, states_.device());
-      first_slots = slots.index_select(0, first);
-      first_velocities = v.index_select(0, first);
+      const at::Tensor rows = ToTensor(kept, x.device());
+      kept_slots = slots.index_select(0, rows);
+      kept_velocities = v.index_select(0, rows);
     }
     // Nothing has changed so far, and what follows needs no memory.
     states_.index_copy_(0, slots, x_new);
-    if (first_slots.defined()) velocities_.index_copy_(0, first_slots, first_velocities);
+    if (older_slots.defined()) older_velocities_.index_copy_(0, older_slots, older_velocities);
+    if (kept_slots.defined()) velocities_.index_copy_(0, kept_slots, kept_velocities);
     for (Lane* lane : lanes) {
       lane->evaluations += lane->rows();
       const bool first_half = lane->request->solver.solver == SolverKind::kHeun && !lane->in_second_phase;

@@ -13,7 +13,7 @@
 
 namespace boss::server {
 
-// One sample on its way through euler or heun.
+// One sample on its way through euler, heun or multistep.
 struct Lane {
   const ResolvedRequest* request = nullptr;  // solver, times, condition, model
   int64_t index = 0;                         // of the sample in its request
@@ -54,14 +54,16 @@ class LaneGroup {
 
   // Puts the noises [count, ...] (float32, CPU) into the slots. \error what LibTorch reports.
   absl::Status Start(absl::Span<const int64_t> slots, const at::Tensor& noises);
-  // One velocity evaluation of all `lanes`: an euler step, or half of a heun step. None is done. \error what LibTorch
-  // reports; after RESOURCE_EXHAUSTED the lanes are where they were, after anything else they must not go on.
+  // One velocity evaluation of all `lanes`: an euler or multistep step, or half of a heun step. None is done. \error
+  // what LibTorch reports; after RESOURCE_EXHAUSTED the lanes are where they were, after anything else they must not go
+  // on.
   absl::Status Evaluate(absl::Span<Lane* const> lanes);
   // The states [count, ...] of the slots, float32 on the CPU: one copy. \error what LibTorch reports.
   absl::StatusOr<at::Tensor> States(absl::Span<const int64_t> slots) const;
 
  private:
   struct Batch;
+  static void AddMultistep(const Lane& lane, int64_t position, Batch& batch);
   // Adds the condition of one sample of a request to a batch.
   void AddCondition(const at::Tensor& labels, const ConditioningTensors& tensors, int64_t sample, Batch& batch) const;
   at::Tensor Velocity(const Batch& batch, const at::Tensor& x) const;
@@ -71,7 +73,9 @@ class LaneGroup {
   int64_t capacity_;
   std::vector<int64_t> free_;
   at::Tensor states_;      // [capacity, ...] on the model's device
-  at::Tensor velocities_;  // likewise: the first velocities of heun steps; undefined until one is needed
+  // Likewise: the first velocity of a heun step, or the velocity of a multistep lane's step before, and that of the one
+  // before that; undefined until one is needed.
+  at::Tensor velocities_, older_velocities_;
 };
 
 }  // namespace boss::server

@@ -146,6 +146,15 @@ absl::StatusOr<SampleFormat> ResolveFormat(SampleFormat format, absl::Span<const
   return format;
 }
 
+absl::Status MultistepMissing(const VersionKey& version, double guidance_scale, int steps) {
+  return WithReason(
+      absl::FailedPreconditionError(absl::StrCat(
+          version.ToString(), " has no multistep schedule for guidance scale ", guidance_scale,
+          ": make one with Jobs.OptimizeStepsizesJob {spec: {model: \"", version.ToString(),
+          "\", guidance_scale: ", guidance_scale, ", max_multistep_steps: ", steps, "}}, or ask for SOLVER_EULER")),
+      "SCHEDULE_MISSING");
+}
+
 absl::Status ScheduleMissing(const VersionKey& version, double guidance_scale) {
   return WithReason(absl::FailedPreconditionError(
                         absl::StrCat(version.ToString(), " has no Bellman schedule for guidance scale ", guidance_scale,
@@ -159,11 +168,14 @@ struct ResolvedGrid {
   ScheduleSource schedule = ScheduleSource::kUniform;
   std::string schedule_set;
   std::vector<std::string> warnings;
+  // Of a multistep schedule, which then is the one to take, if multistep is asked for or the model chooses.
+  std::vector<StepCoefficients> coefficients;
 };
 
 absl::StatusOr<ResolvedGrid> GridFromSet(const StoredScheduleSet& stored, int steps, ScheduleSource source) {
   const Schedule* const schedule = stored.set.Find(steps);
-  if (schedule != nullptr) return ResolvedGrid{schedule->time_grid, source, stored.Name()};
+  if (schedule != nullptr)
+    return ResolvedGrid{schedule->time_grid, source, stored.Name(), /*warnings=*/{}, schedule->coefficients};
   return FieldError("steps", absl::StrCat("must be ", StepsText(stored.set), ", got ", steps));
 }
 
@@ -177,8 +189,38 @@ absl::StatusOr<ResolvedGrid> NamedGrid(const SampleRequest& request, const Versi
   const bool only_one = request.steps == 0 && set.schedules.size() == 1;
   const int chosen_steps = only_one ? set.schedules.front().time_grid.steps() : steps;
   BOSS_ASSIGN_OR_RETURN(ResolvedGrid grid, GridFromSet(**stored, chosen_steps, ScheduleSource::kNamed));
-  grid.warnings = Mismatches(**stored, request.solver, request.guidance_scale);
+  const bool takes_multistep = request.default_solver && set.solver == SolverKind::kMultistep;
+  const SolverKind solver = takes_multistep ? SolverKind::kMultistep : request.solver;
+  if (solver == SolverKind::kMultistep && grid.coefficients.empty()) {
+    return FieldError("schedule_set", absl::StrCat("must be a set for multistep, ", (*stored)->Name(), " is for ",
+                                                   std::string(SolverName(set.solver))));
+  }
+  if (solver != SolverKind::kMultistep) grid.coefficients.clear();
+  grid.warnings = Mismatches(**stored, solver, request.guidance_scale);
   return grid;
+}
+
+absl::StatusOr<ResolvedGrid> MultistepGrid(const SampleRequest& request, const VersionKey& version,
+                                           const ModelStore& store, int steps) {
+  const auto stored = store.FindScheduleSet(version, request.guidance_scale, SolverKind::kMultistep);
+  if (absl::IsNotFound(stored.status())) return MultistepMissing(version, request.guidance_scale, steps);
+  BOSS_RETURN_IF_ERROR(stored.status());
+  return GridFromSet(**stored, steps, ScheduleSource::kBellman);
+}
+
+// Whether the model's own choice for `steps` is multistep. Among the candidates for its schedules are Euler's, so that
+// its error on the held-out noises is the lowest there is; but it knows nothing of Euler schedules over a finer grid,
+// and a version that was straightened for Euler's steps is exact with those.
+bool PrefersMultistep(const SampleRequest& request, const LoadedModel& model, const ModelStore& store, int steps) {
+  const auto multistep = store.FindScheduleSet(model.key, request.guidance_scale, SolverKind::kMultistep);
+  if (!multistep.ok() || (*multistep)->set.Find(steps) == nullptr) return false;
+  const auto euler = store.FindScheduleSet(model.key, request.guidance_scale);
+  if (euler.ok() && (*euler)->set.k_max > (*multistep)->set.k_max) return false;
+  const std::vector<NativeSchedule>& own = model.manifest.schedules;
+  return std::none_of(own.begin(), own.end(), [&](const NativeSchedule& native) {
+    return native.schedule.time_grid.steps() == steps &&
+           FormatGuidance(native.guidance_scale) == FormatGuidance(request.guidance_scale);
+  });
 }
 
 absl::StatusOr<ResolvedGrid> BellmanGrid(const SampleRequest& request, const VersionKey& version,
@@ -213,12 +255,16 @@ absl::StatusOr<ResolvedGrid> ResolveGrid(const SampleRequest& request, const Loa
     case ScheduleSource::kNamed:
       return NamedGrid(request, model.key, store, steps);
     case ScheduleSource::kBellman:
+      if (request.solver == SolverKind::kMultistep) return MultistepGrid(request, model.key, store, steps);
       return BellmanGrid(request, model.key, store, steps);
     case ScheduleSource::kUniform:
       return ResolvedGrid{TimeGrid::Uniform(steps)};
     case ScheduleSource::kBest:
       break;
   }
+  const bool is_multistep = request.solver == SolverKind::kMultistep ||
+                            (request.default_solver && PrefersMultistep(request, model, store, steps));
+  if (is_multistep) return MultistepGrid(request, model.key, store, steps);
   // Schedules are searched for Euler steps; another solver visits those times only if it is told to.
   if (request.solver != SolverKind::kEuler) return ResolvedGrid{TimeGrid::Uniform(steps)};
   const absl::StatusOr<NativeSchedule> best = store.FindSchedule(model.key, steps, request.guidance_scale);
@@ -260,9 +306,15 @@ absl::Status CheckRequest(const SampleRequest& request, const SamplingLimits& li
   if (request.solver == SolverKind::kRk45 && has_schedule) {
     return FieldError("schedule", "rk45 chooses its own times and takes no schedule");
   }
-  if (request.solver != SolverKind::kEuler && request.schedule == ScheduleSource::kBellman) {
-    return FieldError("solver",
-                      absl::StrCat("Bellman schedules are for euler, got ", std::string(SolverName(request.solver))));
+  const bool is_multistep = request.solver == SolverKind::kMultistep;
+  if (request.solver != SolverKind::kEuler && !is_multistep && request.schedule == ScheduleSource::kBellman) {
+    return FieldError("solver", absl::StrCat("Bellman schedules are for euler and multistep, got ",
+                                             std::string(SolverName(request.solver))));
+  }
+  if (is_multistep && (is_explicit || request.schedule == ScheduleSource::kUniform)) {
+    return FieldError("schedule",
+                      "multistep takes the times that its coefficients were fitted on, expected "
+                      "SCHEDULE_KIND_BELLMAN, a named set or none");
   }
   if (!std::isfinite(request.guidance_scale) || request.guidance_scale < 0) {
     return FieldError("guidance_scale", absl::StrCat("must be finite and at least 0, got ", request.guidance_scale));
@@ -301,7 +353,8 @@ absl::StatusOr<ResolvedRequest> ResolveRequest(const SampleRequest& request, std
 
   AcceptedRequest& accepted = resolved.accepted;
   accepted.version = model->key;
-  accepted.solver = request.solver;
+  const SolverKind solver = grid.coefficients.empty() ? request.solver : SolverKind::kMultistep;
+  accepted.solver = solver;
   accepted.guidance_scale = resolved.condition.guidance_scale;
   accepted.schedule = grid.schedule;
   accepted.schedule_set = std::move(grid.schedule_set);
@@ -314,8 +367,11 @@ absl::StatusOr<ResolvedRequest> ResolveRequest(const SampleRequest& request, std
     const int64_t evaluations_per_step = request.solver == SolverKind::kHeun ? 2 : 1;
     accepted.nfe = accepted.steps * evaluations_per_step * EvaluationsPerCall(resolved.condition);
   }
-  resolved.solver = {
-      .solver = request.solver, .time_grid = std::move(grid.time_grid), .rtol = request.rtol, .atol = request.atol};
+  resolved.solver = {.solver = solver,
+                     .time_grid = std::move(grid.time_grid),
+                     .coefficients = std::move(grid.coefficients),
+                     .rtol = request.rtol,
+                     .atol = request.atol};
   resolved.model = std::move(model);
   return resolved;
 }

@@ -41,6 +41,9 @@ struct SampleRequest {
   std::vector<double> time_grid;  // with kExplicit
   std::string schedule_set;       // with kNamed: of the version
   SolverKind solver = SolverKind::kEuler;
+  // The model chooses the solver: multistep where it has such schedules and `schedule` does not say otherwise, else
+  // euler. `solver` is euler then.
+  bool default_solver = false;
   double rtol = 1e-5, atol = 1e-5;    // with rk45
   std::vector<int64_t> class_labels;  // none, one for all, or num_samples; -1 is 'no label'
   std::map<std::string, at::Tensor>

@@ -23,7 +23,7 @@ v1::Capabilities ToProto(const ServerDescription& description) {
     added.set_memory_bytes(device.memory_bytes);
     added.set_uuid(device.uuid);
   }
-  for (const SolverKind solver : {SolverKind::kEuler, SolverKind::kHeun, SolverKind::kRk45})
+  for (const SolverKind solver : {SolverKind::kEuler, SolverKind::kHeun, SolverKind::kRk45, SolverKind::kMultistep})
     proto.add_solvers(ToProto(solver));
   for (const v1::ScheduleKind kind :
        {v1::SCHEDULE_KIND_BELLMAN, v1::SCHEDULE_KIND_UNIFORM, v1::SCHEDULE_KIND_EXPLICIT, v1::SCHEDULE_KIND_NAMED}) {

@@ -27,7 +27,7 @@ absl::StatusOr<SolverKind> SolverFromProto(v1::Solver solver, absl::string_view 
     case v1::SOLVER_RK45:
       return SolverKind::kRk45;
     case v1::SOLVER_MULTISTEP:
-      return UnservedField(field, "SOLVER_MULTISTEP is not served");
+      return SolverKind::kMultistep;
     default:
       return FieldError(field, absl::StrCat("unknown solver ", static_cast<int>(solver)));
   }
@@ -41,6 +41,8 @@ v1::Solver ToProto(SolverKind solver) {
       return v1::SOLVER_HEUN;
     case SolverKind::kRk45:
       return v1::SOLVER_RK45;
+    case SolverKind::kMultistep:
+      return v1::SOLVER_MULTISTEP;
   }
   return v1::SOLVER_UNSPECIFIED;
 }
@@ -87,6 +89,14 @@ v1::Schedule ToProto(const Schedule& schedule) {
   const absl::Span<const double> times = schedule.time_grid.times();
   proto.mutable_time_grid()->Add(times.begin(), times.end());
   proto.set_total_cost(schedule.total_cost);
+  if (schedule.solver != SolverKind::kMultistep) return proto;
+  for (const StepCoefficients& step : schedule.coefficients) {
+    v1::StepCoefficients& coefficients = *proto.add_coefficients();
+    coefficients.set_state(step.state);
+    coefficients.mutable_velocities()->Add(step.velocities.begin(), step.velocities.end());
+  }
+  proto.set_fit_error(schedule.fit_error);
+  proto.set_held_out_error(schedule.held_out_error);
   return proto;
 }
 

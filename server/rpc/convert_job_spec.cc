@@ -1,5 +1,6 @@
 #include "server/rpc/convert_job_spec.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <variant>
@@ -11,6 +12,8 @@
 
 namespace boss::server {
 namespace {
+
+constexpr int kDefaultMultistepSteps = 16;  // as jobs.proto states
 
 // A field that is 0 keeps the default.
 template <typename Target, typename Value>
@@ -178,6 +181,7 @@ v1::OptimizeStepsizesSpec ToProto(const OptimizeStepsizesSpec& spec) {
   proto.set_solver(v1::SOLVER_EULER);
   proto.mutable_fine_time_grid()->Add(spec.fine_time_grid.begin(), spec.fine_time_grid.end());
   proto.set_schedule_set(spec.schedule_set);
+  proto.set_max_multistep_steps(spec.max_multistep_steps);
   return proto;
 }
 
@@ -231,7 +235,10 @@ absl::StatusOr<JobSpec> JobSpecFromProto(const v1::TrainSpec& proto) {
 
 absl::StatusOr<JobSpec> JobSpecFromProto(const v1::OptimizeStepsizesSpec& proto) {
   BOSS_ASSIGN_OR_RETURN(const SolverKind solver, SolverFromProto(proto.solver(), "spec.solver"));
-  if (solver != SolverKind::kEuler) return UnservedField("spec.solver", "stepsizes are optimized for euler alone");
+  if (solver != SolverKind::kEuler) {
+    return UnservedField("spec.solver",
+                         "stepsizes are optimized for euler, and for multistep beside it: see max_multistep_steps");
+  }
   OptimizeStepsizesSpec spec;
   spec.model = proto.model();
   FineGridFromProto(proto, spec);
@@ -241,6 +248,11 @@ absl::StatusOr<JobSpec> JobSpecFromProto(const v1::OptimizeStepsizesSpec& proto)
   spec.seed = proto.seed();
   spec.batch_size = proto.batch_size();
   spec.unconditional = proto.unconditional();
+  if (proto.has_max_multistep_steps()) {
+    spec.max_multistep_steps = proto.max_multistep_steps();
+  } else if (spec.num_samples >= 2 && spec.schedule_set.empty()) {
+    spec.max_multistep_steps = std::min(kDefaultMultistepSteps, spec.k_max);
+  }
   return spec;
 }
 

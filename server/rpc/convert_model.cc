@@ -72,6 +72,24 @@ void DescribeManifest(const Manifest& manifest, v1::ModelVersion& proto) {
   if (!manifest.schedules.empty()) proto.set_straightened_steps(manifest.schedules.front().schedule.time_grid.steps());
 }
 
+// Whether a request that names nothing is served by multistep, as ResolveRequest decides it.
+bool ChoosesMultistep(const VersionView& view, int steps) {
+  int multistep_k_max = 0, euler_k_max = 0;
+  for (const auto& stored : view.schedule_sets) {
+    const ScheduleSet& set = stored->set;
+    if (!set.searched() || !stored->client_name.empty() || FormatGuidance(set.guidance_scale) != FormatGuidance(1.0))
+      continue;
+    if (set.solver == SolverKind::kEuler) euler_k_max = std::max(euler_k_max, set.k_max);
+    if (set.solver == SolverKind::kMultistep && set.Find(steps) != nullptr)
+      multistep_k_max = std::max(multistep_k_max, set.k_max);
+  }
+  const std::vector<NativeSchedule>& own = view.info->manifest.schedules;
+  const bool is_native = std::any_of(own.begin(), own.end(), [&](const NativeSchedule& native) {
+    return native.schedule.time_grid.steps() == steps && FormatGuidance(native.guidance_scale) == FormatGuidance(1.0);
+  });
+  return multistep_k_max > 0 && multistep_k_max >= euler_k_max && !is_native;
+}
+
 }  // namespace
 
 v1::ModelVersion ToProto(const VersionView& view) {
@@ -121,6 +139,7 @@ v1::Model ToProto(const ModelView& view, int default_steps) {
   proto.mutable_labels()->insert(manifest.labels.begin(), manifest.labels.end());
   proto.mutable_label_names()->Add(manifest.label_names.begin(), manifest.label_names.end());
   proto.set_default_steps(manifest.default_steps > 0 ? manifest.default_steps : default_steps);
+  if (ChoosesMultistep(*newest, proto.default_steps())) proto.set_default_solver(v1::SOLVER_MULTISTEP);
   *proto.mutable_update_time() = ToProto(manifest.create_time);
   const auto oldest =
       std::find_if(view.versions.rbegin(), view.versions.rend(), [](const VersionView& v) { return v.info.ok(); });
@@ -162,6 +181,9 @@ absl::StatusOr<StoredScheduleSet> ScheduleSetFromProto(const v1::ImportScheduleR
     return WithField(status, "name");
   BOSS_ASSIGN_OR_RETURN(set.solver, SolverFromProto(proto.solver(), "solver"));
   if (set.solver == SolverKind::kRk45) return FieldError("solver", "rk45 chooses its own times, expected euler or heun");
+  if (set.solver == SolverKind::kMultistep)
+    return FieldError(
+        "solver", "multistep needs fitted coefficients, which an OptimizeStepsizesJob makes, expected euler or heun");
   if (proto.has_guidance_scale()) set.guidance_scale = proto.guidance_scale();
   if (!std::isfinite(set.guidance_scale) || set.guidance_scale < 0)
     return FieldError("guidance_scale", absl::StrCat("must be finite and at least 0, got ", set.guidance_scale));

@@ -170,6 +170,7 @@ absl::StatusOr<SampleRequest> SampleRequestFromProto(const v1::GenerateRequest& 
   request.time_grid.assign(proto.time_grid().begin(), proto.time_grid().end());
   request.schedule_set = proto.schedule_set();
   BOSS_ASSIGN_OR_RETURN(request.solver, SolverFromProto(proto.solver(), "solver"));
+  request.default_solver = proto.solver() == v1::SOLVER_UNSPECIFIED;
   if (proto.has_rtol()) request.rtol = proto.rtol();
   if (proto.has_atol()) request.atol = proto.atol();
   request.class_labels.assign(proto.class_labels().begin(), proto.class_labels().end());

@@ -125,13 +125,13 @@ absl::Status ModelsService::Schedule(const v1::GetScheduleRequest& request, v1::
     found = store_.FindScheduleSet(key, request.name());
     if (absl::IsNotFound(found.status())) return WithField(found.status(), "name");
   } else {
-    found = store_.FindScheduleSet(key, guidance_scale);
-    // What the server searches for is for euler alone.
-    if (absl::IsNotFound(found.status()) || (found.ok() && (*found)->set.solver != solver)) {
+    found = store_.FindScheduleSet(key, guidance_scale, solver);
+    if (absl::IsNotFound(found.status())) {
       return WithReason(
           absl::FailedPreconditionError(
               absl::StrCat(key.ToString(), " has no schedules for ", std::string(SolverName(solver)),
-                           " and guidance scale ", guidance_scale, ": Jobs.OptimizeStepsizesJob makes them for euler")),
+                           " and guidance scale ", guidance_scale,
+                           ": Jobs.OptimizeStepsizesJob makes them for euler and multistep")),
           "SCHEDULE_MISSING");
     }
   }

@@ -145,7 +145,11 @@ TEST_F(GenerateTest, EveryErrorHasItsCodeAndField) {
       {[](auto& r) { r.add_negative_class_labels(1); }, INVALID_ARGUMENT, "negative_class_labels"},
       {[](auto& r) { (*r.mutable_conditions())["text"].set_dtype(v1::Tensor::DATA_TYPE_FLOAT32); },
        INVALID_ARGUMENT, "conditions"},
-      {[](auto& r) { r.set_solver(v1::SOLVER_MULTISTEP); }, UNIMPLEMENTED, "solver"},
+      {[](auto& r) {
+         r.set_solver(v1::SOLVER_MULTISTEP);
+         r.set_schedule(v1::SCHEDULE_KIND_UNIFORM);
+       },
+       INVALID_ARGUMENT, "schedule"},
   };
   for (size_t i = 0; i < cases.size(); ++i) {
     v1::GenerateRequest request = Request("vectors", 1, 4);

@@ -165,6 +165,46 @@ TEST_F(SchedulesTest, WrongImportsNameTheField) {
   EXPECT_THAT(Names(), IsEmpty());
 }
 
+TEST_F(SchedulesTest, ASearchMakesMultistepSchedulesWhichAreTheModelsDefault) {
+  v1::GenerateRequest asked = Request("vectors", 2, 3);
+  asked.set_solver(v1::SOLVER_MULTISTEP);
+  EXPECT_EQ(Generate(asked).status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  v1::OptimizeStepsizesJobRequest search;
+  search.mutable_spec()->set_model("vectors");
+  search.mutable_spec()->set_k_max(8);
+  search.mutable_spec()->set_num_samples(12);
+  grpc::ClientContext context;
+  v1::Job job;
+  const grpc::Status submitted = jobs_->OptimizeStepsizesJob(&context, search, &job);
+  ASSERT_TRUE(submitted.ok()) << submitted.error_message();
+  EXPECT_EQ(job.optimize_stepsizes().max_multistep_steps(), 8);
+  EXPECT_EQ(Finish(job).result().schedule_set(), "bellman-euler-g1-k8");
+  EXPECT_THAT(Names(), ElementsAre("bellman-euler-g1-k8", "multistep-g1-k8"));
+
+  v1::GetScheduleRequest get;
+  get.set_model("vectors");
+  get.set_solver(v1::SOLVER_MULTISTEP);
+  get.set_steps(3);
+  grpc::ClientContext get_context;
+  v1::ScheduleSet set;
+  ASSERT_TRUE(models_->GetSchedule(&get_context, get, &set).ok());
+  EXPECT_EQ(set.solver(), v1::SOLVER_MULTISTEP);
+  ASSERT_EQ(set.schedules_size(), 1);
+  EXPECT_EQ(set.schedules(0).coefficients_size(), 3);
+  EXPECT_TRUE(set.schedules(0).has_held_out_error());
+
+  const Generated multistep = Generate(asked), chosen = Generate(Request("vectors", 2, 3));
+  for (const Generated* generated : {&multistep, &chosen}) {
+    ASSERT_TRUE(generated->status.ok()) << generated->status.error_message();
+    EXPECT_EQ(generated->accepted.solver(), v1::SOLVER_MULTISTEP);
+    EXPECT_EQ(generated->accepted.schedule_set(), "multistep-g1-k8");
+    EXPECT_EQ(generated->accepted.nfe(), 3);
+    EXPECT_THAT(generated->accepted.time_grid(), ::testing::ElementsAreArray(set.schedules(0).time_grid()));
+  }
+  asked.set_solver(v1::SOLVER_EULER);
+  EXPECT_EQ(Generate(asked).accepted.schedule_set(), "bellman-euler-g1-k8");
+}
+
 TEST_F(SchedulesTest, ASearchOverAnUnevenGridIsNamedJudgedAndServed) {
   v1::OptimizeStepsizesJobRequest search;
   search.mutable_spec()->set_model("vectors");

@@ -71,6 +71,12 @@ class LanesTest : public EngineTest {
     SolverOptions options{.solver = request.solver};
     options.time_grid =
         request.time_grid.empty() ? TimeGrid::Uniform(request.steps) : *TimeGrid::Create(request.time_grid);
+    if (request.solver == SolverKind::kMultistep) {
+      const StoredScheduleSet set = boss::testing::TinyMultistepSet(10, 6, request.guidance_scale);
+      const Schedule& schedule = *set.set.Find(request.steps);
+      options.time_grid = schedule.time_grid;
+      options.coefficients = schedule.coefficients;
+    }
     at::Tensor noise = SampleNoise(request.seed, 0, request.num_samples, {2});
     if (!request.initial_noise.empty()) noise = at::tensor(request.initial_noise).view({-1, 2});
     Condition condition;
@@ -99,6 +105,32 @@ TEST_F(LanesTest, WhatSharesABatchIsWhatItWouldBeAlone) {
   EXPECT_EQ(sinks[2]->summary.nfe, 6);   // guidance: two a step
   EXPECT_EQ(sinks[4]->summary.nfe, 24);
   EXPECT_EQ(sinks[5]->progress.back().solver_steps, 180);
+}
+
+TEST_F(LanesTest, MultistepLanesAreWhatTheSolverMakesAndDisturbNobody) {
+  const StoredScheduleSet set = boss::testing::TinyMultistepSet(10, 6),
+                          guided_set = boss::testing::TinyMultistepSet(10, 6, 3);
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, set).ok());
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, guided_set).ok());
+  SampleRequest six = Request(3, 6), four = Request(40, 4), guided = Request(4, 5), deterministic = Request(3, 6);
+  for (SampleRequest* request : {&six, &four, &guided, &deterministic}) request->solver = SolverKind::kMultistep;
+  four.seed = 400;
+  guided.class_labels = {0, 1, 2, -1};
+  guided.guidance_scale = 3;
+  deterministic.deterministic = true;
+  std::vector<SampleRequest> requests = Mixture();
+  requests.insert(requests.end(), {six, four, guided, deterministic});
+  // Slots that a multistep lane leaves hold its velocities: the next one there must not see them.
+  for (int round = 0; round < 2; ++round) {
+    const auto sinks = RunTogether(requests);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      ASSERT_TRUE(sinks[i]->status.ok()) << i << ": " << sinks[i]->status;
+      const double difference = (sinks[i]->Values() - Alone(requests[i])).abs().max().item<double>();
+      EXPECT_LE(difference, kRounding) << "round " << round << ", request " << i;
+    }
+    EXPECT_EQ(sinks[requests.size() - 4]->summary.nfe, 6);   // as Euler's
+    EXPECT_EQ(sinks[requests.size() - 2]->summary.nfe, 10);  // guidance: two a step
+  }
 }
 
 TEST_F(LanesTest, EveryLaneHasItsOwnCondition) {

@@ -276,6 +276,86 @@ TEST_F(ResolveRequestTest, AnotherSolverOrGuidanceScaleThanTheSchedulesIsWarnedO
   EXPECT_EQ(Resolve(request)->accepted.schedule, ScheduleSource::kUniform);
 }
 
+TEST_F(ResolveRequestTest, MultistepTakesTheTimesAndCoefficientsOfItsSet) {
+  SampleRequest request = Request(1, 3);
+  request.solver = SolverKind::kMultistep;
+  auto resolved = Resolve(request);
+  EXPECT_TRUE(absl::IsFailedPrecondition(resolved.status())) << resolved.status();
+  EXPECT_EQ(ReasonOf(resolved.status()), "SCHEDULE_MISSING");
+  EXPECT_THAT(std::string(resolved.status().message()), HasSubstr("OptimizeStepsizesJob"));
+  EXPECT_THAT(std::string(resolved.status().message()), HasSubstr("max_multistep_steps: 3"));
+
+  const StoredScheduleSet set = boss::testing::TinyMultistepSet(10, 4);
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, boss::testing::TinyScheduleSet(20)).ok());
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, set).ok());
+  for (const ScheduleSource source : {ScheduleSource::kBest, ScheduleSource::kBellman, ScheduleSource::kNamed}) {
+    request.schedule = source;
+    request.schedule_set = source == ScheduleSource::kNamed ? set.Name() : "";
+    resolved = Resolve(request);
+    ASSERT_TRUE(resolved.ok()) << resolved.status();
+    EXPECT_EQ(resolved->accepted.solver, SolverKind::kMultistep);
+    EXPECT_EQ(resolved->accepted.schedule_set, "multistep-g1-k10");
+    EXPECT_EQ(resolved->accepted.time_grid, (std::vector<double>{0, 0.1, 0.2, 1}));
+    EXPECT_EQ(resolved->accepted.nfe, 3);
+    EXPECT_THAT(resolved->accepted.warnings, ::testing::IsEmpty());
+    EXPECT_EQ(resolved->solver.solver, SolverKind::kMultistep);
+    EXPECT_EQ(resolved->solver.coefficients, set.set.schedules[2].coefficients);
+  }
+  request.schedule_set = boss::testing::TinyScheduleSet(20).Name();
+  ExpectFieldError(request, "schedule_set", "is for euler");
+  request = Request(1, 5);
+  request.solver = SolverKind::kMultistep;
+  ExpectFieldError(request, "steps", "[1, 4]");
+  request.schedule = ScheduleSource::kUniform;
+  ExpectFieldError(request, "schedule", "multistep");
+  request.steps = 0;
+  request.schedule = ScheduleSource::kExplicit;
+  request.time_grid = {0, 0.1, 1};
+  ExpectFieldError(request, "schedule", "multistep");
+  // The Euler schedules are still Euler's.
+  request = Request(1, 3);
+  request.schedule = ScheduleSource::kBellman;
+  EXPECT_EQ(Resolve(request)->accepted.schedule_set, "bellman-euler-g1-k20");
+  request.schedule = ScheduleSource::kNamed;
+  request.schedule_set = set.Name();
+  resolved = Resolve(request);
+  EXPECT_EQ(resolved->accepted.solver, SolverKind::kEuler);
+  EXPECT_TRUE(resolved->solver.coefficients.empty());
+  EXPECT_THAT(resolved->accepted.warnings,
+              ::testing::ElementsAre(HasSubstr("made for multistep, the solver is euler")));
+}
+
+TEST_F(ResolveRequestTest, AModelChoosesMultistepWhereNothingIsKnownToBeBetter) {
+  SampleRequest request = Request(1, 3);
+  request.default_solver = true;
+  const auto solver = [&] { return Resolve(request)->accepted.solver; };
+  EXPECT_EQ(solver(), SolverKind::kEuler);
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, boss::testing::TinyScheduleSet(10)).ok());
+  EXPECT_EQ(solver(), SolverKind::kEuler);
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, boss::testing::TinyMultistepSet(10, 4)).ok());
+  EXPECT_EQ(solver(), SolverKind::kMultistep);
+  EXPECT_EQ(Resolve(request)->accepted.schedule_set, "multistep-g1-k10");
+  request.steps = 5;  // there are none
+  EXPECT_EQ(Resolve(request)->accepted.schedule_set, "bellman-euler-g1-k10");
+  EXPECT_EQ(solver(), SolverKind::kEuler);
+  request.steps = 3;
+  request.schedule = ScheduleSource::kUniform;
+  EXPECT_EQ(solver(), SolverKind::kEuler);
+  request.schedule = ScheduleSource::kBellman;
+  EXPECT_EQ(solver(), SolverKind::kEuler);
+  request.schedule = ScheduleSource::kNamed;
+  request.schedule_set = "multistep-g1-k10";
+  EXPECT_EQ(solver(), SolverKind::kMultistep);
+  request.schedule_set = "bellman-euler-g1-k10";
+  EXPECT_EQ(solver(), SolverKind::kEuler);
+  request = Request(1, 3);
+  EXPECT_EQ(solver(), SolverKind::kEuler);  // which is asked for
+  request.default_solver = true;
+  // A search over a finer grid has found other Euler schedules since.
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, boss::testing::TinyScheduleSet(20)).ok());
+  EXPECT_EQ(solver(), SolverKind::kEuler);
+}
+
 TEST_F(ResolveRequestTest, AnImportedSetHasTheStepsThatItHas) {
   StoredScheduleSet set;
   set.client_name = "ays";

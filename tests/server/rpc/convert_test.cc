@@ -93,15 +93,30 @@ TEST(ConvertSamplingTest, ConditionsMustBeWhole) {
   }
 }
 
-TEST(ConvertSamplingTest, FieldsThatAreNotServedAreNamed) {
-  const std::vector<std::pair<std::string, std::string>> cases = {
-      {"solver: SOLVER_MULTISTEP", "solver"},
-  };
-  for (const auto& [text, field] : cases) {
-    const auto request = Sampling(text);
-    EXPECT_TRUE(absl::IsUnimplemented(request.status())) << text << request.status();
-    EXPECT_EQ(FieldOf(request.status()), field);
-  }
+TEST(ConvertSamplingTest, AnUnspecifiedSolverIsTheModelsChoice) {
+  EXPECT_TRUE(Sampling("")->default_solver);
+  EXPECT_FALSE(Sampling("solver: SOLVER_EULER")->default_solver);
+  const auto multistep = Sampling("solver: SOLVER_MULTISTEP");
+  ASSERT_TRUE(multistep.ok()) << multistep.status();
+  EXPECT_EQ(multistep->solver, SolverKind::kMultistep);
+  EXPECT_FALSE(multistep->default_solver);
+}
+
+TEST(ConvertModelTest, MultistepSchedulesComeWithCoefficientsAndErrors) {
+  Schedule schedule;
+  schedule.solver = SolverKind::kMultistep;
+  schedule.time_grid = TimeGrid::Uniform(2);
+  schedule.coefficients = {{1, {0.5}}, {0.9, {0.75, -0.25}}};
+  schedule.fit_error = 0.125;
+  schedule.held_out_error = 0.25;
+  const v1::Schedule proto = ToProto(schedule);
+  ASSERT_EQ(proto.coefficients_size(), 2);
+  EXPECT_EQ(proto.coefficients(0).state(), 1);
+  EXPECT_EQ(proto.coefficients(1).state(), 0.9);
+  EXPECT_EQ(proto.coefficients(1).velocities(1), -0.25);
+  EXPECT_EQ(proto.fit_error(), 0.125);
+  EXPECT_EQ(proto.held_out_error(), 0.25);
+  EXPECT_FALSE(ToProto(Schedule()).has_held_out_error());
 }
 
 TEST(ConvertSamplingTest, WrongValuesAreNamed) {
@@ -167,7 +182,7 @@ TEST(ConvertJobSpecTest, EveryFieldGoesThereAndBack) {
   EXPECT_EQ(RoundTrip<v1::TrainSpec>(train.DebugString()).train().DebugString(), train.DebugString());
   const auto optimize = Parse<v1::OptimizeStepsizesSpec>(
       R"(model: "m" k_max: 20 num_samples: 30 guidance_scale: 1.5 seed: 9 batch_size: 3 unconditional: true
-        solver: SOLVER_EULER fine_time_grid: [0, 0.5, 1] schedule_set: "edm")");
+        solver: SOLVER_EULER fine_time_grid: [0, 0.5, 1] schedule_set: "edm" max_multistep_steps: 2)");
   EXPECT_EQ(RoundTrip<v1::OptimizeStepsizesSpec>(optimize.DebugString()).optimize_stepsizes().DebugString(),
             optimize.DebugString());
   const auto evaluate = Parse<v1::EvaluateSpec>(evaluation);
@@ -193,6 +208,19 @@ TEST(ConvertJobSpecTest, FieldsThatAreNotServedAreNamed) {
   EXPECT_EQ(
       FieldOf(SubmitOptionsFromProto(Parse<v1::JobOptions>("retention { nanos: -1 seconds: 1 }"), "", false).status()),
       "options.retention");
+}
+
+TEST(ConvertJobSpecTest, MultistepSchedulesAreMadeUnlessASetIsNamed) {
+  const auto steps = [](const char* text) {
+    return std::get<OptimizeStepsizesSpec>(*JobSpecFromProto(Parse<v1::OptimizeStepsizesSpec>(text)))
+        .max_multistep_steps;
+  };
+  EXPECT_EQ(steps(""), 16);
+  EXPECT_EQ(steps("k_max: 7"), 7);
+  EXPECT_EQ(steps("max_multistep_steps: 0"), 0);
+  EXPECT_EQ(steps("max_multistep_steps: 3 schedule_set: 'mine'"), 3);
+  EXPECT_EQ(steps("schedule_set: 'mine'"), 0);
+  EXPECT_EQ(steps("num_samples: 1"), 0);
 }
 
 TEST(ConvertJobSpecTest, AFineGridSaysHowManyIntervalsThereAre) {
@@ -227,6 +255,7 @@ TEST(ConvertModelTest, ImportedSchedulesAreCheckedByField) {
   }
   EXPECT_EQ(field(named + times + "schedules { time_grid: [0, 0.3, 1] }"), "schedules");  // two of one K
   EXPECT_EQ(field(named + times + "solver: SOLVER_RK45"), "solver");
+  EXPECT_EQ(field(named + times + "solver: SOLVER_MULTISTEP"), "solver");
   EXPECT_EQ(field(named + times + "guidance_scale: -1"), "guidance_scale");
 
   const auto stored = ScheduleSetFromProto(Parse<v1::ImportScheduleRequest>(
@@ -300,9 +329,28 @@ TEST(ConvertModelTest, CorruptVersionsAreQuarantined) {
   EXPECT_EQ(version.error_message(), "no manifest");
 }
 
-TEST(ConvertModelTest, TorchScriptIsNotTakenFromClients) {
-  const auto options = ImportOptionsFromProto(Parse<v1::ImportStart>("format: TORCHSCRIPT"));
-  EXPECT_TRUE(absl::IsPermissionDenied(options.status()));
+TEST(ConvertModelTest, TorchScriptAndDecodersArrive) {
+  const auto options = ImportOptionsFromProto(Parse<v1::ImportStart>("format: TORCHSCRIPT decoder_bytes: 7"));
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->format, ImportFormat::kTorchScript);
+  EXPECT_EQ(options->decoder_bytes, 7);
+}
+
+TEST(ConvertModelTest, TellsWhatAModelIsConditionedOnAndDecodedTo) {
+  ModelView view;
+  view.shape = ModelShape{
+      .sample_shape = {4, 8, 8},
+      .conditioning = {{.name = "text", .shape = {77, 768}}, {.name = "size", .dtype = at::kLong, .shape = {2}}},
+      .decoded_shape = {3, 64, 64},
+      .trainable = false};
+  const v1::Model model = ToProto(view, 10);
+  ASSERT_EQ(model.conditioning_size(), 2);
+  EXPECT_EQ(model.conditioning(0).name(), "text");
+  EXPECT_EQ(model.conditioning(0).dtype(), v1::Tensor::DATA_TYPE_FLOAT32);
+  EXPECT_EQ(model.conditioning(0).shape(1), 768);
+  EXPECT_EQ(model.conditioning(1).dtype(), v1::Tensor::DATA_TYPE_INT64);
+  EXPECT_EQ(model.decoded_shape(0), 3);
+  EXPECT_FALSE(model.trainable());
 }
 
 TEST(ConvertModelTest, APresetStandsForItsArchitecture) {
@@ -314,7 +362,8 @@ TEST(ConvertModelTest, APresetStandsForItsArchitecture) {
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->architecture_json, *PresetArchitecture("ncsnpp-256"));
   // A description of one's own counts more.
-  EXPECT_EQ(ImportOptionsFromProto(Parse<v1::ImportStart>("preset: \"ncsnpp-256\" architecture_json: \"{}\""))->architecture_json,
+  EXPECT_EQ(ImportOptionsFromProto(Parse<v1::ImportStart>("preset: \"ncsnpp-256\" architecture_json: \"{}\""))
+                ->architecture_json,
             "{}");
   EXPECT_EQ(ImportOptionsFromProto(Parse<v1::ImportStart>(""))->architecture_json, "");
 }
