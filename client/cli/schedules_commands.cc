@@ -43,6 +43,29 @@ int List(Context& context, const boss::v1::ListSchedulesRequest& request) {
   return kExitOk;
 }
 
+// A row a step: its time, and what it takes of the state, of its velocity and of those before it.
+int GetMultistep(Context& context, const ScheduleSet& set) {
+  Table table({{"K", true},
+               {"FIT ERROR", true},
+               {"HELD-OUT ERROR", true},
+               {"TIME", true},
+               {"STATE", true},
+               {"VELOCITIES, THE NEWEST FIRST"}});
+  for (const auto& schedule : set.schedules()) {
+    for (int step = 0; step < schedule.coefficients_size(); ++step) {
+      const auto& coefficients = schedule.coefficients(step);
+      const bool first = step == 0;
+      table.AddRow({first ? absl::StrCat(schedule.steps()) : "", first ? FormatReal(schedule.fit_error()) : "",
+                    first ? FormatReal(schedule.held_out_error()) : "", FormatReal(schedule.time_grid(step)),
+                    FormatReal(coefficients.state()),
+                    absl::StrJoin(coefficients.velocities(), " ",
+                                  [](std::string* out, double v) { absl::StrAppend(out, FormatReal(v)); })});
+    }
+  }
+  context.out() << table.Render();
+  return kExitOk;
+}
+
 int Get(Context& context, const boss::v1::GetScheduleRequest& request) {
   const auto set = context.client().GetSchedule(request);
   if (!set.ok()) return context.Fail(set.status());
@@ -60,6 +83,7 @@ int Get(Context& context, const boss::v1::GetScheduleRequest& request) {
                                         " intervals, ", set->num_samples(), " trajectories"));
   }
   context.out() << facts.Render() << "\n";
+  if (set->solver() == boss::v1::SOLVER_MULTISTEP) return GetMultistep(context, *set);
   Table table({{"K", true}, {"COST", true}, {"TIMES"}});
   for (const auto& schedule : set->schedules()) {
     table.AddRow({absl::StrCat(schedule.steps()), set->k_max() > 0 ? FormatReal(schedule.total_cost()) : "-",
