@@ -258,16 +258,18 @@ absl::StatusOr<InferCall> InferCallFromProto(const inference::ModelInferRequest&
   return call;
 }
 
-void AddTensorMetadata(const std::vector<int64_t>& sample_shape, bool has_labels,
-                       inference::ModelMetadataResponse& response) {
-  std::vector<int64_t> samples{-1};
-  samples.insert(samples.end(), sample_shape.begin(), sample_shape.end());
-  const auto fill = [](auto* tensor, const char* name, const char* datatype, const std::vector<int64_t>& shape) {
+void AddTensorMetadata(const v1::Model& model, inference::ModelMetadataResponse& response) {
+  const auto batch_of = [](const auto& shape) {
+    std::vector<int64_t> sizes{-1};
+    sizes.insert(sizes.end(), shape.begin(), shape.end());
+    return sizes;
+  };
+  const auto fill = [](auto* tensor, const std::string& name, const char* datatype, const std::vector<int64_t>& shape) {
     tensor->set_name(name);
     tensor->set_datatype(datatype);
     tensor->mutable_shape()->Add(shape.begin(), shape.end());
   };
-  const auto input = [&](const char* name, const char* datatype, const std::vector<int64_t>& shape) {
+  const auto input = [&](const std::string& name, const char* datatype, const std::vector<int64_t>& shape) {
     fill(response.add_inputs(), name, datatype, shape);
   };
   const auto output = [&](const char* name, const char* datatype, const std::vector<int64_t>& shape) {
@@ -276,20 +278,26 @@ void AddTensorMetadata(const std::vector<int64_t>& sample_shape, bool has_labels
   input("steps", "INT32", {1});
   input("seed", "UINT64", {1});
   input("num_samples", "INT32", {1});
-  if (has_labels) {
+  if (model.num_classes() > 0) {
     input("class_labels", "INT64", {-1});
-    input("guidance_scale", "FP64", {1});
+    input("negative_class_labels", "INT64", {-1});
   }
+  for (const v1::ConditioningTensor& tensor : model.conditioning()) {
+    const char* const datatype = tensor.dtype() == v1::Tensor::DATA_TYPE_INT64 ? "INT64" : "FP32";
+    input(kConditions + tensor.name(), datatype, batch_of(tensor.shape()));
+    input(kNegativeConditions + tensor.name(), datatype, batch_of(tensor.shape()));
+  }
+  if (model.num_classes() > 0 || !model.conditioning().empty()) input("guidance_scale", "FP64", {1});
   input("schedule", "BYTES", {1});
   input("schedule_set", "BYTES", {1});
   input("time_grid", "FP64", {-1});
   input("solver", "BYTES", {1});
   input("rtol", "FP64", {1});
   input("atol", "FP64", {1});
-  input("initial_noise", "FP32", samples);
+  input("initial_noise", "FP32", batch_of(model.sample_shape()));
   input("priority", "INT32", {1});
   input("deterministic", "BOOL", {1});
-  output("samples", "FP32", samples);
+  output("samples", "FP32", batch_of(model.decoded_shape().empty() ? model.sample_shape() : model.decoded_shape()));
   output("seeds", "UINT64", {-1});
   output("time_grid", "FP64", {-1});
 }

@@ -36,8 +36,7 @@ absl::StatusOr<std::string> ModelReference(const std::string& name, const std::s
 // \error INVALID_ARGUMENT with the name of the input, output or parameter. What boss/v1 checks is checked there.
 absl::StatusOr<InferCall> InferCallFromProto(const inference::ModelInferRequest& proto);
 
-// Of a model whose samples have this shape: the inputs and outputs of ModelMetadata.
-void AddTensorMetadata(const std::vector<int64_t>& sample_shape, bool has_labels,
-                       inference::ModelMetadataResponse& response);
+// The inputs and outputs of ModelMetadata.
+void AddTensorMetadata(const v1::Model& model, inference::ModelMetadataResponse& response);
 
 }  // namespace boss::server

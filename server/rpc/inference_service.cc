@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "server/rpc/convert_inference.h"
+#include "server/rpc/convert_model.h"
 #include "server/rpc/infer_reactor.h"
 #include "server/rpc/unary_call.h"
 
@@ -65,7 +66,7 @@ grpc::ServerUnaryReactor* InferenceService::ModelMetadata(grpc::CallbackServerCo
     for (const VersionView& version : model.versions) {
       if (version.info.ok()) response->add_versions(absl::StrCat(version.key.version));
     }
-    AddTensorMetadata(model.shape->sample_shape, model.shape->num_classes > 0, *response);
+    AddTensorMetadata(ToProto(model, /*default_steps=*/0), *response);
     return absl::OkStatus();
   });
 }

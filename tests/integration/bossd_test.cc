@@ -198,7 +198,8 @@ TEST_F(GenerateTest, HealthReflectionAndMetricsTellWhatRuns) {
   grpc::Slice bytes;
   ASSERT_TRUE(response.DumpToSingleSlice(&bytes).ok());
   const std::string services(reinterpret_cast<const char*>(bytes.begin()), bytes.size());
-  for (const char* service : {"boss.v1.Sampler", "boss.v1.Jobs", "boss.v1.Models", "grpc.health.v1.Health"})
+  for (const char* service : {"boss.v1.Sampler", "boss.v1.Jobs", "boss.v1.Models", "grpc.health.v1.Health",
+                              "inference.GRPCInferenceService"})
     EXPECT_THAT(services, HasSubstr(service));
   context.TryCancel();
 

@@ -127,6 +127,37 @@ TEST(ConvertInferenceTest, AReferenceHasOneVersion) {
   EXPECT_FALSE(ModelReference("", "2").ok());
 }
 
+TEST(ConvertInferenceTest, MetadataNamesWhatTheModelTakes) {
+  const auto text = [](const v1::Model& model) {
+    inference::ModelMetadataResponse response;
+    AddTensorMetadata(model, response);
+    return response.DebugString();
+  };
+  v1::Model model;
+  model.mutable_sample_shape()->Add(4);
+  EXPECT_THAT(text(model), ::testing::Not(HasSubstr("guidance_scale")));
+  v1::ConditioningTensor& tensor = *model.add_conditioning();
+  tensor.set_name("text");
+  tensor.set_dtype(v1::Tensor::DATA_TYPE_INT64);
+  tensor.add_shape(77);
+  model.mutable_decoded_shape()->Add(3);
+  model.mutable_decoded_shape()->Add(64);
+  inference::ModelMetadataResponse response;
+  AddTensorMetadata(model, response);
+  const auto shape_of = [](const auto& tensors, const std::string& name) {
+    for (const auto& tensor : tensors) {
+      if (tensor.name() == name) return std::vector<int64_t>(tensor.shape().begin(), tensor.shape().end());
+    }
+    return std::vector<int64_t>();
+  };
+  EXPECT_THAT(shape_of(response.inputs(), "initial_noise"), ElementsAre(-1, 4));
+  EXPECT_THAT(shape_of(response.inputs(), "conditions.text"), ElementsAre(-1, 77));
+  EXPECT_THAT(shape_of(response.inputs(), "negative_conditions.text"), ElementsAre(-1, 77));
+  EXPECT_THAT(shape_of(response.inputs(), "guidance_scale"), ElementsAre(1));
+  EXPECT_THAT(shape_of(response.inputs(), "class_labels"), ElementsAre());
+  EXPECT_THAT(shape_of(response.outputs(), "samples"), ElementsAre(-1, 3, 64));
+}
+
 TEST(ConvertInferenceTest, ElementsOfBytesStandBehindTheirLengths) {
   EXPECT_EQ(WithLengths({"ab", ""}), std::string("\x02\0\0\0ab\0\0\0\0", 10));
 }
