@@ -12,7 +12,9 @@
 #include "absl/strings/strip.h"
 #include "core/base/error_details.h"
 #include "core/base/status_macros.h"
+#include "core/nets/architecture.h"
 #include "core/nets/factory.h"
+#include "core/nets/torch_script_model.h"
 #include "server/store/json_reader.h"
 #include "server/store/sha256.h"
 
@@ -69,7 +71,8 @@ class Resolver {
 
   absl::Status operator()(TrainSpec& spec) {
     if (!spec.init_model.empty()) {
-      BOSS_RETURN_IF_ERROR(AddInput("spec.init_model", spec.init_model).status());
+      BOSS_ASSIGN_OR_RETURN(const VersionKey start, AddInput("spec.init_model", spec.init_model));
+      BOSS_RETURN_IF_ERROR(CheckTrainable("spec.init_model", start, /*with_adapter=*/false));
     } else {
       const absl::Status status =
           CreateModel(spec.architecture_json, /*seed=*/std::nullopt, options_.max_weights).status();
@@ -84,6 +87,7 @@ class Resolver {
 
   absl::Status operator()(DistillSpec& spec) {
     BOSS_ASSIGN_OR_RETURN(const VersionKey teacher, AddInput("spec.model", spec.model));
+    BOSS_RETURN_IF_ERROR(CheckTrainable("spec.model", teacher, spec.lora.has_value()));
     if (spec.output_model.empty()) spec.output_model = teacher.name;
     return spec.evaluation ? CheckEvaluation("spec.evaluation.", *spec.evaluation, teacher) : absl::OkStatus();
   }
@@ -110,6 +114,20 @@ class Resolver {
     BOSS_RETURN_IF_ERROR(store_.GetVersion(*key).status());
     job_.input_versions.push_back(key->ToString());
     return key;
+  }
+
+  // What a TorchScript module does not take is refused before hours are spent on it.
+  absl::Status CheckTrainable(absl::string_view field, const VersionKey& key, bool with_adapter) {
+    BOSS_ASSIGN_OR_RETURN(const VersionInfo info, store_.GetVersion(key));
+    if (!IsTorchScript(info.manifest.architecture_json)) return absl::OkStatus();
+    BOSS_RETURN_IF_ERROR(store_.CheckTorchScriptAllowed(key.ToString()));
+    BOSS_ASSIGN_OR_RETURN(const TorchScriptShape shape, DescribeTorchScript(info.manifest.architecture_json));
+    if (!shape.trainable) {
+      return WithField(absl::FailedPreconditionError(absl::StrCat(field, ": ", key.ToString(), " is not trainable")),
+                       field);
+    }
+    if (!with_adapter) return absl::OkStatus();
+    return UnservedField("spec.lora", "a TorchScript module takes no adapter, because its layers are its own");
   }
 
   absl::Status CheckEvaluation(absl::string_view prefix, const EvaluateSpec& spec, const VersionKey& model) {

@@ -1,10 +1,10 @@
 // Jobs on networks that come with their own code.
 #include <ATen/ATen.h>
-#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <string>
 
+#include "core/base/error_details.h"
 #include "core/flow/noise.h"
 #include "tests/server/jobs/job_fixture.h"
 #include "tests/support/script_modules.h"
@@ -12,7 +12,6 @@
 namespace boss::server {
 namespace {
 
-using ::testing::HasSubstr;
 using boss::testing::kScriptVectorArchitecture;
 
 class TorchScriptJobsTest : public testing::JobTest {
@@ -57,20 +56,26 @@ TEST_F(TorchScriptJobsTest, AModuleGetsSchedulesAndIsStraightened) {
   EXPECT_TRUE(Output(job)->Velocity(noise, at::full({4}, 0.5), {}).equal(student->Velocity(noise, at::full({4}, 0.5), {})));
 }
 
-TEST_F(TorchScriptJobsTest, AnAdapterIsRefusedWithItsReason) {
+TEST_F(TorchScriptJobsTest, AnAdapterIsRefusedAtOnce) {
   PublishScript(kScriptVectorArchitecture);
   DistillSpec spec = ToyDistillation("student");
   spec.lora = LoraSpec{};
-  const Job job = Finish(Submit(spec).id);
-  EXPECT_EQ(job.state, JobState::kFailed);
-  EXPECT_THAT(job.error.ToString(), HasSubstr("takes no LoRA adapter"));
+  const absl::Status status = manager_->Submit(spec, {}).status();
+  EXPECT_TRUE(absl::IsUnimplemented(status)) << status;
+  EXPECT_EQ(FieldOf(status), "spec.lora");
 }
 
 TEST_F(TorchScriptJobsTest, WhatIsNotTrainableIsNotTrained) {
   PublishScript(R"({"model": {"architecture": "torchscript", "sample_shape": [2], "trainable": false}})");
-  const Job job = Finish(Submit(ToyDistillation("student")).id);
-  EXPECT_EQ(job.state, JobState::kFailed);
-  EXPECT_THAT(job.error.ToString(), HasSubstr("not trainable"));
+  const absl::Status status = manager_->Submit(ToyDistillation("student"), {}).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(status)) << status;
+  EXPECT_EQ(FieldOf(status), "spec.model");
+  // Schedules it gets.
+  OptimizeStepsizesSpec search;
+  search.model = "teacher";
+  search.k_max = 4;
+  search.num_samples = 8;
+  RunToSuccess(search);
 }
 
 TEST_F(TorchScriptJobsTest, AStudentKeepsTheDecoder) {
