@@ -29,10 +29,13 @@ absl::StatusOr<TimeMap> ReadTimeMap(const JsonObject& json) {
 
 absl::StatusOr<Architecture> Architecture::Parse(std::string_view json) {
   if (json.size() > kMaxArchitectureBytes) {
-    return absl::InvalidArgumentError(absl::StrCat("architecture: got ", json.size(), " bytes, expected at most ", kMaxArchitectureBytes));
+    return absl::InvalidArgumentError(
+        absl::StrCat("architecture: got ", json.size(), " bytes, expected at most ", kMaxArchitectureBytes));
   }
   absl::StatusOr<nlohmann::json> parsed = ParseJson({json.data(), json.size()});
-  if (!parsed.ok()) return absl::InvalidArgumentError(absl::StrCat("architecture: got ", parsed.status().message(), ", expected an object"));
+  if (!parsed.ok())
+    return absl::InvalidArgumentError(
+        absl::StrCat("architecture: got ", parsed.status().message(), ", expected an object"));
   BOSS_ASSIGN_OR_RETURN(const JsonObject root, JsonObject::Create(*std::move(parsed), "architecture"));
   BOSS_ASSIGN_OR_RETURN(JsonObject model, root.Object("model"));
   BOSS_ASSIGN_OR_RETURN(const TimeMap time_map, ReadTimeMap(root));

@@ -32,8 +32,8 @@ absl::StatusOr<std::vector<ConditioningSpec>> ConditioningFromJson(const JsonObj
     spec.dtype = dtype == "int64" ? at::kLong : at::kFloat;
     const double elements = std::accumulate(spec.shape.begin(), spec.shape.end(), 1.0, std::multiplies<>());
     if (spec.shape.size() > kMaxDimensions || elements > static_cast<double>(kMaxElements)) {
-      return absl::InvalidArgumentError(absl::StrCat("conditioning \"", spec.name, "\": expected a shape of at most ", kMaxDimensions,
-                                                     " dimensions and ", kMaxElements, " elements"));
+      return absl::InvalidArgumentError(absl::StrCat("conditioning \"", spec.name, "\": expected a shape of at most ",
+                                                     kMaxDimensions, " dimensions and ", kMaxElements, " elements"));
     }
     const auto same_name = [&](const ConditioningSpec& other) { return other.name == spec.name; };
     if (std::count_if(specs.begin(), specs.end(), same_name) > 1) {

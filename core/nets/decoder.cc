@@ -31,9 +31,12 @@ absl::StatusOr<DecoderConfig> DecoderConfig::FromJson(const JsonObject& json) {
   BOSS_RETURN_IF_ERROR(json.CheckAllRead());
   if (config.scale == 0 || !std::isfinite(config.scale) || !std::isfinite(config.shift))
     return absl::InvalidArgumentError("decoder: expected a finite shift and a finite scale other than 0");
-  const double elements = std::accumulate(config.decoded_shape.begin(), config.decoded_shape.end(), 1.0, std::multiplies<>());
-  if (config.decoded_shape.empty() || config.decoded_shape.size() > kMaxDimensions || elements > static_cast<double>(kMaxElements))
-    return absl::InvalidArgumentError(absl::StrCat("decoder.decoded_shape: expected 1 to ", kMaxDimensions, " sizes and up to ", kMaxElements, " elements"));
+  const double elements =
+      std::accumulate(config.decoded_shape.begin(), config.decoded_shape.end(), 1.0, std::multiplies<>());
+  if (config.decoded_shape.empty() || config.decoded_shape.size() > kMaxDimensions ||
+      elements > static_cast<double>(kMaxElements))
+    return absl::InvalidArgumentError(absl::StrCat("decoder.decoded_shape: expected 1 to ", kMaxDimensions,
+                                                   " sizes and up to ", kMaxElements, " elements"));
   return config;
 }
 
@@ -43,10 +46,12 @@ absl::StatusOr<DecoderConfig> DecoderConfig::FromArchitecture(std::string_view a
   return FromJson(*architecture.decoder);
 }
 
-Decoder::Decoder(DecoderConfig config, std::unique_ptr<torch::jit::Module> module) : config_(std::move(config)), module_(std::move(module)) {}
+Decoder::Decoder(DecoderConfig config, std::unique_ptr<torch::jit::Module> module)
+    : config_(std::move(config)), module_(std::move(module)) {}
 Decoder::~Decoder() = default;
 
-absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(DecoderConfig config, const std::shared_ptr<const std::string>& archive) {
+absl::StatusOr<std::unique_ptr<Decoder>> Decoder::Load(DecoderConfig config,
+                                                       const std::shared_ptr<const std::string>& archive) {
   BOSS_ASSIGN_OR_RETURN(std::unique_ptr<torch::jit::Module> module, LoadTorchScript(archive));
   for (const at::Tensor& parameter : module->parameters()) parameter.set_requires_grad(false);
   return std::unique_ptr<Decoder>(new Decoder(std::move(config), std::move(module)));

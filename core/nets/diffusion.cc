@@ -40,7 +40,8 @@ at::Tensor PerSample(const at::Tensor& values, const at::Tensor& like) {
 absl::StatusOr<PredictionMap> PredictionMap::FromJson(const JsonObject& model, const TimeMap& time_map) {
   PredictionMap map;
   map.time_map_ = time_map;
-  BOSS_ASSIGN_OR_RETURN(const std::string prediction, model.ChoiceOr("parameterisation", {"velocity", "noise", "denoised", "v"}));
+  BOSS_ASSIGN_OR_RETURN(const std::string prediction,
+                        model.ChoiceOr("parameterisation", {"velocity", "noise", "denoised", "v"}));
   map.prediction_ = prediction == "noise"      ? Prediction::kNoise
                     : prediction == "denoised" ? Prediction::kDenoised
                     : prediction == "v"        ? Prediction::kV
@@ -50,22 +51,26 @@ absl::StatusOr<PredictionMap> PredictionMap::FromJson(const JsonObject& model, c
     BOSS_RETURN_IF_ERROR(map.ReadProcess(process));
     BOSS_RETURN_IF_ERROR(process.CheckAllRead());
   }
-  const bool is_flow = map.process_ == Process::kFlow, is_vp = map.process_ == Process::kContinuousVp || map.process_ == Process::kDiscreteVp;
+  const bool is_flow = map.process_ == Process::kFlow,
+             is_vp = map.process_ == Process::kContinuousVp || map.process_ == Process::kDiscreteVp;
   if (map.prediction_ == Prediction::kVelocity && !is_flow)
-    return absl::InvalidArgumentError("parameterisation: got \"velocity\", expected \"noise\", \"denoised\" or \"v\" for a diffusion process");
+    return absl::InvalidArgumentError(
+        "parameterisation: got \"velocity\", expected \"noise\", \"denoised\" or \"v\" for a diffusion process");
   if (map.prediction_ == Prediction::kV && !is_vp)
     return absl::InvalidArgumentError("parameterisation: \"v\" is of a vp process");
   if (is_flow) {
     map.log_ratio_min_ = std::log(kFlowMargin / (1 - kFlowMargin));
     map.log_ratio_max_ = -map.log_ratio_min_;
-    BOSS_ASSIGN_OR_RETURN(const std::string direction, model.ChoiceOr("time_direction", {"noise_to_data", "data_to_noise"}));
+    BOSS_ASSIGN_OR_RETURN(const std::string direction,
+                          model.ChoiceOr("time_direction", {"noise_to_data", "data_to_noise"}));
     map.data_to_noise_ = direction == "data_to_noise";
   } else if (time_map.eps != 0) {
     return absl::InvalidArgumentError("time.eps: a diffusion process has its own times, expected 0");
   }
   if (map.prediction_ == Prediction::kVelocity) {
     BOSS_ASSIGN_OR_RETURN(map.sign_, model.NumberOr("velocity_sign", 1));
-    if (map.sign_ != 1 && map.sign_ != -1) return absl::InvalidArgumentError(absl::StrCat("velocity_sign: got ", map.sign_, ", expected 1 or -1"));
+    if (map.sign_ != 1 && map.sign_ != -1)
+      return absl::InvalidArgumentError(absl::StrCat("velocity_sign: got ", map.sign_, ", expected 1 or -1"));
   }
   return map;
 }
@@ -84,13 +89,15 @@ absl::Status PredictionMap::ReadProcess(const JsonObject& process) {
     log_ratio_max_ = std::log(sigma_max);
     return absl::OkStatus();
   }
-  BOSS_ASSIGN_OR_RETURN(const std::string schedule, process.ChoiceOr("schedule", {"continuous", "linear", "scaled_linear"}));
+  BOSS_ASSIGN_OR_RETURN(const std::string schedule,
+                        process.ChoiceOr("schedule", {"continuous", "linear", "scaled_linear"}));
   if (schedule != "continuous") return ReadDiscreteVp(process, schedule == "scaled_linear");
   process_ = Process::kContinuousVp;
   BOSS_ASSIGN_OR_RETURN(beta_min_, Positive(process, "beta_min", 0.1));
   BOSS_ASSIGN_OR_RETURN(beta_max_, Positive(process, "beta_max", 20));
   BOSS_ASSIGN_OR_RETURN(const double time_min, Positive(process, "time_min", 1e-3));
-  if (time_min >= 1) return absl::InvalidArgumentError(absl::StrCat("process.time_min: got ", time_min, ", expected less than 1"));
+  if (time_min >= 1)
+    return absl::InvalidArgumentError(absl::StrCat("process.time_min: got ", time_min, ", expected less than 1"));
   log_ratio_min_ = LogRatioAt(time_min, beta_min_, beta_max_);
   log_ratio_max_ = LogRatioAt(1, beta_min_, beta_max_);
   if (!std::isfinite(log_ratio_max_)) return absl::InvalidArgumentError("process.beta_max: too large");
@@ -108,11 +115,13 @@ absl::Status PredictionMap::ReadDiscreteVp(const JsonObject& process, bool scale
   double alpha_bar = 1;
   for (int64_t k = 0; k < steps; ++k) {
     const double share = static_cast<double>(k) / static_cast<double>(steps - 1);
-    const double beta = scaled ? std::pow(std::lerp(std::sqrt(start), std::sqrt(end), share), 2) : std::lerp(start, end, share);
+    const double beta =
+        scaled ? std::pow(std::lerp(std::sqrt(start), std::sqrt(end), share), 2) : std::lerp(start, end, share);
     alpha_bar *= 1 - beta;
     ratios.push_back(LogRatio(alpha_bar));
   }
-  if (!std::isfinite(ratios.back())) return absl::InvalidArgumentError("process.beta_end: no signal is left at the last step");
+  if (!std::isfinite(ratios.back()))
+    return absl::InvalidArgumentError("process.beta_end: no signal is left at the last step");
   log_ratio_min_ = ratios.front();
   log_ratio_max_ = ratios.back();
   log_ratios_ = at::tensor(ratios, at::kDouble);

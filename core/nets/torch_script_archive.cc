@@ -57,7 +57,8 @@ absl::StatusOr<std::unique_ptr<torch::jit::Module>> LoadTorchScript(const std::s
 }
 
 at::Tensor CallTorchScript(const torch::jit::Module& module, std::vector<c10::IValue> positional,
-                           const std::unordered_map<std::string, c10::IValue>& named, const std::vector<int64_t>& shape) {
+                           const std::unordered_map<std::string, c10::IValue>& named,
+                           const std::vector<int64_t>& shape) {
   c10::IValue result;
   try {
     result = module.get_method("forward")(std::move(positional), named);
@@ -67,13 +68,15 @@ at::Tensor CallTorchScript(const torch::jit::Module& module, std::vector<c10::IV
     const auto* const torch_error = dynamic_cast<const c10::Error*>(&error);
     const std::string message = torch_error != nullptr ? torch_error->what_without_backtrace() : error.what();
     // The interpreter wraps what an operator throws.
-    const bool out_of_memory = absl::StrContains(message, "out of memory") || absl::StrContains(message, "allocate memory");
+    const bool out_of_memory =
+        absl::StrContains(message, "out of memory") || absl::StrContains(message, "allocate memory");
     TORCH_CHECK_WITH(OutOfMemoryError, !out_of_memory, "the TorchScript module: ", Shortened(message));
     TORCH_CHECK(false, "the TorchScript module: ", Shortened(message));
   }
   TORCH_CHECK_VALUE(result.isTensor(), "the TorchScript module returned ", result.tagKind(), ", expected a tensor");
   const at::Tensor tensor = result.toTensor();
-  TORCH_CHECK_VALUE(tensor.sizes() == shape, "the TorchScript module returned the shape ", tensor.sizes(), ", expected ", at::IntArrayRef(shape));
+  TORCH_CHECK_VALUE(tensor.sizes() == shape, "the TorchScript module returned the shape ", tensor.sizes(),
+                    ", expected ", at::IntArrayRef(shape));
   return tensor.to(at::kFloat);
 }
 

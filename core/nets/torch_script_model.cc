@@ -39,9 +39,12 @@ struct Config {
 absl::StatusOr<TorchScriptShape> ReadShape(const JsonObject& model) {
   TorchScriptShape shape;
   BOSS_ASSIGN_OR_RETURN(shape.sample_shape, model.Integers("sample_shape", 1, kMaxElements));
-  const double elements = std::accumulate(shape.sample_shape.begin(), shape.sample_shape.end(), 1.0, std::multiplies<>());
-  if (shape.sample_shape.empty() || shape.sample_shape.size() > kMaxDimensions || elements > static_cast<double>(kMaxElements))
-    return absl::InvalidArgumentError(absl::StrCat("model.sample_shape: expected 1 to ", kMaxDimensions, " sizes and up to ", kMaxElements, " elements"));
+  const double elements =
+      std::accumulate(shape.sample_shape.begin(), shape.sample_shape.end(), 1.0, std::multiplies<>());
+  if (shape.sample_shape.empty() || shape.sample_shape.size() > kMaxDimensions ||
+      elements > static_cast<double>(kMaxElements))
+    return absl::InvalidArgumentError(absl::StrCat("model.sample_shape: expected 1 to ", kMaxDimensions,
+                                                   " sizes and up to ", kMaxElements, " elements"));
   BOSS_ASSIGN_OR_RETURN(shape.num_classes, model.IntegerOr("num_classes", 0, 0, 1'000'000));
   BOSS_ASSIGN_OR_RETURN(shape.conditioning, ConditioningFromJson(model));
   for (const ConditioningSpec& spec : shape.conditioning) {
@@ -76,8 +79,8 @@ absl::Status ReadInputs(const JsonObject& model, Config& config) {
   std::sort(sorted.begin(), sorted.end());
   std::sort(given.begin(), given.end());
   if (given == sorted) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("model.inputs: got ", absl::StrJoin(given, ", "), ", expected ", absl::StrJoin(expected, ", "), " in some order"));
+  return absl::InvalidArgumentError(absl::StrCat("model.inputs: got ", absl::StrJoin(given, ", "), ", expected ",
+                                                 absl::StrJoin(expected, ", "), " in some order"));
 }
 
 absl::StatusOr<Config> ReadConfig(std::string_view architecture_json) {
@@ -95,7 +98,9 @@ absl::StatusOr<Config> ReadConfig(std::string_view architecture_json) {
 class TorchScriptModel final : public VelocityModel {
  public:
   // `module` becomes the model's own.
-  TorchScriptModel(Config config, torch::jit::Module module) : config_(std::move(config)), module_(std::move(module)) { MarkParameters(); }
+  TorchScriptModel(Config config, torch::jit::Module module) : config_(std::move(config)), module_(std::move(module)) {
+    MarkParameters();
+  }
 
   at::Tensor Velocity(const at::Tensor& x_t, const at::Tensor& t, const Condition& condition) const override {
     const PredictionMap::Query query = config_.prediction.Ask(x_t, t);
@@ -103,7 +108,8 @@ class TorchScriptModel final : public VelocityModel {
     std::unordered_map<std::string, c10::IValue> named;
     for (const std::string& input : config_.positional) positional.emplace_back(Input(input, query, x_t, condition));
     for (const auto& [input, argument] : config_.named) named.emplace(argument, Input(input, query, x_t, condition));
-    return config_.prediction.Velocity(query, CallTorchScript(module_, std::move(positional), named, x_t.sizes().vec()));
+    return config_.prediction.Velocity(query,
+                                       CallTorchScript(module_, std::move(positional), named, x_t.sizes().vec()));
   }
 
   std::vector<int64_t> SampleShape() const override { return config_.shape.sample_shape; }
@@ -142,7 +148,8 @@ class TorchScriptModel final : public VelocityModel {
   at::Device device() const override { return device_; }
 
   absl::Status AttachLora(const LoraOptions& options, uint64_t seed) override {
-    return absl::UnimplementedError("a TorchScript module takes no LoRA adapter, because its layers are its own; train all of it instead");
+    return absl::UnimplementedError(
+        "a TorchScript module takes no LoRA adapter, because its layers are its own; train all of it instead");
   }
   void MergeLora() override {}
 
@@ -160,7 +167,8 @@ class TorchScriptModel final : public VelocityModel {
   void MarkParameters() {
     for (const auto& [name, tensor] : FloatParameters()) tensor.set_requires_grad(config_.shape.trainable);
   }
-  c10::IValue Input(const std::string& input, const PredictionMap::Query& query, const at::Tensor& x_t, const Condition& condition) const {
+  c10::IValue Input(const std::string& input, const PredictionMap::Query& query, const at::Tensor& x_t,
+                    const Condition& condition) const {
     if (input == kX) return query.x;
     if (input == kT) return query.t;
     if (input == kLabels) {
@@ -168,7 +176,8 @@ class TorchScriptModel final : public VelocityModel {
       return at::full({x_t.size(0)}, config_.shape.num_classes, x_t.options().dtype(at::kLong));
     }
     const auto& specs = config_.shape.conditioning;
-    const auto spec = std::find_if(specs.begin(), specs.end(), [&](const ConditioningSpec& each) { return each.name == input; });
+    const auto spec =
+        std::find_if(specs.begin(), specs.end(), [&](const ConditioningSpec& each) { return each.name == input; });
     return TensorOrNone(condition, *spec, x_t);
   }
 
@@ -186,7 +195,8 @@ absl::StatusOr<TorchScriptShape> DescribeTorchScript(std::string_view architectu
   });
 }
 
-absl::StatusOr<std::unique_ptr<VelocityModel>> LoadTorchScriptModel(std::string_view architecture_json, std::shared_ptr<const std::string> archive) {
+absl::StatusOr<std::unique_ptr<VelocityModel>> LoadTorchScriptModel(std::string_view architecture_json,
+                                                                    std::shared_ptr<const std::string> archive) {
   return GuardTorch("loading a TorchScript module", [&]() -> absl::StatusOr<std::unique_ptr<VelocityModel>> {
     BOSS_ASSIGN_OR_RETURN(Config config, ReadConfig(architecture_json));
     BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<torch::jit::Module> module, LoadTorchScript(archive));

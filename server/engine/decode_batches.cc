@@ -25,9 +25,8 @@ absl::Status DecodeBatches(const Decoder& decoder, absl::Span<SampleBatch* const
     int64_t begin = 0, size = max_batch;
     while (begin < latents.size(0)) {
       const int64_t end = std::min(begin + size, latents.size(0));
-      absl::StatusOr<at::Tensor> decoded = GuardTorch("decoding", [&] {
-        return ToHost(decoder.Decode(latents.slice(0, begin, end).to(decoder.device())));
-      });
+      absl::StatusOr<at::Tensor> decoded = GuardTorch(
+          "decoding", [&] { return ToHost(decoder.Decode(latents.slice(0, begin, end).to(decoder.device()))); });
       if (absl::IsResourceExhausted(decoded.status()) && end - begin > 1) {
         size = (end - begin) / 2;
         ++counts.too_large;

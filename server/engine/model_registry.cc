@@ -342,8 +342,7 @@ absl::Status ModelRegistry::MakeRoom(int64_t bytes, std::vector<std::shared_ptr<
   }
   for (auto& [key, entry] : state_->entries) {
     // A reference beside these and the registry's is a user's; only Acquire, under the mutex, makes the first of them.
-    const bool is_idle =
-        entry.state == ModelState::kReady && entry.model.use_count() == 1 + held[entry.model.get()];
+    const bool is_idle = entry.state == ModelState::kReady && entry.model.use_count() == 1 + held[entry.model.get()];
     (is_idle ? idle_bytes : in_use) += entry.memory_bytes;
     if (is_idle) idle.push_back(&entry);
   }

@@ -347,8 +347,8 @@ absl::StatusOr<ResolvedRequest> ResolveRequest(const SampleRequest& request, std
   BOSS_ASSIGN_OR_RETURN(resolved.condition, ResolveCondition(request, *model->network));
   BOSS_ASSIGN_OR_RETURN(resolved.initial_noise, ResolveNoise(request, sample_shape));
   resolved.decode = model->decoder != nullptr && !request.latents;
-  BOSS_ASSIGN_OR_RETURN(resolved.format, ResolveFormat(request.format, resolved.decode ? model->decoder->decoded_shape()
-                                                                                       : sample_shape));
+  BOSS_ASSIGN_OR_RETURN(
+      resolved.format, ResolveFormat(request.format, resolved.decode ? model->decoder->decoded_shape() : sample_shape));
   BOSS_ASSIGN_OR_RETURN(ResolvedGrid grid, ResolveGrid(request, *model, store, limits));
 
   AcceptedRequest& accepted = resolved.accepted;

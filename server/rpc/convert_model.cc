@@ -180,7 +180,8 @@ absl::StatusOr<StoredScheduleSet> ScheduleSetFromProto(const v1::ImportScheduleR
   if (const absl::Status status = CheckScheduleSetName("name", proto.name()); !status.ok())
     return WithField(status, "name");
   BOSS_ASSIGN_OR_RETURN(set.solver, SolverFromProto(proto.solver(), "solver"));
-  if (set.solver == SolverKind::kRk45) return FieldError("solver", "rk45 chooses its own times, expected euler or heun");
+  if (set.solver == SolverKind::kRk45)
+    return FieldError("solver", "rk45 chooses its own times, expected euler or heun");
   if (set.solver == SolverKind::kMultistep)
     return FieldError(
         "solver", "multistep needs fitted coefficients, which an OptimizeStepsizesJob makes, expected euler or heun");

@@ -52,8 +52,7 @@ absl::Status Check(const std::string& architecture_json, const std::shared_ptr<c
 
 absl::Status CheckArchives(const std::string& architecture_json, const std::shared_ptr<const std::string>& model,
                            const std::shared_ptr<const std::string>& decoder) {
-  return AsArgument(
-      GuardTorch("trying the module", [&] { return Check(architecture_json, model, decoder); }));
+  return AsArgument(GuardTorch("trying the module", [&] { return Check(architecture_json, model, decoder); }));
 }
 
 }  // namespace boss::server

@@ -65,8 +65,8 @@ absl::Status CheckOptions(const ImportOptions& options, int64_t max_bytes) {
   if (options.total_bytes < 1)
     return FieldError("start.total_bytes", absl::StrCat("must be at least 1, got ", options.total_bytes));
   if (options.decoder_bytes < 0 || options.decoder_bytes >= options.total_bytes) {
-    return FieldError("start.decoder_bytes", absl::StrCat("must be in [0, ", options.total_bytes, "), total_bytes, got ",
-                                                          options.decoder_bytes));
+    return FieldError("start.decoder_bytes", absl::StrCat("must be in [0, ", options.total_bytes,
+                                                          "), total_bytes, got ", options.decoder_bytes));
   }
   if (options.total_bytes > max_bytes) {
     return WithField(absl::ResourceExhaustedError(absl::StrCat("start.total_bytes: got ", options.total_bytes,
@@ -123,7 +123,8 @@ absl::StatusOr<Safetensors> CheckpointTensors(const TorchCheckpoint& checkpoint,
                         CreateModel(architecture_json, /*seed=*/std::nullopt, MaxWeightsFor(checkpoint.model)));
   // Those of the model have names: which are missing or left over is told of them, not of averages that have none.
   BOSS_ASSIGN_OR_RETURN(const NamedTensors named, CheckpointWeights(checkpoint, {}, /*raw=*/true));
-  if (const absl::Status fit = CheckWeights(*network, named); !fit.ok()) return absl::InvalidArgumentError(fit.message());
+  if (const absl::Status fit = CheckWeights(*network, named); !fit.ok())
+    return absl::InvalidArgumentError(fit.message());
   std::vector<std::string> parameters;
   for (const auto& [name, parameter] : network->Parameters()) parameters.push_back(name);
   Safetensors weights;
@@ -345,7 +346,8 @@ absl::StatusOr<ImportResult> ModelImport::CheckAndPublish() const {
   VersionFiles others;
   if (files.decoder != nullptr) others.emplace_back(kDecoderFile, *files.decoder);
   if (is_archive) {
-    BOSS_ASSIGN_OR_RETURN(result.version, context_.store.PublishArchive(options_.name, std::move(manifest), *files.model, others));
+    BOSS_ASSIGN_OR_RETURN(result.version,
+                          context_.store.PublishArchive(options_.name, std::move(manifest), *files.model, others));
   } else {
     // What is exported describes itself, an adapter by its base.
     if (!manifest.adapter) weights.metadata[kArchitectureMetadata] = manifest.architecture_json;

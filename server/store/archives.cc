@@ -23,8 +23,9 @@ absl::Status Prefixed(const VersionKey& key, const absl::Status& status) {
 absl::Status ModelStore::CheckTorchScriptAllowed(absl::string_view what) const {
   if (options_.allow_torchscript) return absl::OkStatus();
   return absl::PermissionDeniedError(
-      absl::StrCat(what, ": TorchScript modules run code that came with them; this server loads none, unless it is started "
-                         "with --allow-torchscript"));
+      absl::StrCat(what,
+                   ": TorchScript modules run code that came with them; this server loads none, unless it is started "
+                   "with --allow-torchscript"));
 }
 
 absl::StatusOr<std::shared_ptr<const std::string>> ModelStore::ReadArchive(const VersionKey& key,

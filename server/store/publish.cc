@@ -225,7 +225,8 @@ absl::StatusOr<VersionKey> ModelStore::PublishWeights(absl::string_view name, Ma
   BOSS_RETURN_IF_ERROR(WriteStaged(*staged, WeightsFile(manifest), write, manifest));
   for (const auto& [file, contents] : others) {
     const std::string_view bytes(contents.data(), contents.size());
-    BOSS_RETURN_IF_ERROR(WriteStaged(*staged, file, [&](const auto& append) { return append(bytes); }, manifest));
+    BOSS_RETURN_IF_ERROR(WriteStaged(
+        *staged, file, [&](const auto& append) { return append(bytes); }, manifest));
   }
   if (!manifest.parent.empty()) BOSS_RETURN_IF_ERROR(CarryOver(manifest.parent, *staged, manifest));
   return PublishFolder(name, std::move(manifest), *staged, sets);

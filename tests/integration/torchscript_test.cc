@@ -24,7 +24,8 @@ constexpr char kDescription[] = R"({
 class TorchScriptTest : public BossdTest {
  protected:
   TorchScriptTest()
-      : module_(*ScriptArchive("def forward(self, x, t, shift):\n  return shift * self.one\n", {{"one", at::ones({1})}})),
+      : module_(
+            *ScriptArchive("def forward(self, x, t, shift):\n  return shift * self.one\n", {{"one", at::ones({1})}})),
         decoder_(*ScriptDecoderArchive()) {}
 
   grpc::Status Import() {

@@ -22,13 +22,14 @@ std::shared_ptr<const std::string> ScriptArchive(const std::string& code, const 
 std::shared_ptr<const std::string> ScriptVectorArchive() {
   at::Generator generator = at::detail::createCPUGenerator(5);
   const auto weights = [&](at::IntArrayRef shape) { return at::randn(shape, generator) * 0.5; };
-  return ScriptArchive(R"(
+  return ScriptArchive(
+      R"(
 def forward(self, x, t):
     h = torch.cat([x, t.unsqueeze(1)], 1)
     h = torch.tanh(torch.matmul(h, self.w1) + self.b1)
     return torch.matmul(h, self.w2) + self.b2
 )",
-                       {{"w1", weights({3, 16})}, {"b1", weights({16})}, {"w2", weights({16, 2})}, {"b2", weights({2})}});
+      {{"w1", weights({3, 16})}, {"b1", weights({16})}, {"w2", weights({16, 2})}, {"b2", weights({2})}});
 }
 
 std::shared_ptr<const std::string> ScriptDecoderArchive() {

@@ -17,7 +17,8 @@ std::shared_ptr<const std::string> ScriptArchive(const std::string& code, const 
                                                  const ScriptTensors& buffers = {});
 
 // A velocity of vectors [2] with random weights: a multilayer perceptron over x and t.
-inline constexpr char kScriptVectorArchitecture[] = R"({"model": {"architecture": "torchscript", "sample_shape": [2]}})";
+inline constexpr char kScriptVectorArchitecture[] =
+    R"({"model": {"architecture": "torchscript", "sample_shape": [2]}})";
 std::shared_ptr<const std::string> ScriptVectorArchive();
 
 // From latents [2] to grey images [1, 4, 4]: every pixel the sum of both.

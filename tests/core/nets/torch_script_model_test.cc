@@ -57,7 +57,8 @@ TEST_P(GaussianTest, TheFlowIsTheExactOne) {
   // x_t = x_0 sqrt(t^2 s^2 + (1 - t)^2).
   const at::Tensor noise = SampleNoise(3, 0, 64, {2});
   InlineExecutor executor;
-  const auto samples = Solve(*model, noise, {}, {.solver = SolverKind::kHeun, .time_grid = TimeGrid::Uniform(200)}, 64, executor);
+  const auto samples =
+      Solve(*model, noise, {}, {.solver = SolverKind::kHeun, .time_grid = TimeGrid::Uniform(200)}, 64, executor);
   ASSERT_TRUE(samples.ok()) << samples.status();
   EXPECT_LE((*samples - noise * kSpread).abs().max().item<double>(), 4e-3);
   for (const double t : {0.1, 0.5, 0.9}) {
@@ -66,7 +67,8 @@ TEST_P(GaussianTest, TheFlowIsTheExactOne) {
     const at::Tensor velocity = model->Velocity(noise, at::full({64}, t), {});
     EXPECT_LE((velocity - expected).abs().max().item<double>(), 2e-2) << t;
   }
-  for (const double t : {0.0, 1.0}) EXPECT_TRUE(at::isfinite(model->Velocity(noise, at::full({64}, t), {})).all().item<bool>());
+  for (const double t : {0.0, 1.0})
+    EXPECT_TRUE(at::isfinite(model->Velocity(noise, at::full({64}, t), {})).all().item<bool>());
 }
 
 at::Tensor AlphaBars() { return (1 - at::linspace(1e-4, 0.02, 1000, at::kDouble)).cumprod(0); }
@@ -92,18 +94,29 @@ def forward(self, x, t):
 def forward(self, x, s):
     return x * ((1 - s) * 0.25 / ((1 - s) * (1 - s) * 0.25 + s * s)).unsqueeze(1)
 )"},
-        Family{"VpNoise", {{"parameterisation", "noise"}, {"process", {{"type", "vp"}, {"time_min", 1e-5}}}}, {{"scale", 999}}, R"(
+        Family{"VpNoise",
+               {{"parameterisation", "noise"}, {"process", {{"type", "vp"}, {"time_min", 1e-5}}}},
+               {{"scale", 999}},
+               R"(
 def forward(self, x, t):
     s = t / 999
     a = torch.exp(-(19.9 * s * s / 2 + 0.1 * s))
     return x * (torch.sqrt(1 - a) / (a * 0.25 + 1 - a)).unsqueeze(1)
 )"},
-        Family{"DiscreteVpNoise", {{"parameterisation", "noise"}, {"process", {{"type", "vp"}, {"schedule", "linear"}, {"integer_time", true}}}}, {}, R"(
+        Family{"DiscreteVpNoise",
+               {{"parameterisation", "noise"},
+                {"process", {{"type", "vp"}, {"schedule", "linear"}, {"integer_time", true}}}},
+               {},
+               R"(
 def forward(self, x, k):
     a = self.alpha_bars[k]
     return (x * (torch.sqrt(1 - a) / (a * 0.25 + 1 - a)).unsqueeze(1)).float()
-)", {{"alpha_bars", AlphaBars()}}},
-        Family{"DiscreteVpV", {{"parameterisation", "v"}, {"process", {{"type", "vp"}, {"schedule", "linear"}}}}, {}, R"(
+)",
+               {{"alpha_bars", AlphaBars()}}},
+        Family{"DiscreteVpV",
+               {{"parameterisation", "v"}, {"process", {{"type", "vp"}, {"schedule", "linear"}}}},
+               {},
+               R"(
 def forward(self, x, k):
     low = torch.floor(k).long()
     high = torch.clamp(low + 1, 0, 999)
@@ -112,12 +125,16 @@ def forward(self, x, k):
     eps = x * (torch.sqrt(1 - a) / (a * 0.25 + 1 - a)).unsqueeze(1)
     data = x * (torch.sqrt(a) * 0.25 / (a * 0.25 + 1 - a)).unsqueeze(1)
     return (torch.sqrt(a).unsqueeze(1) * eps - torch.sqrt(1 - a).unsqueeze(1) * data).float()
-)", {{"alpha_bars", AlphaBars()}}},
+)",
+               {{"alpha_bars", AlphaBars()}}},
         Family{"EdmDenoised", {{"parameterisation", "denoised"}, {"process", {{"type", "edm"}}}}, {}, R"(
 def forward(self, x, sigma):
     return x * (0.25 / (0.25 + sigma * sigma)).unsqueeze(1)
 )"},
-        Family{"EdmNoise", {{"parameterisation", "noise"}, {"process", {{"type", "edm"}, {"time_input", "c_noise"}}}}, {}, R"(
+        Family{"EdmNoise",
+               {{"parameterisation", "noise"}, {"process", {{"type", "edm"}, {"time_input", "c_noise"}}}},
+               {},
+               R"(
 def forward(self, x, c):
     sigma = torch.exp(4 * c)
     return x * (sigma / (0.25 + sigma * sigma)).unsqueeze(1)
@@ -174,7 +191,8 @@ TEST(TorchScriptModelTest, WhatTheModuleThrowsIsAnError) {
     const auto model = Load(Architecture({}), ScriptArchive(code));
     return GuardTorch("evaluating", [&] { return model->Velocity(at::ones({2, 2}), at::ones({2}), {}); }).status();
   };
-  const absl::Status status = evaluate("def forward(self, x, t):\n  assert x.size(0) > 99, 'the gears are stuck'\n  return x\n");
+  const absl::Status status =
+      evaluate("def forward(self, x, t):\n  assert x.size(0) > 99, 'the gears are stuck'\n  return x\n");
   EXPECT_TRUE(absl::IsInternal(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("the gears are stuck"));
   EXPECT_LE(status.message().size(), 1200u);

@@ -23,7 +23,8 @@ class TorchScriptJobsTest : public testing::JobTest {
   VersionKey PublishScript(const std::string& architecture, const VersionFiles& others = {}) {
     Manifest manifest;
     manifest.architecture_json = architecture;
-    const auto key = store_->PublishArchive("teacher", std::move(manifest), *boss::testing::ScriptVectorArchive(), others);
+    const auto key =
+        store_->PublishArchive("teacher", std::move(manifest), *boss::testing::ScriptVectorArchive(), others);
     EXPECT_TRUE(key.ok()) << key.status();
     return *key;
   }
@@ -53,7 +54,8 @@ TEST_F(TorchScriptJobsTest, AModuleGetsSchedulesAndIsStraightened) {
   // The new archive carries its code: it computes without the old one.
   ASSERT_TRUE(store_->DeleteVersion(teacher_key, /*force=*/true).ok());
   const at::Tensor noise = SampleNoise(1, 0, 4, {2});
-  EXPECT_TRUE(Output(job)->Velocity(noise, at::full({4}, 0.5), {}).equal(student->Velocity(noise, at::full({4}, 0.5), {})));
+  EXPECT_TRUE(
+      Output(job)->Velocity(noise, at::full({4}, 0.5), {}).equal(student->Velocity(noise, at::full({4}, 0.5), {})));
 }
 
 TEST_F(TorchScriptJobsTest, AnAdapterIsRefusedAtOnce) {
@@ -80,8 +82,9 @@ TEST_F(TorchScriptJobsTest, WhatIsNotTrainableIsNotTrained) {
 
 TEST_F(TorchScriptJobsTest, AStudentKeepsTheDecoder) {
   const auto decoder = boss::testing::ScriptDecoderArchive();
-  PublishScript(R"({"model": {"architecture": "torchscript", "sample_shape": [2]}, "decoder": {"decoded_shape": [1, 4, 4]}})",
-                {{"decoder.torchscript", *decoder}});
+  PublishScript(
+      R"({"model": {"architecture": "torchscript", "sample_shape": [2]}, "decoder": {"decoded_shape": [1, 4, 4]}})",
+      {{"decoder.torchscript", *decoder}});
   const Job job = RunToSuccess(ToyDistillation("student"));
   const auto loaded = store_->LoadVersionDecoder(*store_->Resolve(job.output_version));
   ASSERT_TRUE(loaded.ok()) << loaded.status();

@@ -11,8 +11,8 @@
 #include "server/rpc/model_import.h"
 #include "server/store/sha256.h"
 #include "tests/support/manual_clock.h"
-#include "tests/support/scripted_disk.h"
 #include "tests/support/script_modules.h"
+#include "tests/support/scripted_disk.h"
 #include "tests/support/temp_folder.h"
 #include "tests/support/tiny_models.h"
 
@@ -95,7 +95,8 @@ TEST_F(ImportArchivesTest, IsRefusedBeforeAnythingIsSentWhereItIsNotAllowed) {
     EXPECT_TRUE(absl::IsPermissionDenied(status)) << status;
     EXPECT_EQ(FieldOf(status), "start.format");
   }
-  const std::string weights = *SerializeSafetensors({boss::testing::TinyModel(kTinyVectorArchitecture, 3)->State(), {}});
+  const std::string weights =
+      *SerializeSafetensors({boss::testing::TinyModel(kTinyVectorArchitecture, 3)->State(), {}});
   const absl::Status status =
       Send(kVectorsWithDecoder, weights, *boss::testing::ScriptDecoderArchive(), ImportFormat::kSafetensors).status();
   EXPECT_TRUE(absl::IsPermissionDenied(status)) << status;
@@ -124,7 +125,8 @@ TEST_F(ImportArchivesTest, ADecoderComesInTheSameUpload) {
   const std::string decoder = *boss::testing::ScriptDecoderArchive();
   const auto script = Send(kScriptWithDecoder, *boss::testing::ScriptVectorArchive(), decoder);
   ASSERT_TRUE(script.ok()) << script.status();
-  const std::string weights = *SerializeSafetensors({boss::testing::TinyModel(kTinyVectorArchitecture, 3)->State(), {}});
+  const std::string weights =
+      *SerializeSafetensors({boss::testing::TinyModel(kTinyVectorArchitecture, 3)->State(), {}});
   const auto vectors = Send(kVectorsWithDecoder, weights, decoder, ImportFormat::kDetect);
   ASSERT_TRUE(vectors.ok()) << vectors.status();
   for (const auto& result : {*script, *vectors}) {

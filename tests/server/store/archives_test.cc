@@ -10,8 +10,8 @@
 namespace boss::server {
 namespace {
 
-using ::testing::HasSubstr;
 using boss::testing::kScriptVectorArchitecture;
+using ::testing::HasSubstr;
 
 constexpr char kWithDecoder[] =
     R"({"model":{"architecture":"mlp","dim":2,"hidden":8,"layers":2},"decoder":{"scale":0.5,"decoded_shape":[1,4,4]}})";
@@ -40,8 +40,8 @@ TEST_F(ArchivesTest, AreTakenAndLoadedOnlyWhereTheyAreAllowed) {
   const absl::Status refused = store_->LoadVersionModel(*key).status();
   EXPECT_TRUE(absl::IsPermissionDenied(refused)) << refused;
   EXPECT_THAT(std::string(refused.message()), HasSubstr("--allow-torchscript"));
-  EXPECT_TRUE(absl::IsPermissionDenied(
-      store_->PublishArchive("m", Described(kScriptVectorArchitecture), *archive).status()));
+  EXPECT_TRUE(
+      absl::IsPermissionDenied(store_->PublishArchive("m", Described(kScriptVectorArchitecture), *archive).status()));
   EXPECT_EQ(Versions("m"), (std::vector<int64_t>{1}));
 }
 
