@@ -18,8 +18,8 @@ struct Module;
 
 namespace boss {
 
-// "decoder": {"scale": 0.18215, "shift": 0, "decoded_shape": [3, 256, 256]} in a model's description: the network is
-// given latents / scale + shift and returns [B, decoded_shape...].
+// "decoder": {"scale": 0.18215, "shift": 0, "decoded_shape": [3, 256, 256]} in a model's description: the network is given latents / scale + shift
+// and returns [B, decoded_shape...].
 struct DecoderConfig {
   double scale = 1, shift = 0;
   std::vector<int64_t> decoded_shape;
@@ -35,12 +35,10 @@ struct DecoderConfig {
 class Decoder {
  public:
   // \error as LoadTorchScript.
-  static absl::StatusOr<std::unique_ptr<Decoder>> Load(DecoderConfig config,
-                                                       const std::shared_ptr<const std::string>& archive);
+  static absl::StatusOr<std::unique_ptr<Decoder>> Load(DecoderConfig config, const std::shared_ptr<const std::string>& archive);
   ~Decoder();
 
-  // latents: [B, ...] float32 on the decoder's device. \return [B, decoded_shape...] float32. Throws what
-  // CallTorchScript throws.
+  // latents: [B, ...] float32 on the decoder's device. \return [B, decoded_shape...] float32. Throws what CallTorchScript throws.
   at::Tensor Decode(const at::Tensor& latents) const;
   const std::vector<int64_t>& decoded_shape() const { return config_.decoded_shape; }
 
