@@ -226,9 +226,12 @@ grpc::ServerUnaryReactor* ModelsService::LoadModel(grpc::CallbackServerContext* 
   }
   const absl::Status status = devices_.Acquire(
       *key, request->device(),
-      [this, reactor, response, key = *key](const absl::StatusOr<std::shared_ptr<const LoadedModel>>& model) {
+      [this, reactor, response, key = *key](absl::StatusOr<std::shared_ptr<const LoadedModel>> model) {
         if (model.ok()) *response = ToProto(catalog_.Version(key));
-        reactor->Finish(ToGrpcStatus(model.status()));
+        const grpc::Status outcome = ToGrpcStatus(model.status());
+        // The client may unload the version as soon as it hears of it: by then nothing here may hold it.
+        if (model.ok()) model->reset();
+        reactor->Finish(outcome);
       });
   if (!status.ok()) reactor->Finish(ToGrpcStatus(status));
   return reactor;
