@@ -156,7 +156,9 @@ ParameterStore ParameterStore::Share() const {
 }
 
 void ParameterStore::To(at::Device device) {
-  if (is_view_ && device == this->device()) return;  // what is shared stays shared
+  const at::Device here = this->device();
+  const bool is_here = device.type() == here.type() && (!device.has_index() || !here.has_index() || device.index() == here.index());
+  if (is_view_ && is_here) return;  // what is shared stays shared
   is_view_ = false;
   DropPrepared();
   for (Entry& entry : entries_) {
