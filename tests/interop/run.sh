@@ -4,7 +4,7 @@
 #
 # usage: tests/interop/run.sh [--build=FOLDER] [--python=PYTHON] [TEST ...]      all tests by default, e.g. schedules
 #
-# Build bossd and bossctl first (build/release by default). --python names an interpreter that has the packages already.
+# Build bossd, bossctl and quickstart first (build/release by default). --python names an interpreter that has the packages already.
 set -euo pipefail
 
 folder=$(cd "$(dirname "$0")" && pwd)
