@@ -108,7 +108,7 @@ class ModelRegistry {
 
   // Gives `done` the version, loading it first if need be. `done` runs once: here if the version is READY, otherwise on
   // the loading thread; it must not block. Errors are those of ModelStore::LoadVersionModel and of moving it to the
-  // device; UNAVAILABLE while the version is UNLOADING.
+  // device, for an adapter also those of its base; UNAVAILABLE while the version is UNLOADING.
   void Acquire(const VersionKey& key, Callback done);
 
   // Lets go of the version; those who use it keep it until they are done. Unloading what is not loaded changes nothing.
