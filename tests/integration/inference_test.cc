@@ -1,127 +1,24 @@
 // The Open Inference Protocol against a real server: what it shares with Generate, and where it differs.
 #include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
-#include <signal.h>
 
-#include <chrono>
-#include <cstring>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <string>
-#include <thread>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "core/io/png.h"
-#include "inference/grpc_service.grpc.pb.h"
-#include "tests/integration/bossd_fixture.h"
+#include "tests/integration/inference_fixture.h"
 #include "tests/support/http_get.h"
-#include "tests/support/prometheus_text.h"
 
 namespace boss::testing {
 namespace {
 
 using inference::ModelInferRequest;
 using inference::ModelInferResponse;
-using inference::ModelStreamInferResponse;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-template <typename T>
-std::string Bytes(const std::vector<T>& values) {
-  return std::string(reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T));
-}
-
-template <typename T>
-std::vector<T> Values(const std::string& bytes) {
-  std::vector<T> values(bytes.size() / sizeof(T));
-  if (!values.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
-  return values;
-}
-
-std::string WithLength(const std::string& text) {
-  return Bytes(std::vector<uint32_t>{static_cast<uint32_t>(text.size())}) + text;
-}
-
-template <typename T>
-void AddRaw(ModelInferRequest& request, const std::string& name, const std::string& datatype,
-            const std::vector<int64_t>& shape, const std::vector<T>& values) {
-  auto& input = *request.add_inputs();
-  input.set_name(name);
-  input.set_datatype(datatype);
-  input.mutable_shape()->Add(shape.begin(), shape.end());
-  request.add_raw_input_contents(Bytes(values));
-}
-
-void AddRawText(ModelInferRequest& request, const std::string& name, const std::string& text) {
-  AddRaw<char>(request, name, "BYTES", {1}, {});
-  *request.mutable_raw_input_contents()->rbegin() = WithLength(text);
-}
-
-ModelInferRequest::InferInputTensor& AddTyped(ModelInferRequest& request, const std::string& name,
-                                              const std::string& datatype, const std::vector<int64_t>& shape) {
-  auto& input = *request.add_inputs();
-  input.set_name(name);
-  input.set_datatype(datatype);
-  input.mutable_shape()->Add(shape.begin(), shape.end());
-  return input;
-}
-
-// Two samples of four steps, deterministic so that they are the bits of any other call's.
-ModelInferRequest RawRequest(const std::string& model) {
-  ModelInferRequest request;
-  request.set_model_name(model);
-  request.set_id("r1");
-  AddRaw<int32_t>(request, "steps", "INT32", {1}, {4});
-  AddRaw<int64_t>(request, "seed", "INT64", {1}, {42});
-  AddRaw<int32_t>(request, "num_samples", "INT32", {1}, {2});
-  AddRaw<uint8_t>(request, "deterministic", "BOOL", {1}, {1});
-  return request;
-}
-
-class InferenceTest : public BossdTest {
- protected:
-  void StartInference(const std::vector<std::string>& arguments = {}) {
-    Start(arguments);
-    channel_ = grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials());
-    inference_ = inference::GRPCInferenceService::NewStub(channel_);
-  }
-
-  grpc::Status Infer(const ModelInferRequest& request, ModelInferResponse& response) {
-    grpc::ClientContext context;
-    return inference_->ModelInfer(&context, request, &response);
-  }
-
-  // What boss.v1 gives for RawRequest.
-  v1::GenerateRequest Same(const std::string& model, v1::OutputFormat format) {
-    v1::GenerateRequest request = Request(model, 2, 4);
-    request.set_deterministic(true);
-    request.set_output_format(format);
-    return request;
-  }
-
-  bool Ready(const std::string& name, const std::string& version) {
-    grpc::ClientContext context;
-    inference::ModelReadyRequest request;
-    request.set_name(name);
-    request.set_version(version);
-    inference::ModelReadyResponse response;
-    const grpc::Status status = inference_->ModelReady(&context, request, &response);
-    EXPECT_TRUE(status.ok()) << status.error_message();
-    return response.ready();
-  }
-
-  bool ServerReady() {
-    grpc::ClientContext context;
-    inference::ServerReadyResponse response;
-    EXPECT_TRUE(inference_->ServerReady(&context, {}, &response).ok());
-    return response.ready();
-  }
-
-  std::shared_ptr<grpc::Channel> channel_;
-  std::unique_ptr<inference::GRPCInferenceService::Stub> inference_;
-};
 
 TEST_F(InferenceTest, TellsWhatServesAndWhatItTakes) {
   StartInference();
@@ -376,137 +273,6 @@ TEST_F(InferenceTest, WhatIsTooLargeForAMessageIsToBeStreamed) {
   // A quarter of that as bytes.
   (*request.mutable_parameters())["format"].set_string_param("uint8");
   EXPECT_TRUE(Infer(request, response).ok());
-}
-
-TEST_F(InferenceTest, AStreamAnswersEachRequestOneSampleATime) {
-  StartInference();
-  const Generated expected = Generate(Same("images", v1::OUTPUT_FORMAT_FLOAT32));
-  grpc::ClientContext context;
-  const auto stream = inference_->ModelStreamInfer(&context);
-  ModelInferRequest plain = RawRequest("images"), wrong = RawRequest("images"), with_empty = RawRequest("images");
-  wrong.set_id("wrong");
-  wrong.set_model_version("7");
-  with_empty.set_id("r2");
-  (*with_empty.mutable_parameters())["triton_enable_empty_final_response"].set_bool_param(true);
-  for (const ModelInferRequest* request : {&plain, &wrong, &with_empty}) ASSERT_TRUE(stream->Write(*request));
-  stream->WritesDone();
-
-  std::map<std::string, std::vector<ModelStreamInferResponse>> answers;
-  ModelStreamInferResponse response;
-  while (stream->Read(&response)) answers[response.infer_response().id()].push_back(response);
-  EXPECT_TRUE(stream->Finish().ok());
-  ASSERT_EQ(answers["r1"].size(), 2u);
-  ASSERT_EQ(answers["wrong"].size(), 1u);
-  ASSERT_EQ(answers["r2"].size(), 3u);
-  EXPECT_THAT(answers["wrong"][0].error_message(), HasSubstr("NOT_FOUND"));
-  EXPECT_EQ(answers["r2"][2].infer_response().outputs_size(), 0);
-  for (const auto& [id, list] : answers) {
-    for (size_t i = 0; i < list.size(); ++i) {
-      const bool is_last = list[i].infer_response().parameters().at("triton_final_response").bool_param();
-      EXPECT_EQ(is_last, i + 1 == list.size()) << id << " " << i;
-    }
-  }
-  for (const char* id : {"r1", "r2"}) {
-    for (int i = 0; i < 2; ++i) {
-      const ModelInferResponse& sample = answers[id][static_cast<size_t>(i)].infer_response();
-      const int64_t index = sample.parameters().at("sample_index").int64_param();
-      EXPECT_EQ(sample.model_name(), "images");
-      EXPECT_THAT(sample.outputs(0).shape(), ElementsAre(1, 1, 8, 8));
-      EXPECT_EQ(sample.raw_output_contents(0), expected.samples[static_cast<size_t>(index)].data()) << id;
-      EXPECT_THAT(Values<uint64_t>(sample.raw_output_contents(1)), ElementsAre(42 + index));
-    }
-  }
-}
-
-TEST_F(InferenceTest, MoreRequestsThanRunAtOnceAreAllAnswered) {
-  StartInference();
-  grpc::ClientContext context;
-  const auto stream = inference_->ModelStreamInfer(&context);
-  constexpr int kRequests = 50;
-  std::thread writer([&] {
-    for (int i = 0; i < kRequests; ++i) {
-      ModelInferRequest request = RawRequest("vectors");
-      request.set_id(absl::StrCat(i));
-      request.set_raw_input_contents(3, Bytes(std::vector<uint8_t>{0}));
-      stream->Write(request);
-    }
-    stream->WritesDone();
-  });
-  std::map<std::string, int> samples;
-  ModelStreamInferResponse response;
-  while (stream->Read(&response)) ++samples[response.infer_response().id()];
-  writer.join();
-  EXPECT_TRUE(stream->Finish().ok());
-  EXPECT_EQ(samples.size(), static_cast<size_t>(kRequests));
-  for (const auto& [id, count] : samples) EXPECT_EQ(count, 2) << id;
-}
-
-// A request that would take hours.
-ModelInferRequest LongRequest() {
-  ModelInferRequest request = RawRequest("images");
-  request.set_raw_input_contents(0, Bytes(std::vector<int32_t>{1000}));
-  request.set_raw_input_contents(2, Bytes(std::vector<int32_t>{4096}));
-  request.set_raw_input_contents(3, Bytes(std::vector<uint8_t>{0}));
-  return request;
-}
-
-TEST_F(InferenceTest, DeadlinesAndCancellationFreeTheWork) {
-  StartInference({"--max-queued-samples=4096"});
-  {
-    ModelInferRequest request = LongRequest();
-    (*request.mutable_parameters())["timeout"].set_int64_param(1000);  // microseconds
-    ModelInferResponse response;
-    EXPECT_EQ(Infer(request, response).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  }
-  {
-    grpc::ClientContext context;
-    const auto stream = inference_->ModelStreamInfer(&context);
-    ASSERT_TRUE(stream->Write(LongRequest()));
-    ModelInferRequest refused = RawRequest("vectors");
-    refused.set_id("refused");
-    ModelStreamInferResponse response;
-    ASSERT_TRUE(stream->Write(refused));
-    do {
-      ASSERT_TRUE(stream->Read(&response));
-    } while (response.infer_response().id() != "refused");
-    EXPECT_THAT(response.error_message(), HasSubstr("RESOURCE_EXHAUSTED"));  // the queue is full of the long one
-    context.TryCancel();
-    while (stream->Read(&response)) {
-    }
-    EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::CANCELLED);
-  }
-  // The queue has room again as soon as the server has seen the cancellation.
-  const auto infer_once_there_is_room = [&] {
-    ModelInferResponse response;
-    grpc::Status status;
-    do {
-      status = Infer(RawRequest("vectors"), response);
-    } while (status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED);
-    return status;
-  };
-  EXPECT_TRUE(infer_once_there_is_room().ok());
-  {
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(50));
-    ModelInferResponse response;
-    EXPECT_EQ(inference_->ModelInfer(&context, LongRequest(), &response).error_code(),
-              grpc::StatusCode::DEADLINE_EXCEEDED);
-  }
-  EXPECT_TRUE(infer_once_there_is_room().ok());
-}
-
-TEST_F(InferenceTest, AnIdleStreamDoesNotHoldUpTheShutdown) {
-  StartInference({"--grace-seconds=100000"});
-  grpc::ClientContext context;
-  const auto stream = inference_->ModelStreamInfer(&context);
-  ASSERT_TRUE(stream->Write(RawRequest("vectors")));
-  ModelStreamInferResponse response;
-  ASSERT_TRUE(stream->Read(&response));
-  ASSERT_TRUE(stream->Read(&response));
-  server_->Signal(SIGTERM);
-  EXPECT_FALSE(stream->Read(&response));
-  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
-  EXPECT_EQ(server_->WaitForExit(), 0);
 }
 
 TEST_F(InferenceTest, HealthAndMetricsKnowIt) {
