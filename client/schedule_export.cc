@@ -146,6 +146,11 @@ absl::Status CheckShift(const ExportOptions& options) {
 absl::Status CheckSolver(boss::v1::Solver solver, ExportFormat format) {
   if (solver == boss::v1::SOLVER_EULER || format == ExportFormat::kJson) return absl::OkStatus();
   if (solver == boss::v1::SOLVER_HEUN && format == ExportFormat::kFlowMatching) return absl::OkStatus();
+  if (solver == boss::v1::SOLVER_MULTISTEP) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the format ", NameOf(format),
+        " has no place for the coefficients of the solver multistep: ", NameOf(ExportFormat::kJson), " has"));
+  }
   return absl::InvalidArgumentError(
       absl::StrCat("the format ", NameOf(format), " cannot express the solver ", SolverName(solver), ": ",
                    format == ExportFormat::kDiffusers      ? "FlowMatchEulerDiscreteScheduler takes Euler steps"

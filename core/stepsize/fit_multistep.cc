@@ -23,8 +23,8 @@ constexpr double kResolution = 1e-13;
 // The features of a step are the state, then the velocities, the newest first.
 constexpr int kStateFeature = 0;
 
-absl::StatusOr<at::Tensor> Velocity(const VelocityModel& model, const at::Tensor& x, double t, const Condition& condition,
-                                    int64_t batch_size, StepExecutor& executor) {
+absl::StatusOr<at::Tensor> Velocity(const VelocityModel& model, const at::Tensor& x, double t,
+                                    const Condition& condition, int64_t batch_size, StepExecutor& executor) {
   const int64_t count = x.size(0);
   at::Tensor velocity;
   for (int64_t begin = 0; begin < count; begin += batch_size) {
@@ -44,11 +44,11 @@ absl::StatusOr<at::Tensor> Velocity(const VelocityModel& model, const at::Tensor
   return velocity;
 }
 
-// What least squares needs to know of some samples: products of the features and of what the plain coefficients leave over, summed over samples
-// and elements.
+// What least squares needs to know of some samples: products of the features and of what the plain coefficients leave
+// over, summed over samples and elements.
 struct Products {
-  at::Tensor gram;    // [F, F] float64
-  at::Tensor right;   // [F]: <feature, residual>
+  at::Tensor gram;      // [F, F] float64
+  at::Tensor right;     // [F]: <feature, residual>
   double residual = 0;  // || residual ||^2
 };
 
@@ -59,12 +59,14 @@ Products ProductsOf(const std::vector<at::Tensor>& features, const at::Tensor& r
   const at::Tensor all = at::stack(rows).to(at::kDouble);
   const at::Tensor products = at::matmul(all, all.t());
   const int64_t count = static_cast<int64_t>(features.size());
-  return {products.slice(0, 0, count).slice(1, 0, count), products[count].slice(0, 0, count), products[count][count].item<double>()};
+  return {products.slice(0, 0, count).slice(1, 0, count), products[count].slice(0, 0, count),
+          products[count][count].item<double>()};
 }
 
 // || residual - sum_f change_f feature_f ||^2 over the features in `chosen`.
 double SquaredError(const Products& products, const at::Tensor& chosen, const at::Tensor& change) {
-  const at::Tensor gram = products.gram.index_select(0, chosen).index_select(1, chosen), right = products.right.index_select(0, chosen);
+  const at::Tensor gram = products.gram.index_select(0, chosen).index_select(1, chosen),
+                   right = products.right.index_select(0, chosen);
   return products.residual - 2 * change.dot(right).item<double>() + change.dot(at::mv(gram, change)).item<double>();
 }
 
@@ -77,7 +79,8 @@ std::optional<at::Tensor> Solve(const Products& products, const at::Tensor& chos
   return change;
 }
 
-// The best step from x to x_target: coefficients of the state and of `velocities`, the newest first. The last samples, from `split` on, are held out.
+// The best step from x to x_target: coefficients of the state and of `velocities`, the newest first. The last samples,
+// from `split` on, are held out.
 StepCoefficients FitStep(const at::Tensor& x, const std::vector<at::Tensor>& velocities, const at::Tensor& x_target,
                          const std::vector<StepCoefficients>& plain_by_order, int64_t split) {
   StepCoefficients best;
@@ -87,7 +90,8 @@ StepCoefficients FitStep(const at::Tensor& x, const std::vector<at::Tensor>& vel
   for (size_t order = 1; order <= velocities.size(); ++order) {
     const StepCoefficients& plain = plain_by_order[order - 1];
     const at::Tensor residual = x_target - MultistepUpdate(x, velocities, plain);
-    const Products fit = ProductsOf(features, residual, 0, split), held_out = ProductsOf(features, residual, split, x.size(0));
+    const Products fit = ProductsOf(features, residual, 0, split),
+                   held_out = ProductsOf(features, residual, split, x.size(0));
     if (held_out.residual < least) {
       least = held_out.residual;
       best = plain;
@@ -115,7 +119,9 @@ StepCoefficients FitStep(const at::Tensor& x, const std::vector<at::Tensor>& vel
   return best;
 }
 
-double RootMeanSquare(const at::Tensor& difference) { return difference.to(at::kDouble).square().mean().sqrt().item<double>(); }
+double RootMeanSquare(const at::Tensor& difference) {
+  return difference.to(at::kDouble).square().mean().sqrt().item<double>();
+}
 
 }  // namespace
 
@@ -124,12 +130,13 @@ int64_t FittedNoises(int64_t count, const MultistepFitOptions& options) {
   return count - std::clamp<int64_t>(held_out, 1, count - 1);
 }
 
-absl::StatusOr<MultistepFit> FitMultistep(const VelocityModel& model, const at::Tensor& fine_states, const Condition& condition,
-                                          const TimeGrid& time_grid, const MultistepFitOptions& options, StepExecutor& executor) {
+absl::StatusOr<MultistepFit> FitMultistep(const VelocityModel& model, const at::Tensor& fine_states,
+                                          const Condition& condition, const TimeGrid& time_grid,
+                                          const MultistepFitOptions& options, StepExecutor& executor) {
   if (fine_states.dim() < 2 || fine_states.size(0) != time_grid.steps() + 1 || fine_states.size(1) < 2) {
-    return absl::InvalidArgumentError(absl::StrFormat("fine states: got %d dimensions, %d times, expected %d times of at least 2 samples",
-                                                      fine_states.dim(), fine_states.dim() > 0 ? fine_states.size(0) : 0,
-                                                      time_grid.steps() + 1));
+    return absl::InvalidArgumentError(
+        absl::StrFormat("fine states: got %d dimensions, %d times, expected %d times of at least 2 samples",
+                        fine_states.dim(), fine_states.dim() > 0 ? fine_states.size(0) : 0, time_grid.steps() + 1));
   }
   if (options.max_order < 1 || !(options.held_out_share > 0 && options.held_out_share < 1))
     return absl::InvalidArgumentError("multistep fit: expected max_order of at least 1 and held_out_share in (0, 1)");
@@ -142,7 +149,8 @@ absl::StatusOr<MultistepFit> FitMultistep(const VelocityModel& model, const at::
   at::Tensor x = fine_states[0];
   std::vector<at::Tensor> velocities;
   for (int step = 0; step < time_grid.steps(); ++step) {
-    BOSS_ASSIGN_OR_RETURN(at::Tensor velocity, Velocity(model, x, time_grid[step], condition, options.batch_size, executor));
+    BOSS_ASSIGN_OR_RETURN(at::Tensor velocity,
+                          Velocity(model, x, time_grid[step], condition, options.batch_size, executor));
     velocities.insert(velocities.begin(), std::move(velocity));
     if (static_cast<int>(velocities.size()) > options.max_order) velocities.pop_back();
     BOSS_RETURN_IF_ERROR(GuardTorch("multistep fit", [&]() -> absl::Status {
@@ -163,8 +171,9 @@ absl::StatusOr<MultistepFit> FitMultistep(const VelocityModel& model, const at::
   return result;
 }
 
-absl::StatusOr<at::Tensor> SolveMultistep(const VelocityModel& model, const at::Tensor& noise, const Condition& condition,
-                                          const TimeGrid& time_grid, absl::Span<const StepCoefficients> coefficients, int64_t batch_size,
+absl::StatusOr<at::Tensor> SolveMultistep(const VelocityModel& model, const at::Tensor& noise,
+                                          const Condition& condition, const TimeGrid& time_grid,
+                                          absl::Span<const StepCoefficients> coefficients, int64_t batch_size,
                                           StepExecutor& executor) {
   at::Tensor x = noise;
   std::vector<at::Tensor> velocities;

@@ -16,6 +16,7 @@ namespace {
 
 // Plain candidates go up to the order that serves few steps; higher ones belong to the fits' candidates.
 constexpr int kMaxPlainOrder = 2;
+constexpr int kMaxPairIntervals = 256;
 
 absl::StatusOr<double> RootMeanSquareError(const at::Tensor& samples, const at::Tensor& target) {
   return GuardTorch("multistep error",
@@ -26,13 +27,15 @@ absl::StatusOr<double> RootMeanSquareError(const at::Tensor& samples, const at::
 
 absl::StatusOr<std::vector<std::vector<std::vector<int>>>> MultistepKnots(const StepCosts& costs,
                                                                           const ScheduleSet& euler, int max_steps) {
+  std::vector<std::vector<std::vector<int>>> knots;
+  for (int steps = 1; steps <= max_steps; ++steps)
+    knots.push_back({euler.schedules[static_cast<size_t>(steps) - 1].knots});
+  if (euler.k_max > kMaxPairIntervals) return knots;
   BOSS_ASSIGN_OR_RETURN(const std::vector<double> first, costs.FirstCosts());
   BOSS_ASSIGN_OR_RETURN(const std::vector<double> pair, costs.PairCosts());
   BOSS_ASSIGN_OR_RETURN(const PairBellmanTable pairs, PairBellmanTable::Solve(first, pair, euler.k_max, max_steps));
-  std::vector<std::vector<std::vector<int>>> knots;
   for (int steps = 1; steps <= max_steps; ++steps) {
-    std::vector<std::vector<int>>& candidates = knots.emplace_back();
-    candidates.push_back(euler.schedules[static_cast<size_t>(steps) - 1].knots);
+    std::vector<std::vector<int>>& candidates = knots[static_cast<size_t>(steps) - 1];
     std::vector<int> of_pairs = pairs.Knots(steps);
     if (of_pairs != candidates.front()) candidates.push_back(std::move(of_pairs));
   }

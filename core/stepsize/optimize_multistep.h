@@ -19,8 +19,8 @@
 namespace boss {
 
 // Candidates of the K + 1 visited points for K = 1 .. max_steps, at index K - 1: the knots of Euler's schedules, then
-// those of the recursion over pairs where they are others. \pre max_steps <= euler.k_max. \error as StepCosts and
-// PairBellmanTable.
+// those of the recursion over pairs where they are others. Grids of more than 256 intervals have Euler's alone, as the
+// costs of pairs take 8 k_max^3 bytes. \pre max_steps <= euler.k_max. \error as StepCosts and PairBellmanTable.
 absl::StatusOr<std::vector<std::vector<std::vector<int>>>> MultistepKnots(const StepCosts& costs,
                                                                           const ScheduleSet& euler, int max_steps);
 

@@ -22,14 +22,16 @@ PairBellmanTable::PairBellmanTable(int k_max, int max_steps)
       first_(max_steps + 1, k_max),
       next_(static_cast<size_t>(max_steps) * k_max * (k_max + 1), 0) {}
 
-absl::StatusOr<PairBellmanTable> PairBellmanTable::Solve(absl::Span<const double> first_cost, absl::Span<const double> pair_cost,
-                                                         int k_max, int max_steps) {
+absl::StatusOr<PairBellmanTable> PairBellmanTable::Solve(absl::Span<const double> first_cost,
+                                                         absl::Span<const double> pair_cost, int k_max, int max_steps) {
   if (k_max < 1) return absl::InvalidArgumentError(absl::StrFormat("k_max: got %d, expected at least 1", k_max));
-  if (max_steps < 1) return absl::InvalidArgumentError(absl::StrFormat("max_steps: got %d, expected at least 1", max_steps));
+  if (max_steps < 1)
+    return absl::InvalidArgumentError(absl::StrFormat("max_steps: got %d, expected at least 1", max_steps));
   const size_t points = static_cast<size_t>(k_max) + 1;
   if (first_cost.size() != points || pair_cost.size() != static_cast<size_t>(k_max) * points * points) {
-    return absl::InvalidArgumentError(absl::StrFormat("costs: got %d and %d entries, expected %d and %d", first_cost.size(),
-                                                      pair_cost.size(), points, k_max * points * points));
+    return absl::InvalidArgumentError(absl::StrFormat("costs: got %d and %d entries, expected %d and %d",
+                                                      first_cost.size(), pair_cost.size(), points,
+                                                      k_max * points * points));
   }
   const auto cost = [&](int p, int i, int j) { return pair_cost[(p * points + i) * points + j]; };
   for (int j = 1; j <= k_max; ++j) {
@@ -42,8 +44,8 @@ absl::StatusOr<PairBellmanTable> PairBellmanTable::Solve(absl::Span<const double
     for (int i = p + 1; i < k_max; ++i) {
       for (int j = i + 1; j <= k_max; ++j) {
         if (!IsCost(cost(p, i, j))) {
-          return absl::InvalidArgumentError(absl::StrFormat("pair cost[%d][%d][%d]: got %g, expected a finite number of at least 0", p,
-                                                            i, j, cost(p, i, j)));
+          return absl::InvalidArgumentError(absl::StrFormat(
+              "pair cost[%d][%d][%d]: got %g, expected a finite number of at least 0", p, i, j, cost(p, i, j)));
         }
       }
     }

@@ -34,8 +34,8 @@ StepCosts::StepCosts(int k_max) : k_max_(k_max) {
 
 absl::Status StepCosts::Add(const Trajectory& trajectory) {
   if (trajectory.time_grid.steps() != k_max_) {
-    return absl::InvalidArgumentError(
-        absl::StrFormat("trajectory: got %d fine intervals, expected k_max = %d", trajectory.time_grid.steps(), k_max_));
+    return absl::InvalidArgumentError(absl::StrFormat("trajectory: got %d fine intervals, expected k_max = %d",
+                                                      trajectory.time_grid.steps(), k_max_));
   }
   const std::vector<double> times(trajectory.time_grid.times().begin(), trajectory.time_grid.times().end());
   if (!times_.empty() && times != times_)
@@ -47,7 +47,8 @@ absl::Status StepCosts::Add(const Trajectory& trajectory) {
     at::Tensor xx = at::zeros({k_max_ + 1, k_max_ + 1}, at::kDouble), vx = at::zeros_like(xx), vv = at::zeros_like(xx);
     for (int64_t begin = 0; begin < states.size(1); begin += kChunk) {
       const int64_t end = std::min(begin + kChunk, states.size(1));
-      // Differences to the middle state leave every cost as it is and take away what all states have in common before it can cancel.
+      // Differences to the middle state leave every cost as it is and take away what all states have in common before
+      // it can cancel.
       at::Tensor x = states.slice(1, begin, end).to(at::kDouble);
       x = x - x[k_max_ / 2].clone();
       const at::Tensor v = at::constant_pad_nd(velocities.slice(1, begin, end).to(at::kDouble), {0, 0, 0, 1});
@@ -122,7 +123,8 @@ StepCosts::Fit StepCosts::FitPair(int p, int i, int j) const {
     b = (right_i * pp * (1 + kRidge) - right_p * ip) / determinant;
     c = (right_p * ii * (1 + kRidge) - right_i * ip) / determinant;
   }
-  const double cost = SquaredChange(i, j) - 2 * b * change_i - 2 * c * change_p + b * b * ii + 2 * b * c * ip + c * c * pp;
+  const double cost =
+      SquaredChange(i, j) - 2 * b * change_i - 2 * c * change_p + b * b * ii + 2 * b * c * ip + c * c * pp;
   return {{1, {b, c}}, std::max(cost, 0.0) / static_cast<double>(num_samples_)};
 }
 

@@ -1,4 +1,5 @@
-// The cost of every step that uses one or two velocities, with the coefficients that fit it best, from recorded trajectories.
+// The cost of every step that uses one or two velocities, with the coefficients that fit it best, from recorded
+// trajectories.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -15,17 +16,19 @@
 
 namespace boss {
 
-// A step from the fine state x_i to x_j with the velocities v_i and v_p, p < i < j, is x_i + b v_i + c v_p. The scalars b and c that make the
-// mean over samples of || x_i + b v_i + c v_p - x_j ||^2 least solve a 2 x 2 system of Gram entries of the recorded states and velocities, so
-// that every (p, i, j) is fitted without another pass over the data, and without an evaluation. Towards Adams-Bashforth's coefficients it is
-// regularised a little, since v_i and v_p may be all but the same.
+// A step from the fine state x_i to x_j with the velocities v_i and v_p, p < i < j, is x_i + b v_i + c v_p. The scalars
+// b and c that make the mean over samples of || x_i + b v_i + c v_p - x_j ||^2 least solve a 2 x 2 system of Gram
+// entries of the recorded states and velocities, so that every (p, i, j) is fitted without another pass over the data,
+// and without an evaluation. Towards Adams-Bashforth's coefficients it is regularised a little, since v_i and v_p may
+// be all but the same.
 //
 // Float64 throughout. Memory: three (k_max + 1)^2 matrices. Not thread-safe.
 class StepCosts {
  public:
   explicit StepCosts(int k_max);
 
-  // \error INVALID_ARGUMENT if the trajectory has another k_max or another time grid than the first one; what LibTorch reports.
+  // \error INVALID_ARGUMENT if the trajectory has another k_max or another time grid than the first one; what LibTorch
+  // reports.
   absl::Status Add(const Trajectory& trajectory);
 
   int64_t num_samples() const { return num_samples_; }

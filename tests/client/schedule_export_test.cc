@@ -159,7 +159,9 @@ TEST(ScheduleExportTest, SolversThatAFormatCannotExpressAreRefused) {
   EXPECT_THAT(Refusal(heun, {.format = ExportFormat::kSdCpp}), HasSubstr("sd-cpp cannot express the solver heun"));
   ExportedSchedule multistep = Example();
   multistep.solver = boss::v1::SOLVER_MULTISTEP;
-  EXPECT_THAT(Refusal(multistep, {.format = ExportFormat::kFlowMatching}), HasSubstr("multistep"));
+  for (const ExportFormat format : {ExportFormat::kFlowMatching, ExportFormat::kDiffusers, ExportFormat::kSdCpp}) {
+    EXPECT_THAT(Refusal(multistep, {.format = format}), HasSubstr("coefficients of the solver multistep: json has"));
+  }
 }
 
 TEST(ScheduleExportTest, ShiftsBelongToDiffusersAlone) {

@@ -17,7 +17,8 @@ namespace {
 at::Tensor FineStates(const VelocityModel& model, const at::Tensor& noise, const TimeGrid& grid, int substeps) {
   std::vector<double> times{0};
   for (int i = 0; i < grid.steps(); ++i) {
-    for (int k = 1; k <= substeps; ++k) times.push_back(k == substeps ? grid[i + 1] : grid[i] + grid.StepSize(i) * k / substeps);
+    for (int k = 1; k <= substeps; ++k)
+      times.push_back(k == substeps ? grid[i + 1] : grid[i] + grid.StepSize(i) * k / substeps);
   }
   InlineExecutor executor;
   const auto trajectory = RecordTrajectory(model, noise, {}, *TimeGrid::Create(times), executor);

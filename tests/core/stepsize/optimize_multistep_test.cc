@@ -121,6 +121,18 @@ TEST(OptimizeMultistep, TakesPlainCoefficientsWhereTheFitIsWorseOnTheHeldOutNois
   EXPECT_NEAR(best->schedule.fit_error, Error(fitted, recorded->states[kFine].slice(0, 0, 1)), 1e-5);
 }
 
+TEST(OptimizeMultistep, VeryFineGridsHaveEulersKnotsAlone) {
+  ScheduleSet euler;
+  euler.k_max = 257;
+  euler.schedules.resize(2);
+  euler.schedules[0].knots = {0, 257};
+  euler.schedules[1].knots = {0, 100, 257};
+  const auto knots = MultistepKnots(StepCosts(257), euler, 2);
+  ASSERT_TRUE(knots.ok()) << knots.status();
+  EXPECT_EQ((*knots)[0], std::vector<std::vector<int>>{euler.schedules[0].knots});
+  EXPECT_EQ((*knots)[1], std::vector<std::vector<int>>{euler.schedules[1].knots});
+}
+
 TEST(OptimizeMultistep, ReportsWhatTheStatesReport) {
   const testing::FunctionModel model = CurvedFlow();
   InlineExecutor executor;

@@ -69,8 +69,8 @@ TEST(PairBellman, AgreesWithEveryPathOnSmallGrids) {
 TEST(PairBellman, TiesGoToTheSmallestPoint) {
   const int k_max = 5;
   const size_t points = k_max + 1;
-  const auto table =
-      PairBellmanTable::Solve(std::vector<double>(points, 1.0), std::vector<double>(k_max * points * points, 1.0), k_max, 3);
+  const auto table = PairBellmanTable::Solve(std::vector<double>(points, 1.0),
+                                             std::vector<double>(k_max * points * points, 1.0), k_max, 3);
   ASSERT_TRUE(table.ok()) << table.status();
   EXPECT_EQ(table->Knots(3), (std::vector<int>{0, 1, 2, 5}));
 }
@@ -90,10 +90,12 @@ TEST(PairBellman, RefusesWhatIsNoCost) {
   EXPECT_EQ(PairBellmanTable::Solve(costs.first, costs.pair, 4, 0).status().code(), absl::StatusCode::kInvalidArgument);
   Costs negative = costs;
   negative.Pair(1, 2, 3) = -1;
-  EXPECT_EQ(PairBellmanTable::Solve(negative.first, negative.pair, 4, 2).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(PairBellmanTable::Solve(negative.first, negative.pair, 4, 2).status().code(),
+            absl::StatusCode::kInvalidArgument);
   Costs unbounded = costs;
   unbounded.first[2] = std::nan("");
-  EXPECT_EQ(PairBellmanTable::Solve(unbounded.first, unbounded.pair, 4, 2).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(PairBellmanTable::Solve(unbounded.first, unbounded.pair, 4, 2).status().code(),
+            absl::StatusCode::kInvalidArgument);
   // What no path uses may be anything.
   Costs unused = costs;
   unused.Pair(2, 1, 3) = -1;

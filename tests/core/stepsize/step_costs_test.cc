@@ -90,16 +90,18 @@ TEST_F(StepCostsTest, BatchesAddUpToTheWhole) {
   StepCosts batches(kMax);
   for (int64_t begin = 0; begin < 7; begin += 4) {
     const int64_t end = std::min<int64_t>(begin + 4, 7);
-    ASSERT_TRUE(
-        batches.Add({trajectory_.time_grid, trajectory_.states.slice(1, begin, end), trajectory_.velocities.slice(1, begin, end)})
-            .ok());
+    ASSERT_TRUE(batches
+                    .Add({trajectory_.time_grid, trajectory_.states.slice(1, begin, end),
+                          trajectory_.velocities.slice(1, begin, end)})
+                    .ok());
   }
   EXPECT_EQ(batches.num_samples(), 7);
   EXPECT_NEAR(batches.FitPair(1, 4, 8).cost, costs_.FitPair(1, 4, 8).cost, 1e-12);
 }
 
 TEST(StepCosts, VelocitiesThatAreTheSameAreNoDivisionByZero) {
-  const testing::FunctionModel model([](const at::Tensor& x, const at::Tensor&, const Condition&) { return at::ones_like(x); });
+  const testing::FunctionModel model(
+      [](const at::Tensor& x, const at::Tensor&, const Condition&) { return at::ones_like(x); });
   InlineExecutor executor;
   const auto trajectory = RecordTrajectory(model, at::randn({3, 2}), {}, TimeGrid::Uniform(4), executor);
   StepCosts costs(4);
@@ -116,7 +118,8 @@ TEST(StepCosts, RefusesAnotherGridAndNothingAtAll) {
   InlineExecutor executor;
   const testing::FunctionModel model = testing::ExponentialFlow(1.0);
   const at::Tensor noise = at::randn({2, 2});
-  EXPECT_EQ(costs.Add(*RecordTrajectory(model, noise, {}, TimeGrid::Uniform(5), executor)).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(costs.Add(*RecordTrajectory(model, noise, {}, TimeGrid::Uniform(5), executor)).code(),
+            absl::StatusCode::kInvalidArgument);
   ASSERT_TRUE(costs.Add(*RecordTrajectory(model, noise, {}, TimeGrid::Uniform(4), executor)).ok());
   const TimeGrid other = *TimeGrid::Create({0, 0.1, 0.2, 0.3, 1});
   EXPECT_EQ(costs.Add(*RecordTrajectory(model, noise, {}, other, executor)).code(), absl::StatusCode::kInvalidArgument);
