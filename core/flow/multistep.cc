@@ -37,14 +37,17 @@ std::vector<StepCoefficients> AdamsBashforth(const TimeGrid& time_grid, int orde
     std::vector<double> points;  // times of the velocities, from the step's start
     for (int k = 0; k <= std::min(i, order - 1); ++k) points.push_back(time_grid[i - k] - time_grid[i]);
     StepCoefficients& step = steps.emplace_back();
-    for (size_t k = 0; k < points.size(); ++k) step.velocities.push_back(LagrangeIntegral(points, k, time_grid.StepSize(i)));
+    for (size_t k = 0; k < points.size(); ++k)
+      step.velocities.push_back(LagrangeIntegral(points, k, time_grid.StepSize(i)));
   }
   return steps;
 }
 
-at::Tensor MultistepUpdate(const at::Tensor& x, absl::Span<const at::Tensor> velocities, const StepCoefficients& coefficients) {
+at::Tensor MultistepUpdate(const at::Tensor& x, absl::Span<const at::Tensor> velocities,
+                           const StepCoefficients& coefficients) {
   at::Tensor sum = coefficients.state == 1 ? x : x * coefficients.state;
-  for (size_t k = 0; k < coefficients.velocities.size(); ++k) sum = at::add(sum, velocities[k], coefficients.velocities[k]);
+  for (size_t k = 0; k < coefficients.velocities.size(); ++k)
+    sum = at::add(sum, velocities[k], coefficients.velocities[k]);
   return sum;
 }
 

@@ -11,12 +11,14 @@
 
 namespace boss {
 
-// Adams-Bashforth's coefficients of every step of `time_grid` (Bashforth and Adams, 1883; for steps of any size): the integral over the step
-// of the polynomial through the last `order` velocities, of as many as there are in the first steps. \pre order >= 1.
+// Adams-Bashforth's coefficients of every step of `time_grid` (Bashforth and Adams, 1883; for steps of any size): the
+// integral over the step of the polynomial through the last `order` velocities, of as many as there are in the first
+// steps. \pre order >= 1.
 std::vector<StepCoefficients> AdamsBashforth(const TimeGrid& time_grid, int order);
 
-// x [B, ...] moved on by one step. `velocities`: like x, the newest first, at least as many as the coefficients name. With {1, {h}} the result
-// is Euler's, bit for bit.
-at::Tensor MultistepUpdate(const at::Tensor& x, absl::Span<const at::Tensor> velocities, const StepCoefficients& coefficients);
+// x [B, ...] moved on by one step. `velocities`: like x, the newest first, at least as many as the coefficients name.
+// With {1, {h}} the result is Euler's, bit for bit.
+at::Tensor MultistepUpdate(const at::Tensor& x, absl::Span<const at::Tensor> velocities,
+                           const StepCoefficients& coefficients);
 
 }  // namespace boss

@@ -12,11 +12,12 @@
 namespace boss {
 namespace {
 
-// Loops over channels are written for the compiler to vectorise; the widest instruction set that the processor has is chosen at
-// run time.
+// Loops over channels are written for the compiler to vectorise; the widest instruction set that the processor has is
+// chosen at run time.
 #define BOSS_INLINE inline __attribute__((always_inline))
 
-// Channels that are summed in registers, and pixels whose sum is added to the others' at a time, so that float32 is enough.
+// Channels that are summed in registers, and pixels whose sum is added to the others' at a time, so that float32 is
+// enough.
 constexpr int64_t kWidth = 32, kBlock = 128;
 // Elements that are worth a thread.
 constexpr int64_t kGrain = 16384;
@@ -88,16 +89,19 @@ BOSS_INLINE void NormChannels(const Task<T>& task, int64_t sample, int64_t first
     for (int64_t c = 0; c < width; ++c) offset[c] = task.offset[sample * task.channels + first + c];
   }
   const auto pixels = static_cast<float>(task.pixels);
-  SumPixels(x, task.pixels, task.channels, width, mean, [](float value, int64_t) __attribute__((always_inline)) { return value; });
+  SumPixels(
+      x, task.pixels, task.channels, width, mean,
+      [](float value, int64_t) __attribute__((always_inline)) { return value; });
   for (int64_t g = 0; g < width; g += group) {
     float sum = 0;
     for (int64_t c = g; c < g + group; ++c) sum += mean[c] / pixels + offset[c];
     // What is taken from x itself, so that the offset is never added to it.
     for (int64_t c = g; c < g + group; ++c) mean[c] = sum / static_cast<float>(group) - offset[c];
   }
-  SumPixels(x, task.pixels, task.channels, width, squares, [&mean](float value, int64_t c) __attribute__((always_inline)) {
-    return (value - mean[c]) * (value - mean[c]);
-  });
+  SumPixels(
+      x, task.pixels, task.channels, width, squares, [&mean](float value, int64_t c) __attribute__((always_inline)) {
+        return (value - mean[c]) * (value - mean[c]);
+      });
   for (int64_t g = 0; g < width; g += group) {
     float sum = 0;
     for (int64_t c = g; c < g + group; ++c) sum += squares[c];
@@ -146,8 +150,10 @@ __attribute__((target("avx2,fma"))) void Avx2(const Task<T>& task, int64_t sampl
   NormRange(task, sample, first, width);
 }
 template <typename T>
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))) void Avx512(const Task<T>& task, int64_t sample,
-                                                                                                 int64_t first, int64_t width) {
+__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))) void Avx512(const Task<T>& task,
+                                                                                                  int64_t sample,
+                                                                                                  int64_t first,
+                                                                                                  int64_t width) {
   NormRange(task, sample, first, width);
 }
 #endif
@@ -192,8 +198,8 @@ at::Tensor Norm(const at::Tensor& x, const at::Tensor& offset, const at::Tensor&
 
 }  // namespace
 
-at::Tensor ChannelsLastNorm(const at::Tensor& x, const at::Tensor& offset, const at::Tensor& weight, const at::Tensor& bias,
-                            const NormOptions& options) {
+at::Tensor ChannelsLastNorm(const at::Tensor& x, const at::Tensor& offset, const at::Tensor& weight,
+                            const at::Tensor& bias, const NormOptions& options) {
   TORCH_CHECK_VALUE(x.dim() == 4 && x.is_cpu() && x.size(1) % options.groups == 0 && weight.numel() == x.size(1) &&
                         bias.numel() == x.size(1) && (!offset.defined() || offset.numel() == x.size(0) * x.size(1)),
                     "channels-last norm of ", x.sizes(), " in ", options.groups, " groups");
@@ -204,7 +210,8 @@ at::Tensor ChannelsLastNorm(const at::Tensor& x, const at::Tensor& offset, const
     return (options.activate ? at::silu(y) : y).to(x.scalar_type());
   }
   const at::Tensor o = offset.defined() ? offset.contiguous() : offset, w = weight.contiguous(), b = bias.contiguous();
-  return x.scalar_type() == at::kBFloat16 ? Norm<at::BFloat16>(input, o, w, b, options) : Norm<float>(input, o, w, b, options);
+  return x.scalar_type() == at::kBFloat16 ? Norm<at::BFloat16>(input, o, w, b, options)
+                                          : Norm<float>(input, o, w, b, options);
 }
 
 }  // namespace boss

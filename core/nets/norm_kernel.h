@@ -13,10 +13,11 @@ struct NormOptions {
   bool activate = false;  // swish of the result
 };
 
-// group_norm(x + offset) weight + bias, or the swish of it. x: [B, C, H, W] float32 or bfloat16 on the CPU, channels-last;
-// offset: [B, C] float32 or undefined for none; weight, bias: [C] float32. The result is as x. Sums are float32, of the
-// deviations from the mean (two passes). No gradients. LibTorch's own kernel is many times slower in this layout.
-at::Tensor ChannelsLastNorm(const at::Tensor& x, const at::Tensor& offset, const at::Tensor& weight, const at::Tensor& bias,
-                            const NormOptions& options);
+// group_norm(x + offset) weight + bias, or the swish of it. x: [B, C, H, W] float32 or bfloat16 on the CPU,
+// channels-last; offset: [B, C] float32 or undefined for none; weight, bias: [C] float32. The result is as x. Sums are
+// float32, of the deviations from the mean (two passes). No gradients. LibTorch's own kernel is many times slower in
+// this layout.
+at::Tensor ChannelsLastNorm(const at::Tensor& x, const at::Tensor& offset, const at::Tensor& weight,
+                            const at::Tensor& bias, const NormOptions& options);
 
 }  // namespace boss

@@ -1,7 +1,8 @@
 // What the embedded model's network costs by itself: bare evaluations of each batch size, a straightening train step,
 // and stage 1 (fine trajectories and their cost matrix); and what the fast forms of it change in the results.
 //
-//   network_bench [--threads=N] [--rounds=N] [--batch=N] [--dtype=float32|bfloat16|unprepared] [evaluations] [accuracy] [train] [stage1]
+//   network_bench [--threads=N] [--rounds=N] [--batch=N] [--dtype=float32|bfloat16|unprepared] [evaluations] [accuracy]
+//   [train] [stage1]
 //
 // All of them by default, with one thread a core; evaluations of 1 to 128 samples, or of --batch alone.
 //
@@ -45,7 +46,7 @@ constexpr int kKMax = 50;
 constexpr int kTrainSteps = 8;  // of one round
 constexpr int64_t kAccuracySamples = 64;
 constexpr int kAccuracySteps = 8;
-constexpr double kWindow = 1;   // seconds of one round of evaluations
+constexpr double kWindow = 1;  // seconds of one round of evaluations
 
 absl::StatusOr<std::unique_ptr<VelocityModel>> LoadEmbeddedModel() {
   std::ifstream file(std::string(kModelFolder) + "/manifest.json");
@@ -155,8 +156,8 @@ absl::Status Stage1(const Options& options, const VelocityModel& model) {
   const at::Tensor noise = SampleNoise(1, 0, kStage1Samples, model.SampleShape());
   InlineExecutor executor;
   absl::StatusOr<Trajectory> trajectory;
-  const double record =
-      MedianSeconds(options, 1, [&] { trajectory = RecordTrajectory(model, noise, {}, TimeGrid::Uniform(kKMax), executor); });
+  const double record = MedianSeconds(
+      options, 1, [&] { trajectory = RecordTrajectory(model, noise, {}, TimeGrid::Uniform(kKMax), executor); });
   BOSS_RETURN_IF_ERROR(trajectory.status());
   absl::Status status;
   const double gram = MedianSeconds(options, 1, [&] {
@@ -176,7 +177,8 @@ absl::Status Run(const Options& options) {
   std::printf("%lld parameters, %d threads\n", static_cast<long long>(ParameterCount(*model)), options.threads);
   if (options.Wants("train")) BOSS_RETURN_IF_ERROR(TrainSteps(options, *model));
   if (options.Wants("accuracy")) Accuracy(*model);
-  if (options.dtype != "unprepared") model->PrepareForInference(options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat);
+  if (options.dtype != "unprepared")
+    model->PrepareForInference(options.dtype == "bfloat16" ? at::kBFloat16 : at::kFloat);
   if (options.Wants("evaluations")) Evaluations(options, *model);
   if (options.Wants("stage1")) BOSS_RETURN_IF_ERROR(Stage1(options, *model));
   return absl::OkStatus();
@@ -205,8 +207,10 @@ int main(int argc, char** argv) {
     }
   }
   if (!ok) {
-    std::fprintf(stderr, "usage: %s [--threads=N] [--rounds=N] [--batch=N] [--dtype=float32|bfloat16|unprepared] "
-                 "[evaluations] [accuracy] [train] [stage1]\n", argv[0]);
+    std::fprintf(stderr,
+                 "usage: %s [--threads=N] [--rounds=N] [--batch=N] [--dtype=float32|bfloat16|unprepared] "
+                 "[evaluations] [accuracy] [train] [stage1]\n",
+                 argv[0]);
     return 2;
   }
   const absl::Status status = boss::Run(options);

@@ -26,7 +26,8 @@ class NormKernelTest : public ::testing::TestWithParam<Shape> {
     return activate ? at::silu(y) : y;
   }
   at::Tensor Got(const at::Tensor& x, const at::Tensor& offset, bool activate) const {
-    return ChannelsLastNorm(x, offset, weight_, bias_, {.groups = GetParam().groups, .eps = 1e-6, .activate = activate});
+    return ChannelsLastNorm(x, offset, weight_, bias_,
+                            {.groups = GetParam().groups, .eps = 1e-6, .activate = activate});
   }
 
   const c10::NoGradGuard no_grad_;
@@ -73,10 +74,11 @@ TEST_P(NormKernelTest, ANonFiniteSampleSpoilsNoOther) {
   EXPECT_TRUE(at::equal(got.slice(0, 1), Got(x_, offset_, true).slice(0, 1)));
 }
 
-// Whole ranges of channels, a range that is not full, groups that do not divide a range, one wider than a range, one pixel.
+// Whole ranges of channels, a range that is not full, groups that do not divide a range, one wider than a range, one
+// pixel.
 INSTANTIATE_TEST_SUITE_P(Shapes, NormKernelTest,
-                         ::testing::Values(Shape{3, 64, 14, 16}, Shape{2, 48, 7, 12}, Shape{2, 20, 5, 4}, Shape{2, 80, 3, 2},
-                                           Shape{1, 32, 1, 8}, Shape{1, 4, 130, 1}),
+                         ::testing::Values(Shape{3, 64, 14, 16}, Shape{2, 48, 7, 12}, Shape{2, 20, 5, 4},
+                                           Shape{2, 80, 3, 2}, Shape{1, 32, 1, 8}, Shape{1, 4, 130, 1}),
                          [](const auto& info) { return "C" + std::to_string(info.param.channels); });
 
 TEST(NormKernel, SwishIsRightAtItsEnds) {
@@ -91,7 +93,8 @@ TEST(NormKernel, SwishIsRightAtItsEnds) {
 }
 
 TEST(NormKernel, RefusesGroupsThatDoNotDivideTheChannels) {
-  EXPECT_THROW(ChannelsLastNorm(at::zeros({1, 6, 2, 2}), {}, at::zeros({6}), at::zeros({6}), {.groups = 4}), c10::ValueError);
+  EXPECT_THROW(ChannelsLastNorm(at::zeros({1, 6, 2, 2}), {}, at::zeros({6}), at::zeros({6}), {.groups = 4}),
+               c10::ValueError);
 }
 
 }  // namespace
