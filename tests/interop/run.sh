@@ -35,11 +35,8 @@ done
 if [ -z "$python" ]; then
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
-  started=$(date +%s)
-  /usr/bin/python3 -m venv "$work/python"
+  bash "$folder/install.sh" "$work/python"
   python="$work/python/bin/python"
-  "$python" -m pip install -q --disable-pip-version-check -r "$folder/requirements.txt"
-  echo "installed the packages in $(($(date +%s) - started)) s, $(du -sm "$work/python" | cut -f1) MB"
 fi
 
 failed=0
