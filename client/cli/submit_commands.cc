@@ -181,7 +181,7 @@ void AddOptimizeStepsizes(CLI::App& jobs, Context& context) {
       app, "--schedule-set", [spec](const std::string& v) { spec()->set_schedule_set(v); }, "Name for the schedules");
   Add<int32_t>(
       app, "--multistep-steps", [spec](int32_t v) { spec()->set_max_multistep_steps(v); },
-      "Also multistep schedules of up to this many steps; 0 for none; default 16, with --schedule-set none");
+      "Also multistep schedules of up to this many steps; 0 for none; default 8, with --schedule-set none");
   AddFineGrid(app, spec);
 }
 

@@ -13,7 +13,7 @@
 namespace boss::server {
 namespace {
 
-constexpr int kDefaultMultistepSteps = 16;  // as jobs.proto states
+constexpr int kDefaultMultistepSteps = 8;  // as jobs.proto states
 
 // A field that is 0 keeps the default.
 template <typename Target, typename Value>
