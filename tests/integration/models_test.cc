@@ -240,7 +240,7 @@ TEST_F(ModelsTest, TellsWhatTheServerCanDo) {
   v1::Capabilities capabilities;
   ASSERT_TRUE(models_->GetCapabilities(&context, {}, &capabilities).ok());
   EXPECT_EQ(capabilities.devices(0).name(), "cpu");
-  EXPECT_EQ(capabilities.solvers_size(), 3);
+  EXPECT_EQ(capabilities.solvers_size(), 4);
   EXPECT_GT(capabilities.limits().max_samples_per_request(), 0);
   EXPECT_FALSE(capabilities.server_version().empty());
   EXPECT_THAT(capabilities.presets(), ::testing::IsSupersetOf({"cifar10-ddpmpp", "ncsnpp-256", "sit-xl-2-256"}));

@@ -215,7 +215,7 @@ TEST(ConvertJobSpecTest, MultistepSchedulesAreMadeUnlessASetIsNamed) {
     return std::get<OptimizeStepsizesSpec>(*JobSpecFromProto(Parse<v1::OptimizeStepsizesSpec>(text)))
         .max_multistep_steps;
   };
-  EXPECT_EQ(steps(""), 16);
+  EXPECT_EQ(steps(""), 8);
   EXPECT_EQ(steps("k_max: 7"), 7);
   EXPECT_EQ(steps("max_multistep_steps: 0"), 0);
   EXPECT_EQ(steps("max_multistep_steps: 3 schedule_set: 'mine'"), 3);
