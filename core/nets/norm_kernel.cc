@@ -1,7 +1,6 @@
 #include "core/nets/norm_kernel.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <bit>
@@ -19,7 +18,7 @@ namespace {
 // Channels that are summed in registers, and pixels whose sum is added to the others' at a time, so that float32 is
 // enough.
 constexpr int64_t kWidth = 32, kBlock = 128;
-// Elements that are worth a thread.
+// Elements that are worth more than one thread.
 constexpr int64_t kGrain = 16384;
 
 BOSS_INLINE float Load(const float* p) { return *p; }
@@ -186,13 +185,14 @@ at::Tensor Norm(const at::Tensor& x, const at::Tensor& offset, const at::Tensor&
                      .options = options};
   const int64_t width = kWidth / group * group;
   const int64_t ranges = (channels + width - 1) / width;
-  const int64_t grain = std::max<int64_t>(1, kGrain / (task.pixels * width));
-  at::parallel_for(0, x.size(0) * ranges, grain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t first = i % ranges * width;
-      kernel(task, i / ranges, first, std::min(width, channels - first));
-    }
-  });
+  const int64_t tasks = x.size(0) * ranges;
+  // Not at::parallel_for: compiled into a program, it would set the calling thread's number of threads to the process's
+  // default once, whatever that thread has chosen.
+#pragma omp parallel for if (x.numel() > kGrain)
+  for (int64_t i = 0; i < tasks; ++i) {
+    const int64_t first = i % ranges * width;
+    kernel(task, i / ranges, first, std::min(width, channels - first));
+  }
   return y;
 }
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "core/nets/norm_kernel.h"
 #include "tests/support/fake_device.h"
 #include "tests/support/manual_clock.h"
 
@@ -250,7 +251,9 @@ TEST(DeviceWorkerThreadsTest, KeepsItsThreadsWhateverTheOthersSet) {
   at::set_num_threads(1);
   int threads = 0;
   const absl::Status status = worker.RunTraining([&] {
-    at::zeros({100'000}).add_(1);  // an operator that asks how many there are
+    // What asks how many there are: an operator of LibTorch, and a kernel of our own.
+    at::zeros({100'000}).add_(1);
+    ChannelsLastNorm(at::zeros({4, 32, 16, 16}), {}, at::ones({32}), at::zeros({32}), {.groups = 8});
     threads = at::get_num_threads();
     return absl::OkStatus();
   });
