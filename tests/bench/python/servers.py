@@ -13,6 +13,7 @@ import time
 
 import grpc
 import grpc.experimental
+import grpc_tools
 import httpx
 from grpc_tools import protoc
 
@@ -23,8 +24,10 @@ def load_stubs(proto_folder, work):
     """Imports what protoc makes of boss/v1: messages of models.proto and sampling.proto, and the latter's stubs."""
     folder = pathlib.Path(work) / "stubs"
     folder.mkdir()
+    common = pathlib.Path(grpc_tools.__file__).parent / "_proto"  # google/protobuf
     outputs = [f"--python_out={folder}", f"--grpc_python_out={folder}"]
-    if protoc.main(["protoc", f"-I{proto_folder}", *outputs, "boss/v1/models.proto", "boss/v1/sampling.proto"]) != 0:
+    if protoc.main(["protoc", f"-I{proto_folder}", f"-I{common}", *outputs, "boss/v1/errors.proto", "boss/v1/models.proto",
+                    "boss/v1/sampling.proto"]) != 0:
         raise RuntimeError("protoc cannot read the contract")
     sys.path.insert(0, str(folder))
     return [importlib.import_module(f"boss.v1.{name}") for name in ("models_pb2", "sampling_pb2", "sampling_pb2_grpc")]
