@@ -1,10 +1,6 @@
 #include "server/app/server.h"
 
 #include <ATen/Parallel.h>
-#include <grpcpp/ext/proto_server_reflection_plugin.h>
-#include <grpcpp/health_check_service_interface.h>
-#include <grpcpp/server.h>
-#include <grpcpp/server_builder.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
@@ -18,11 +14,11 @@
 #include "core/base/status_macros.h"
 #include "core/io/image_dataset.h"
 #include "server/app/data_lock.h"
+#include "server/app/grpc_server.h"
 #include "server/app/job_counter.h"
 #include "server/app/seed_models.h"
 #include "server/app/server_devices.h"
 #include "server/jobs/job_manager.h"
-#include "server/rpc/call_recorder.h"
 #include "server/rpc/inference_service.h"
 #include "server/rpc/jobs_service.h"
 #include "server/rpc/models_service.h"
@@ -99,7 +95,7 @@ class Server::Parts {
     return StartMetrics();
   }
 
-  int port() const { return port_; }
+  int port() const { return grpc_server_->port(); }
   int metrics_port() const { return metrics_server_ ? metrics_server_->port() : 0; }
 
   void Hurry() {
@@ -110,7 +106,7 @@ class Server::Parts {
     if (!grpc_server_ || std::exchange(stopped_, true)) return;
     const absl::Time deadline = clock_.Now() + config_.grace;
     spdlog::info("shutting down grace_seconds={}", absl::ToDoubleSeconds(config_.grace));
-    grpc_server_->GetHealthCheckService()->SetServingStatus(false);
+    grpc_server_->SetServing(false);
     pool_->StopAccepting();
     inference_service_->EndStreams();
     std::thread save_job([this] { jobs_->Shutdown(); });
@@ -118,7 +114,7 @@ class Server::Parts {
     pool_->CancelAll(absl::UnavailableError("the server is shutting down"));
     save_job.join();
     jobs_service_->EndWatches();
-    grpc_server_->Shutdown(absl::ToChronoTime(clock_.Now() + kFlushTime));
+    grpc_server_->Shutdown(clock_.Now() + kFlushTime);
     rpc_pool_.Shutdown();
     spdlog::info("stopped");
   }
@@ -179,25 +175,12 @@ class Server::Parts {
                                .description = Describe(config_, device_descriptions_, limits, clock_.Now())},
         *store_, *uploads_, *pool_, rpc_pool_);
 
-    grpc::EnableDefaultHealthCheckService(true);
-    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
-    grpc::ServerBuilder builder;
-    builder.AddListeningPort(config_.listen, grpc::InsecureServerCredentials(), &port_);
-    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // two servers on one port is a mistake
-    builder.SetMaxReceiveMessageSize(static_cast<int>(config_.max_message_bytes));
-    const std::vector<std::string> services = {v1::Sampler::service_full_name(), v1::Jobs::service_full_name(),
-                                               v1::Models::service_full_name(),
-                                               inference::GRPCInferenceService::service_full_name()};
-    builder.experimental().SetInterceptorCreators(CallRecorders(*metrics_, clock_, services));
-    builder.RegisterService(sampler_service_.get());
-    builder.RegisterService(jobs_service_.get());
-    builder.RegisterService(models_service_.get());
-    builder.RegisterService(inference_service_.get());
-    grpc_server_ = builder.BuildAndStart();
-    if (!grpc_server_ || port_ == 0) return absl::UnavailableError(absl::StrCat("cannot listen on ", config_.listen));
-    for (const std::string& service : services) {
-      grpc_server_->GetHealthCheckService()->SetServingStatus(service, true);
-    }
+    BOSS_ASSIGN_OR_RETURN(
+        grpc_server_,
+        GrpcServer::Start(config_,
+                          {sampler_service_.get(), jobs_service_.get(), models_service_.get(), inference_service_.get()},
+                          *metrics_, clock_));
+    grpc_server_->SetServing(true);
     return absl::OkStatus();
   }
 
@@ -233,9 +216,8 @@ class Server::Parts {
   std::unique_ptr<InferenceService> inference_service_;
   std::unique_ptr<JobsService> jobs_service_;
   std::unique_ptr<ModelsService> models_service_;
-  std::unique_ptr<grpc::Server> grpc_server_;
+  std::unique_ptr<GrpcServer> grpc_server_;
   std::unique_ptr<MetricsServer> metrics_server_;
-  int port_ = 0;
   bool stopped_ = false;
 };
 
