@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <variant>
 #include <vector>
@@ -25,7 +26,7 @@ struct ServerConfig {
   DeviceChoice device;                                  // that the server computes on
   Precision precision = Precision::kFloat32;            // of the networks
   int threads = 0;                                      // of LibTorch inside one operator; 0: one a core
-  int64_t max_batch = 64;                               // rows of the network's batch
+  std::optional<int64_t> max_batch;                     // rows of the network's batch; none: 32 on the CPU, 64 on CUDA
   int64_t max_model_memory_bytes = 0;                   // of models in one device's memory; 0: no limit
   int64_t max_samples_per_request = 4096;
   int64_t max_queued_samples = 16384;                   // of one device

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -16,17 +17,22 @@ namespace {
 
 using Labels = std::vector<std::pair<std::string, std::string>>;
 
-SamplerEngineOptions EngineOptions(const ServerConfig& config) {
+// Larger batches are no faster on the CPU, where they only hold up who comes next (docs/performance.md).
+int64_t MaxBatch(const ServerConfig& config, at::Device device) {
+  return config.max_batch.value_or(device.is_cuda() ? 64 : 32);
+}
+
+SamplerEngineOptions EngineOptions(const ServerConfig& config, at::Device device) {
   SamplerEngineOptions options;
   options.limits.max_samples_per_request = config.max_samples_per_request;
-  options.max_batch = config.max_batch;
+  options.max_batch = MaxBatch(config, device);
   options.max_queued_samples = config.max_queued_samples;
   return options;
 }
 
 absl::StatusOr<PoolDevice> StartDevice(const ServerConfig& config, const Devices& devices, at::Device device,
                                        int cpu_threads, const ModelStore& store, EngineMetrics metrics,
-                                       const Clock& clock) {
+                                       ModelMetrics model_metrics, const Clock& clock) {
   PoolDevice started;
   const DeviceWorkerOptions worker_options = {.device = device,
                                               .num_threads = cpu_threads,
@@ -40,13 +46,14 @@ absl::StatusOr<PoolDevice> StartDevice(const ServerConfig& config, const Devices
   registry_options.device = device;
   registry_options.memory_budget = config.max_model_memory_bytes;
   registry_options.precision = config.precision;
-  registry_options.max_batch = config.max_batch;
+  registry_options.max_batch = MaxBatch(config, device);
   registry_options.backend = devices.backend;
+  registry_options.metrics = model_metrics;
   // On the CPU the loading thread does it beside the requests.
   if (device.is_cuda()) registry_options.executor = &started.worker->exclusive_executor();
   started.registry = std::make_unique<ModelRegistry>(store, std::move(registry_options));
-  started.engine =
-      std::make_unique<SamplerEngine>(EngineOptions(config), store, *started.registry, *started.worker, metrics, clock);
+  started.engine = std::make_unique<SamplerEngine>(EngineOptions(config, device), store, *started.registry,
+                                                   *started.worker, metrics, clock);
   return started;
 }
 
@@ -101,38 +108,50 @@ absl::StatusOr<std::unique_ptr<DevicePool>> StartDevices(const ServerConfig& con
     const int threads = device.is_cpu() ? cpu_threads : 1;
     BOSS_ASSIGN_OR_RETURN(
         PoolDevice next, StartDevice(config, devices, device, threads, store,
-                                     metrics.engine(devices.devices.size() > 1 ? device.str() : std::string()), clock));
+                                     metrics.engine(devices.devices.size() > 1 ? device.str() : std::string()),
+                                     metrics.models(), clock));
     started.push_back(std::move(next));
   }
   return std::make_unique<DevicePool>(store, std::move(started));
 }
 
 std::vector<CollectedFamily> CollectDevices(const DevicePool& pool) {
-  CollectedFamily seconds = {
-      .name = "boss_device_busy_seconds_total", .help = "Device time by work", .kind = CollectedFamily::Kind::kCounter};
+  CollectedFamily seconds = {.name = "boss_device_busy_seconds_total",
+                             .help = "Device time by work; its rate is the duty cycle",
+                             .kind = CollectedFamily::Kind::kCounter};
   CollectedFamily units = {
       .name = "boss_device_units_total",
       .help =
           "Units of device work: solver steps of batches (sampling); train steps and evaluations of batches by "
           "jobs (training)",
       .kind = CollectedFamily::Kind::kCounter};
-  CollectedFamily loaded = {.name = "boss_models_loaded", .help = "Model versions in memory"};
-  CollectedFamily memory = {.name = "boss_model_memory_bytes", .help = "Memory of the model versions that are loaded"};
+  CollectedFamily states = {.name = "boss_models", .help = "Model versions that were asked for, by state in memory"};
+  CollectedFamily memory = {.name = "boss_loaded_model_bytes", .help = "Memory of a model's versions that are loaded"};
   for (const PoolDevice& device : pool.devices()) {
     const DeviceTimes times = device.worker->times();
-    Labels labels;
-    if (pool.devices().size() > 1) labels.emplace_back("device", device.name());
-    Labels sampling = labels, training = labels;
-    sampling.emplace_back("work", "sampling");
-    training.emplace_back("work", "training");
+    const Labels sampling = {{"device", device.name()}, {"work", "sampling"}};
+    const Labels training = {{"device", device.name()}, {"work", "training"}};
     seconds.series.push_back({sampling, absl::ToDoubleSeconds(times.sampling)});
     seconds.series.push_back({training, absl::ToDoubleSeconds(times.training)});
     units.series.push_back({sampling, static_cast<double>(times.sampling_units)});
     units.series.push_back({training, static_cast<double>(times.training_units)});
-    loaded.series.push_back({labels, static_cast<double>(device.registry->NumReady())});
-    memory.series.push_back({labels, static_cast<double>(device.registry->MemoryBytes())});
+
+    std::map<ModelState, int64_t> versions;
+    std::map<std::string, int64_t> bytes;  // by the model's name
+    for (const ModelStatus& status : device.registry->Statuses()) {
+      ++versions[status.state];
+      if (status.memory_bytes > 0) bytes[status.key.name] += status.memory_bytes;
+    }
+    for (const ModelState state :
+         {ModelState::kLoading, ModelState::kReady, ModelState::kUnloading, ModelState::kFailed}) {
+      states.series.push_back({{{"device", device.name()}, {"state", std::string(ModelStateName(state))}},
+                               static_cast<double>(versions[state])});
+    }
+    for (const auto& [name, model_bytes] : bytes) {
+      memory.series.push_back({{{"device", device.name()}, {"model", name}}, static_cast<double>(model_bytes)});
+    }
   }
-  return {seconds, units, loaded, memory};
+  return {seconds, units, states, memory};
 }
 
 }  // namespace boss::server

@@ -6,7 +6,7 @@
 namespace boss::server {
 namespace {
 
-constexpr double kFixedRows = 5;
+constexpr double kFixedRows = 1;
 // Of a new observation: follows a change within some ten evaluations, and forgets a disturbance as fast.
 constexpr double kWeight = 0.1;
 

@@ -14,13 +14,16 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "core/base/clock.h"
 #include "core/base/step_executor.h"
 #include "core/flow/velocity_model.h"
 #include "core/nets/decoder.h"
 #include "server/device/device_backend.h"
 #include "server/device/devices.h"
+#include "server/engine/cost_model.h"
 #include "server/engine/thread_pool.h"
 #include "server/engine/velocity_runner.h"
+#include "server/metrics/metrics.h"
 #include "server/store/model_store.h"
 
 namespace boss::server {
@@ -52,6 +55,8 @@ struct LoadedModel {
   std::shared_ptr<const LoadedModel> base;       // of an adapter: whose weights its network shares; null for all others
   int64_t memory_bytes = 0;                      // of its tensors, without the base's
   VersionUse use;                                // so that it is not deleted while it is in memory
+  // What its batches cost, learned for as long as it is loaded: the engine's, under its lock.
+  const std::shared_ptr<CostModel> cost = std::make_shared<CostModel>();
 };
 
 // What the network's description says, without its weights.
@@ -82,6 +87,8 @@ struct ModelRegistryOptions {
   StepExecutor* executor = nullptr;
   // Builds the network of a version that is no adapter, on the CPU. Empty: ModelStore::LoadVersionModel.
   std::function<absl::StatusOr<std::unique_ptr<VelocityModel>>(const VersionKey&)> load_network;
+  ModelMetrics metrics;
+  std::shared_ptr<const Clock> clock = std::make_shared<RealClock>();  // for metrics
 };
 
 // Loads published versions onto one device, each once, on a thread of its own, and evaluates each before anybody gets
@@ -116,6 +123,8 @@ class ModelRegistry {
   absl::Status Unload(const VersionKey& key);
 
   ModelStatus Status(const VersionKey& key) const;
+  // Of all versions that are not UNLOADED, without their errors.
+  std::vector<ModelStatus> Statuses() const;
   // Of READY versions.
   int64_t NumReady() const;
   // Of READY and UNLOADING versions.
@@ -132,10 +141,10 @@ class ModelRegistry {
     ModelState state = ModelState::kUnloaded;
     absl::Status error;
     int64_t memory_bytes = 0;
-    std::shared_ptr<const LoadedModel> model;  // with kReady
+    std::shared_ptr<const LoadedModel> model;   // with kReady
     std::weak_ptr<const LoadedModel> resident;  // with kReady and kUnloading
-    std::vector<Callback> waiting;             // with kLoading
-    int64_t last_use = 0;                      // by State::uses
+    std::vector<Callback> waiting;              // with kLoading
+    int64_t last_use = 0;                       // by State::uses
   };
   // Outlives the registry where users of its models do: they report their release here.
   struct State {

@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "server/engine/batch_plan.h"
-#include "server/engine/cost_model.h"
 #include "server/engine/lane_group.h"
 #include "server/engine/sampler_engine.h"
 
@@ -73,7 +72,6 @@ struct SamplerEngine::Group {
       : lanes(std::move(model), max_lanes), virtual_time(virtual_time) {}
 
   LaneGroup lanes;
-  CostModel cost;  // on the device's thread, under the lock
   std::vector<RequestPtr> requests;
   double virtual_time;
   int64_t max_rows = std::numeric_limits<int64_t>::max();  // of an evaluation: a larger one did not fit into memory

@@ -81,7 +81,6 @@ void SamplerEngine::ExpireDeadlines() {
   const std::vector<RequestPtr> active = active_;  // FinishLocked takes requests out of active_
   for (const RequestPtr& request : active) {
     if (request->request.deadline > now) continue;
-    metrics_.expired_requests.Add(1);
     FinishLocked(request, absl::DeadlineExceededError("the request's deadline has passed"));
   }
 }
@@ -164,7 +163,8 @@ SamplerEngine::Unit SamplerEngine::FormUnit(Group& group) {
                           .priority = request->request.priority,
                           .last_turn = request->last_turn});
   }
-  const std::vector<int64_t> planned = PlanBatch(candidates, std::min(options_.max_batch, group.max_rows), group.cost);
+  const std::vector<int64_t> planned = PlanBatch(candidates, std::min(options_.max_batch, group.max_rows),
+                                                 *group.lanes.model().cost);
   Unit unit;
   for (size_t i = 0; i < requests.size(); ++i) {
     const RequestPtr& request = requests[i];
@@ -267,6 +267,7 @@ void SamplerEngine::RunLanes(Group& group, Unit unit) {
     metrics_.evaluations.Add(1);
     metrics_.velocity_evaluations.Add(static_cast<double>(unit.rows));
     metrics_.batch_rows.Observe(static_cast<double>(unit.rows));
+    metrics_.batch_fill.Observe(static_cast<double>(unit.rows) / static_cast<double>(options_.max_batch));
   }
 
   for (Unit::Part& part : unit.parts) {
@@ -291,7 +292,7 @@ void SamplerEngine::RunLanes(Group& group, Unit unit) {
     group.max_rows = std::max<int64_t>(1, unit.rows / 2);
     status = absl::OkStatus();
   } else {
-    group.cost.Observe(unit.rows, absl::ToDoubleSeconds(evaluated - start));
+    group.lanes.model().cost->Observe(unit.rows, absl::ToDoubleSeconds(evaluated - start));
   }
   group.virtual_time += absl::ToDoubleSeconds(end - start) / static_cast<double>(group.requests.size());
   const std::vector<Unit::Part> parts = std::move(unit.parts);
@@ -348,6 +349,7 @@ void SamplerEngine::Account(const RequestPtr& request, absl::Time start, absl::T
   }
   request->device_time += share;
   request->summary.compute_time = end - *request->start_time;
+  request->summary.compute_end = end;
   const int64_t done = request->progress.samples_done;
   request->summary.nfe =
       done == 0 ? 0.0 : static_cast<double>(request->finished_evaluations) / static_cast<double>(done);

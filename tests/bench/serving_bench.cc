@@ -40,6 +40,7 @@ constexpr int kSteps = 8;
 constexpr double kWindow = 4;  // seconds of one measurement
 constexpr int kRounds = 3;     // of each side, in turn
 constexpr int64_t kTinyRequests = 100'000;
+constexpr int64_t kFullBatch = 32;  // of a server on the CPU
 
 double SecondsSince(steady_clock::time_point start) {
   return std::chrono::duration<double>(steady_clock::now() - start).count();
@@ -286,11 +287,21 @@ void PrintLatency(const char* what, const std::vector<double>& latencies) {
 }
 
 void Fairness(const Server& server) {
+  // Before the server works: what the bound is made of.
+  double full_batch = 0;
+  {
+    const Bare bare;
+    bare.Sample(kFullBatch);
+    full_batch = kFullBatch / (bare.SamplesPerSecond(kFullBatch, kWindow) * kSteps);
+  }
   const auto small = [](uint64_t number) { return Request(kModel, 1, kSteps, number); };
   std::printf("4. One sample (K = 8), alone and beside others\n%-44s %10s %10s %8s\n", "", "p50, ms", "p99, ms",
               "requests");
   Drive(server, 1, small, 1);
-  PrintLatency("alone", Drive(server, 1, small).latencies);
+  const std::vector<double> alone = Drive(server, 1, small).latencies;
+  PrintLatency("alone", alone);
+  std::printf("%-44s %10.1f %10s\n", "bound: twice that and one full batch", (2 * Median(alone) + full_batch) * 1e3,
+              "");
   {
     grpc::ClientContext context;
     std::thread large([&] {

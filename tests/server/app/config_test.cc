@@ -25,6 +25,7 @@ TEST(ConfigTest, FlagsOverrideTheFileAndTheFileTheDefaults) {
   const auto& config = std::get<ServerConfig>(parsed);
   EXPECT_EQ(config.listen, "127.0.0.1:1234");
   EXPECT_EQ(config.max_batch, 8);
+  EXPECT_EQ(std::get<ServerConfig>(Parse({})).max_batch, std::nullopt);
   EXPECT_EQ(config.grace, absl::Seconds(2.5));
   EXPECT_EQ(config.log_format, LogFormat::kJson);
   EXPECT_EQ(config.dataset_folders, (std::vector<std::string>{"/a", "/b"}));
