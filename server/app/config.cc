@@ -54,7 +54,7 @@ void AddDeviceFlags(CLI::App& app, ServerConfig& config) {
       ->group("Device");
   app.add_option("--max-batch", config.max_batch, "Samples that go through the network together")
       ->check(CLI::Range(1, 65536))
-      ->capture_default_str()
+      ->default_str("32 on the CPU, 64 on CUDA")
       ->group("Device");
   app.add_option("--max-model-memory-bytes", config.max_model_memory_bytes,
                  "Memory of loaded models on each device; idle ones are unloaded for new ones; 0: no limit")
