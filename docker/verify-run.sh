@@ -44,8 +44,8 @@ wait_until() {
   done
 }
 
-start() { # FLAG...
-  "${as_user[@]}" "${entrypoint[@]}" "$@" >"$result/bossd.log" 2>&1 &
+start() {
+  "${as_user[@]}" "${entrypoint[@]}" >"$result/bossd.log" 2>&1 &
   server=$!
   wait_until inside "${healthcheck[@]}"
 }
@@ -57,7 +57,9 @@ stop() {
   [ "$status" -eq 0 ] || fail "after SIGTERM the server ended with $status"
 }
 
-writable=$(inside find / -path /proc -prune -o -path /sys -prune -o -path /dev -prune -o ! -type l -writable -print 2>/dev/null | paste -sd ' ')
+# Folders that the user cannot read end find with an error.
+writable=$({ inside find / -path /proc -prune -o -path /sys -prune -o -path /dev -prune -o ! -type l -writable -print 2>/dev/null || true; } |
+  paste -sd ' ')
 [ "$writable" = /data ] || fail "the user can write to: $writable"
 ! inside touch /tmp/probe 2>/dev/null || fail "the root file system is not read-only"
 proven "nothing but /data is writable, /tmp neither"
@@ -73,7 +75,7 @@ if inside "${entrypoint[@]}" --version >"$result/version"; then proven "bossd $(
 
 start
 proven "the entry point starts, and the image's health check passes: ${healthcheck[*]}"
-grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs):' "/proc/$server/status" | tr '\t\n' '  ' >"$result/status"
+grep -E '^(Uid|CapEff|CapBnd|NoNewPrivs):' "$root/proc/$server/status" | tr '\t\n' '  ' >"$result/status"
 [[ "$(cat "$result/status")" =~ Uid:\ 10001.*CapEff:\ 0000000000000000\ CapBnd:\ 0000000000000000\ NoNewPrivs:\ 1 ]] ||
   fail "the server runs with $(cat "$result/status")"
 proven "it runs with $(cat "$result/status")"

@@ -58,7 +58,7 @@ if ! b inspect --type image "$base" >/dev/null 2>&1; then
   rm -rf "$out/base"
   debootstrap --variant=minbase bookworm "$out/base" "${mirror:-http://deb.debian.org/debian}" >"$out/debootstrap.log" ||
     { tail -n 20 "$out/debootstrap.log" >&2; fail "debootstrap"; }
-  if [ -n "$sources" ]; then sed 's/.*/deb & main/' <<<"$sources" >"$out/base/etc/apt/sources.list"; fi
+  if [ -n "$sources" ]; then awk '{ print "deb", $0, "main" }' <<<"$sources" >"$out/base/etc/apt/sources.list"; fi
   # As the slim variant of Debian's own image does.
   printf '%s\n' 'path-exclude /usr/share/doc/*' 'path-include /usr/share/doc/*/copyright' 'path-exclude /usr/share/man/*' \
     'path-exclude /usr/share/info/*' 'path-exclude /usr/share/locale/*' >"$out/base/etc/dpkg/dpkg.cfg.d/slim"
@@ -73,15 +73,15 @@ fi
 
 # What pip of this machine is told, for pip in the build.
 secrets=()
-if python3 -m pip --version >/dev/null 2>&1; then
+if /usr/bin/python3 -m pip --version >/dev/null 2>&1; then
   { echo '[global]'
-    python3 -m pip config list |
-      sed -nE "s/^(global|:env:)\.(index-url|extra-index-url|trusted-host|proxy|timeout|retries)='(.*)'$/\2 = \3/p" | sort -u -k1,1
+    /usr/bin/python3 -m pip config list |
+      sed -nE "s/^(global|:env:)\.(default-)?(index-url|extra-index-url|trusted-host|proxy|timeout|retries)='(.*)'$/\3 = \4/p" | sort -u -k1,1
   } >"$out/pip.conf"
   secrets+=(--secret "id=pip.conf,src=$out/pip.conf")
 fi
 if [ -e /etc/ssl/certs/ca-certificates.crt ]; then
-  secrets+=(--secret id=ca.crt,src=/etc/ssl/certs/ca-certificates.crt)
+  secrets+=(--secret "id=ca.crt,src=/etc/ssl/certs/ca-certificates.crt")
 fi
 
 section "buildah bud, $variant"
@@ -106,7 +106,7 @@ echo "entry point   $(list Entrypoint | paste -sd ' ')"
 echo "health check  $(list Healthcheck.Test | paste -sd ' ')"
 echo "stop signal   $(config .Docker.Config.StopSignal)"
 echo "volume, ports $(config .Docker.Config.Volumes) $(config .Docker.Config.ExposedPorts)"
-list Labels >/dev/null
+# shellcheck disable=SC2016
 b inspect --type image --format '{{range $k, $v := .Docker.Config.Labels}}{{println "label        " $k "=" $v}}{{end}}' "$image" | sed '/^$/d'
 du -xsm "$root" | awk '{ print "size          " $1 " MiB, of it:" }'
 for part in usr opt/boss/torch opt/boss/nvidia opt/boss/bin opt/boss/lib opt/boss/share var etc; do
