@@ -41,7 +41,7 @@ packages=(
   prometheus-cpp-dev libgoogle-perftools-dev libsqlite3-dev libssl-dev libspdlog-dev libpng-dev zlib1g-dev nlohmann-json3-dev libcli11-dev
 )
 "$build_only" || packages+=(
-  git procps python3-venv
+  git procps python3-venv sqlite3 openssl
   libgtest-dev libgmock-dev dataset-fashion-mnist
   clang-14 libclang-rt-14-dev
 )
@@ -138,3 +138,6 @@ if [ ! -e "$prometheus_stamp" ]; then
   dpkg-deb --fsys-tarfile "$work"/prometheus/prometheus_*.deb | as_root tar -x -C "$prefix/prometheus" ./usr/bin
   as_root touch "$prometheus_stamp"
 fi
+
+# Helm, kubectl and the schemas of Kubernetes for the tests of the chart.
+as_root bash "$(dirname "$0")/../tests/deploy/install.sh" "$prefix/deploy"
