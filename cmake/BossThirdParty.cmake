@@ -33,11 +33,20 @@ if(BOSS_BUILD_SERVER)
   find_package(spdlog REQUIRED)
   boss_wrap(sqlite SQLite::SQLite3)
   boss_wrap(log spdlog::spdlog)
+
+  # The types of NVIDIA's management library; the library itself is the driver's, and opened at run time.
+  set(BOSS_NVML_INCLUDE "/opt/boss/nvidia/cu13/include" CACHE PATH "Folder of nvml.h, see docker/install-deps.sh")
+  if(NOT EXISTS "${BOSS_NVML_INCLUDE}/nvml.h")
+    message(FATAL_ERROR "nvml.h not found under ${BOSS_NVML_INCLUDE}: run docker/install-deps.sh or set BOSS_NVML_INCLUDE")
+  endif()
+  add_library(boss_nvml_headers INTERFACE)
+  add_library(boss::nvml_headers ALIAS boss_nvml_headers)
+  target_compile_options(boss_nvml_headers INTERFACE "SHELL:-idirafter ${BOSS_NVML_INCLUDE}")
 endif()
 
 if(BOSS_WITH_TORCH)
   find_package(prometheus-cpp CONFIG REQUIRED)
-  boss_wrap(prometheus prometheus-cpp::core prometheus-cpp::pull)
+  boss_wrap(prometheus prometheus-cpp::core)
 
   # gperftools' allocator, for programs that evaluate networks: evaluations allocate and free megabytes at a time, and glibc gives them
   # back to the kernel in between (docs/performance.md). Nothing refers to it, hence --no-as-needed.
