@@ -16,7 +16,6 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <set>
@@ -30,16 +29,14 @@
 #include "core/finetune/objectives.h"
 #include "core/finetune/trainer.h"
 #include "core/flow/noise.h"
-#include "core/io/safetensors.h"
 #include "core/nets/factory.h"
 #include "core/solver/record_trajectory.h"
 #include "core/stepsize/cost_matrix.h"
-#include "nlohmann/json.hpp"
+#include "tests/bench/embedded_model.h"
 
 namespace boss {
 namespace {
 
-constexpr char kModelFolder[] = BOSS_SOURCE_DIR "/deploy/models/fashion-mnist";
 constexpr int64_t kTrainBatch = 32, kPairs = 256;
 constexpr int64_t kStage1Samples = 32;
 constexpr int kKMax = 50;
@@ -47,17 +44,6 @@ constexpr int kTrainSteps = 8;  // of one round
 constexpr int64_t kAccuracySamples = 64;
 constexpr int kAccuracySteps = 8;
 constexpr double kWindow = 1;  // seconds of one round of evaluations
-
-absl::StatusOr<std::unique_ptr<VelocityModel>> LoadEmbeddedModel() {
-  std::ifstream file(std::string(kModelFolder) + "/manifest.json");
-  const nlohmann::json manifest = nlohmann::json::parse(file, nullptr, /*allow_exceptions=*/false);
-  if (!manifest.is_object() || !manifest.contains("architecture"))
-    return absl::NotFoundError(std::string(kModelFolder) + ": no manifest with an architecture");
-  BOSS_ASSIGN_OR_RETURN(auto model, CreateModel(manifest["architecture"].dump(), 1));
-  BOSS_ASSIGN_OR_RETURN(const Safetensors weights, ReadSafetensors(std::string(kModelFolder) + "/model.safetensors"));
-  BOSS_RETURN_IF_ERROR(LoadWeights(*model, weights.tensors));
-  return model;
-}
 
 struct Options {
   int threads = at::get_num_threads();

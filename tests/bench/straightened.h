@@ -1,0 +1,42 @@
+// The embedded model straightened for a number of steps, as a DistillJob does it.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <mutex>
+
+#include "absl/status/statusor.h"
+#include "tests/bench/multistep_study.h"
+
+namespace boss {
+
+// 768 noises, a tenth of them held out, 800 train steps of 32 pairs, learning rate 2e-4 after 100 train steps, which is
+// how the README's table was made. Thread-safe: each K is trained once, by who asks first.
+class Straightening {
+ public:
+  static constexpr int kMostSteps = Study::kMostSteps;
+
+  // Keeps a reference to both.
+  Straightening(const Study& study, const ScheduleSet& euler) : study_(study), euler_(euler) {}
+
+  // The averaged weights, prepared for inference: trained, or read from beside the results.
+  absl::StatusOr<const VelocityModel*> Model(int steps);
+  // [steps + 1, noises, ...]: the teacher's states, at the schedule's times, of the noises that were held out.
+  absl::StatusOr<at::Tensor> HeldOutStates(int steps);
+  Condition HeldOutCondition() const;
+
+ private:
+  // [points, noises, ...]: the teacher's states, at every time of any schedule, of the noises of the pairs.
+  absl::StatusOr<at::Tensor> States();
+  absl::StatusOr<at::Tensor> StatesOf(int steps);
+  absl::StatusOr<std::unique_ptr<VelocityModel>> Train(int steps);
+
+  const Study& study_;
+  const ScheduleSet& euler_;
+  std::mutex states_mutex_;
+  at::Tensor states_;
+  std::array<std::mutex, kMostSteps + 1> mutexes_;
+  std::array<std::unique_ptr<VelocityModel>, kMostSteps + 1> models_;
+};
+
+}  // namespace boss
