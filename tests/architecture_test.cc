@@ -32,13 +32,14 @@ const Arrows& Allowed() {
       {"core/evaluate", {"core/solver", "core/flow", "core/io", "core/base"}},
       {"core/io", {"core/base"}},
       {"server/metrics", {"core/base"}},
+      {"server/log", {"core/base"}},
       // What is published must load, so the store builds models.
-      {"server/store", {"core/io", "core/nets", "core/flow", "core/finetune", "core/base"}},
+      {"server/store", {"server/log", "core/io", "core/nets", "core/flow", "core/finetune", "core/base"}},
       {"server/device", with({"server/metrics"}, kNumerics)},
-      {"server/engine", with({"server/device", "server/store", "server/metrics"}, kNumerics)},
-      {"server/jobs", with({"server/device", "server/store", "server/metrics"}, kNumerics)},
-      {"server/rpc", with({"server/engine", "server/jobs", "server/store", "server/metrics", "proto"}, kNumerics)},
-      {"server/app", with({"server/metrics", "server/store", "server/device", "server/engine", "server/jobs", "server/rpc", "proto"}, kNumerics)},
+      {"server/engine", with({"server/device", "server/store", "server/metrics", "server/log"}, kNumerics)},
+      {"server/jobs", with({"server/device", "server/store", "server/metrics", "server/log"}, kNumerics)},
+      {"server/rpc", with({"server/engine", "server/jobs", "server/store", "server/metrics", "server/log", "proto"}, kNumerics)},
+      {"server/app", with({"server/metrics", "server/log", "server/store", "server/device", "server/engine", "server/jobs", "server/rpc", "proto"}, kNumerics)},
       {"client", {"proto"}},
   };
   return kArrows;
@@ -91,6 +92,7 @@ TEST(ArchitectureTest, ThirdPartiesStayWhereTheyBelong) {
   for (const Include& include : AllIncludes()) {
     const std::string folder = FolderOf(include.file);
     if (include.included.starts_with("prometheus/")) EXPECT_EQ(folder, "server/metrics") << include.file;
+    if (include.included.starts_with("spdlog/")) EXPECT_EQ(folder, "server/log") << include.file;
     if (include.included.starts_with("sqlite3")) EXPECT_EQ(folder, "server/store") << include.file;
     if (include.included.starts_with("grpcpp/")) {
       EXPECT_TRUE(folder == "server/rpc" || folder == "server/app" || folder == "client") << include.file;
