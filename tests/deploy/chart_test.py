@@ -276,7 +276,7 @@ class OneRendering(unittest.TestCase):
         self.assertNotEqual(checksum(), checksum("--set", "config.max-batch=16"))
 
     def test_numbers_texts_and_lists_become_toml(self):
-        rendered = objects(RENDERINGS["default"], "--set", "config.max-message-bytes=67108864,config.features={a=/data/a.pt,b=/data/b.pt}",
+        rendered = objects(RENDERINGS["default"], "--set", "config.features={a=/data/a.pt,b=/data/b.pt}", "--set-json", "config.max-message-bytes=67108864",
                            "--set-string", "config.precision=tf\\\"32", "--set", "config.allow-torchscript=true", "--set-json", "config.training-share=0.25")
         config = bossd_config(rendered)
         self.assertEqual(config["max-message-bytes"], 67108864)
