@@ -29,12 +29,16 @@ if grep 'not found' "$dest/ldd" | grep -v 'libcuda\.so\.1'; then
 fi
 mapfile -t libraries < <(awk '$2 == "=>" && $3 ~ /^\// { print $3 }' "$dest/ldd" | xargs realpath | sort -u)
 
+# The package that has a file. dpkg knows some by their names from before /lib became a link to /usr/lib.
+owner() {
+  { dpkg-query --search "$1" 2>/dev/null || dpkg-query --search "${1#/usr}"; } | cut -d: -f1
+}
+
 packages=()
 for library in "${libraries[@]}"; do
   case "$library" in
     "$prefix"/*) programs+=("$library") ;;
-    # dpkg knows the name from before /lib became a link to /usr/lib.
-    *) packages+=("$(dpkg-query --search "$library" "${library#/usr}" 2>/dev/null | cut -d: -f1 | head -n1)") ;;
+    *) packages+=("$(owner "$library")") ;;
   esac
 done
 printf '%s\n' "${packages[@]}" | sort -u >"$dest/packages"

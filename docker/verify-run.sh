@@ -30,8 +30,11 @@ mount -o remount,ro "$root/dev"
 ip link set lo up
 
 # A program of the image, as its user: no capability, none to be had, no write but to the volume.
-readonly as_user=(chroot "$root" /usr/bin/env -i -C /data "${environment[@]}" setpriv --reuid 10001 --regid 10001 --clear-groups --no-new-privs
-                  --bounding-set=-all --inh-caps=-all)
+use_environment() { # NAME=VALUE...
+  as_user=(chroot "$root" /usr/bin/env -i -C /data "${environment[@]}" "$@" setpriv --reuid 10001 --regid 10001 --clear-groups --no-new-privs
+           --bounding-set=-all --inh-caps=-all)
+}
+use_environment
 inside() { "${as_user[@]}" "$@"; }
 
 # Waits until a command succeeds, for at most a minute, as long as the server lives.
@@ -44,8 +47,8 @@ wait_until() {
   done
 }
 
-start() {
-  "${as_user[@]}" "${entrypoint[@]}" >"$result/bossd.log" 2>&1 &
+start() { # FLAG...
+  "${as_user[@]}" "${entrypoint[@]}" "$@" >"$result/bossd.log" 2>&1 &
   server=$!
   wait_until inside "${healthcheck[@]}"
 }
@@ -84,6 +87,8 @@ inside bossctl models list | tee "$result/models"
 grep -q fashion-mnist "$result/models" || fail "the seed model is not served"
 inside bossctl generate --model fashion-mnist --steps 4 --num 16 --labels 0-9 --seed 7 --grid /data/sample.png
 proven "bossctl of the image generates with the seed model"
+inside bossctl jobs optimize-stepsizes --model fashion-mnist --k-max 10 --num-samples 4 --wait >"$result/job" || fail "the job: $(cat "$result/job")"
+proven "a job runs to its end"
 exec 3<>/dev/tcp/127.0.0.1/9464
 printf 'GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&3
 grep -a '^boss_' <&3 >"$result/metrics" || fail "no boss_ series on the port of the metrics"
@@ -93,7 +98,35 @@ stop
 proven "SIGTERM ends it with status 0"
 mv "$data/sample.png" "$result"
 
-start
-inside bossctl models list | grep -q fashion-mnist || fail "the model is gone after a restart"
+if inside timeout 30 "${entrypoint[@]}" --listen 0.0.0.0:50051 >"$result/refused" 2>&1; then fail "it listens everywhere without credentials"; fi
+grep -q -e --insecure "$result/refused" || fail "it does not start, but says: $(cat "$result/refused")"
+proven "without credentials it refuses to listen on other addresses than loopback"
+
+# Secrets as a read-only volume of their own.
+mount -t tmpfs -o mode=0755,nosuid,nodev,noexec secrets "$root/run"
+mkdir "$root/run/boss"
+(
+  cd "$root/run/boss"
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=boss-ca -keyout "$result/ca.key" -out ca.pem
+  openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=bossd -keyout tls.key -out "$result/tls.csr"
+  openssl x509 -req -in "$result/tls.csr" -CA ca.pem -CAkey "$result/ca.key" -days 2 -out tls.crt -extfile <(echo "subjectAltName=DNS:boss.test")
+  inside bossctl --json tokens new --name verify --role generate >"$result/token.json"
+  python3 - "$result/token.json" <<'EOF'
+import json, sys
+token = json.load(open(sys.argv[1]))
+json.dump({"tokens": [token["entry"]]}, open("access.json", "w"))
+open("token", "w").write(token["token"])
+EOF
+  chown 10001:10001 tls.key access.json token
+  chmod 0400 tls.key access.json token
+) 2>"$result/secrets.log" || fail "making the secrets: $(cat "$result/secrets.log")"
+mount -o remount,ro "$root/run"
+
+use_environment BOSS_TLS_CA=/run/boss/ca.pem BOSS_TLS_SERVER_NAME=boss.test
+start --listen 0.0.0.0:50051 --tls-certificate /run/boss/tls.crt --tls-key /run/boss/tls.key --access-file /run/boss/access.json
+if inside bossctl models list >"$result/refused" 2>&1; then fail "it serves a caller without a token"; fi
+grep -q UNAUTHENTICATED "$result/refused" || fail "a caller without a token is told: $(cat "$result/refused")"
+use_environment BOSS_TLS_CA=/run/boss/ca.pem BOSS_TLS_SERVER_NAME=boss.test BOSS_TOKEN_FILE=/run/boss/token
+inside bossctl generate --model fashion-mnist --steps 2 --num 1 --labels 3 --grid /data/sample.png >"$result/generated"
 stop
-proven "a second container on the same volume serves the same model"
+proven "a second container on the same volume listens on all addresses with TLS and tokens, is healthy, and serves the model to the token's holder alone"

@@ -28,7 +28,7 @@ fail() { echo "FAILED: $*" >&2; exit 1; }
 [ "$(id -u)" -eq 0 ] || fail "must run as root, for mounts and for chroot"
 
 missing=()
-for package in buildah debootstrap iproute2 python3 util-linux; do
+for package in buildah debootstrap iproute2 openssl python3 util-linux; do
   dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
 done
 if [ "${#missing[@]}" -gt 0 ]; then
@@ -40,7 +40,6 @@ fi
 # The folder of caches that outlive a build is below TMPDIR, too.
 mkdir -p "$out/tmp"
 export TMPDIR=$out/tmp
-echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$out/policy.json"
 b() { buildah --root "$out/storage" --runroot "$out/run" --storage-driver overlay "$@"; }
 
 # A URI of each of Debian's suites that apt of this machine knows: lines "URI SUITE".
@@ -67,35 +66,34 @@ if ! b inspect --type image "$base" >/dev/null 2>&1; then
   container=$(b from scratch)
   b add --quiet "$container" "$out/base" / >/dev/null
   b config --cmd bash --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
-  b commit --quiet --rm --format docker --signature-policy "$out/policy.json" "$container" "$base" >/dev/null
+  b commit --quiet --rm --format docker "$container" "$base" >/dev/null
   rm -rf "$out/base"
 fi
 
 # What pip of this machine is told, for pip in the build.
-secrets=()
-if /usr/bin/python3 -m pip --version >/dev/null 2>&1; then
-  { echo '[global]'
+secrets=(--secret "id=pip.conf,src=$out/pip.conf")
+{
+  echo '[global]'
+  if /usr/bin/python3 -m pip --version >/dev/null 2>&1; then
     /usr/bin/python3 -m pip config list |
       sed -nE "s/^(global|:env:)\.(default-)?(index-url|extra-index-url|trusted-host|proxy|timeout|retries)='(.*)'$/\3 = \4/p" | sort -u -k1,1
-  } >"$out/pip.conf"
-  secrets+=(--secret "id=pip.conf,src=$out/pip.conf")
-fi
-if [ -e /etc/ssl/certs/ca-certificates.crt ]; then
-  secrets+=(--secret "id=ca.crt,src=/etc/ssl/certs/ca-certificates.crt")
-fi
+  fi
+  if [ -e /etc/ssl/certs/ca-certificates.crt ]; then echo 'cert = /run/secrets/ca.crt'; fi
+} >"$out/pip.conf"
+if [ -e /etc/ssl/certs/ca-certificates.crt ]; then secrets+=(--secret "id=ca.crt,src=/etc/ssl/certs/ca-certificates.crt"); fi
 
 section "buildah bud, $variant"
 version=$(sed -nE 's/^project\(boss VERSION ([0-9.]+).*/\1/p' CMakeLists.txt)
 revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 started=$SECONDS
-b bud --isolation chroot --network host --pull-never --layers --format docker --signature-policy "$out/policy.json" \
+b bud --isolation chroot --network host --pull-never --layers --format docker \
   "${secrets[@]}" --build-arg VARIANT="$variant" --build-arg JOBS="$jobs" --build-arg VERSION="$version" --build-arg REVISION="$revision" \
   --file docker/Dockerfile --tag "$image" . >"$out/build-$variant.log" 2>&1 ||
   { tail -n 40 "$out/build-$variant.log" >&2; fail "the build; all of it is in $out/build-$variant.log"; }
 echo "built in $((SECONDS - started)) s"
 
 section "What is in it"
-container=$(b from --pull-never --signature-policy "$out/policy.json" "$image")
+container=$(b from --pull-never "$image")
 root=$(b mount "$container")
 trap 'b rm "$container" >/dev/null' EXIT
 config() { b inspect --type image --format "{{$1}}" "$image"; }
