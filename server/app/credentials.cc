@@ -78,10 +78,9 @@ absl::StatusOr<std::unique_ptr<Credentials>> Credentials::Open(const ServerConfi
   BOSS_RETURN_IF_ERROR(CheckExposure(config));
   std::unique_ptr<Credentials> credentials(new Credentials(config, clock));
   if (!config.tls_certificate.empty()) {
-    BOSS_ASSIGN_OR_RETURN(
-        credentials->tls_,
-        ServerTls::Open(
-            {.certificate = config.tls_certificate, .key = config.tls_key, .client_ca = config.tls_client_ca}));
+    BOSS_ASSIGN_OR_RETURN(credentials->tls_, ServerTls::Open({.certificate = config.tls_certificate,
+                                                              .key = config.tls_key,
+                                                              .client_ca = config.tls_client_ca}));
   }
   {
     absl::MutexLock lock(&credentials->mutex_);

@@ -21,8 +21,8 @@
 namespace boss::server {
 
 // Whether `config` may listen where it says. Loopback addresses and Unix sockets are always allowed. Elsewhere callers
-// must be told apart (--access-file or --tls-client-ca) and must not send their tokens in the clear (--tls-certificate),
-// unless --insecure says otherwise. \error FAILED_PRECONDITION saying which flags are missing.
+// must be told apart (--access-file or --tls-client-ca) and must not send their tokens in the clear
+// (--tls-certificate), unless --insecure says otherwise. \error FAILED_PRECONDITION saying which flags are missing.
 absl::Status CheckExposure(const ServerConfig& config);
 
 // Thread-safe.

@@ -170,9 +170,9 @@ absl::Status Admission::AdmitRequest() const {
   const absl::Duration wait = entry_->TakeRequest();
   if (wait == absl::ZeroDuration()) return absl::OkStatus();
   counts_->Add(Access::Refusal::kRate);
-  return WithReason(WithRetryDelay(absl::ResourceExhaustedError(absl::StrCat(
-                                       "\"", principal_.name, "\" may make ", entry_->rule().requests_per_second,
-                                       " requests a second")),
+  return WithReason(WithRetryDelay(absl::ResourceExhaustedError(absl::StrCat("\"", principal_.name, "\" may make ",
+                                                                             entry_->rule().requests_per_second,
+                                                                             " requests a second")),
                                    wait),
                     "RATE_LIMITED");
 }
@@ -222,7 +222,8 @@ absl::StatusOr<Access::Entry> Access::Authenticate(const Entries& entries, const
   } else {
     return Unauthenticated("TOKEN_MISSING", "a token is required: send \"authorization: Bearer TOKEN\"");
   }
-  if (found->rule().expires <= clock_.Now()) return Unauthenticated("TOKEN_EXPIRED", "the token or the certificate's entry has expired");
+  if (found->rule().expires <= clock_.Now())
+    return Unauthenticated("TOKEN_EXPIRED", "the token or the certificate's entry has expired");
   return found;
 }
 
@@ -262,19 +263,17 @@ absl::StatusOr<Admission> Access::Admit(const CallerProof& proof, absl::string_v
     return WithReason(absl::PermissionDeniedError(absl::StrCat("\"", rule.name, "\" has no role for ", method)),
                       "ROLE_MISSING");
   }
-  admission.principal_ = {.name = rule.name,
-                          .is_admin = rule.roles.Meets(Role::kAdmin),
-                          .max_unfinished_jobs = rule.max_unfinished_jobs};
+  admission.principal_ = {
+      .name = rule.name, .is_admin = rule.roles.Meets(Role::kAdmin), .max_unfinished_jobs = rule.max_unfinished_jobs};
   admission.entry_ = *entry;
   admission.counts_ = counts_;
   // The place first: a call that finds none has cost nothing of the rate.
   if (!(*entry)->Enter()) {
     CountRefusal(Refusal::kConcurrency);
-    return WithReason(
-        WithRetryDelay(absl::ResourceExhaustedError(absl::StrCat("\"", rule.name, "\" may have ",
-                                                                 rule.max_concurrent_calls, " open calls")),
-                       kConcurrencyRetryDelay),
-        "TOO_MANY_CALLS");
+    return WithReason(WithRetryDelay(absl::ResourceExhaustedError(absl::StrCat(
+                                         "\"", rule.name, "\" may have ", rule.max_concurrent_calls, " open calls")),
+                                     kConcurrencyRetryDelay),
+                      "TOO_MANY_CALLS");
   }
   admission.place_ = std::shared_ptr<void>(nullptr, [entry = *entry](void*) { entry->Leave(); });
   BOSS_RETURN_IF_ERROR(admission.AdmitRequest());

@@ -42,15 +42,18 @@ class AccessEntry;
 struct RefusalCounts;
 
 // A call that was let in. Copies share its place among the caller's concurrent calls, which is free again when the last
-// of them is gone. Thread-safe.
+// of them is gone or has left.
 class Admission {
  public:
   // Of nobody.
   Admission() = default;
 
   const Principal& principal() const { return principal_; }
-  // One more request of the caller's, inside a stream. \error RESOURCE_EXHAUSTED as of Access::Admit.
+  // One more request of the caller's, inside a stream. Thread-safe, also beside Leave(). \error RESOURCE_EXHAUSTED as
+  // of Access::Admit.
   absl::Status AdmitRequest() const;
+  // Before the client hears that the call has ended, so that its next one finds the place free.
+  void Leave() { place_.reset(); }
 
  private:
   friend class Access;

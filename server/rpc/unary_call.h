@@ -1,5 +1,5 @@
-// How unary calls run: who calls is asked first, and work that may block (disk, database) goes to a pool, never to gRPC's
-// threads.
+// How unary calls run: who calls is asked first, and work that may block (disk, database) goes to a pool, never to
+// gRPC's threads.
 #pragma once
 
 #include <grpcpp/server_context.h>
@@ -48,8 +48,10 @@ class UnaryCalls {
       return reactor;
     }
     const bool posted = pool_.TryPost(
-        [reactor, admission = *std::move(admission), call = std::move(call)] {
-          reactor->Finish(ToGrpcStatus(Invoke(call, admission.principal())));
+        [reactor, admission = *std::move(admission), call = std::move(call)]() mutable {
+          const absl::Status status = Invoke(call, admission.principal());
+          admission.Leave();
+          reactor->Finish(ToGrpcStatus(status));
         },
         kMaxWaitingCalls);
     if (!posted) {
@@ -63,8 +65,13 @@ class UnaryCalls {
   template <typename Call>
   grpc::ServerUnaryReactor* RunHere(grpc::CallbackServerContext* context, absl::string_view method, Call call) const {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    const absl::StatusOr<Admission> admission = Admit(*context, method);
-    reactor->Finish(ToGrpcStatus(admission.ok() ? Invoke(call, admission->principal()) : admission.status()));
+    absl::StatusOr<Admission> admission = Admit(*context, method);
+    absl::Status status = admission.status();
+    if (admission.ok()) {
+      status = Invoke(call, admission->principal());
+      admission->Leave();
+    }
+    reactor->Finish(ToGrpcStatus(status));
     return reactor;
   }
 

@@ -15,19 +15,20 @@
 namespace boss::server {
 namespace {
 
-using ::testing::HasSubstr;
 using testing::CertificateAuthority;
 using testing::CertificatePair;
+using ::testing::HasSubstr;
 
 TEST(ExposureTest, OnlyLoopbackWithoutCredentials) {
   ServerConfig config;
-  for (const char* address : {"127.0.0.1:0", "127.8.9.10:50051", "localhost:50051", "[::1]:50051", "unix:/run/boss",
-                              "unix-abstract:boss"}) {
+  for (const char* address :
+       {"127.0.0.1:0", "127.8.9.10:50051", "localhost:50051", "[::1]:50051", "unix:/run/boss", "unix-abstract:boss"}) {
     config.listen = address;
     EXPECT_TRUE(CheckExposure(config).ok()) << address;
   }
-  for (const char* address : {"0.0.0.0:50051", "[::]:50051", ":50051", "*:50051", "10.0.0.1:50051", "example.com:1",
-                              "localhost.example.com:1", "128.0.0.1:1", "[::ffff:10.0.0.1]:1", "127.0.0.1.example.com:1"}) {
+  for (const char* address :
+       {"0.0.0.0:50051", "[::]:50051", ":50051", "*:50051", "10.0.0.1:50051", "example.com:1",
+        "localhost.example.com:1", "128.0.0.1:1", "[::ffff:10.0.0.1]:1", "127.0.0.1.example.com:1"}) {
     config.listen = address;
     const absl::Status status = CheckExposure(config);
     EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << address;

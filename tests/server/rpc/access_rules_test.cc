@@ -99,8 +99,7 @@ TEST(AccessRulesTest, SaysWhatIsWrongAndWhere) {
 
 // Somebody may write the token where its hash belongs.
 TEST(AccessRulesTest, ErrorsDoNotQuoteHashes) {
-  const auto status =
-      ParseAccessRules(R"({"tokens":[{"name":"a","sha256":"boss_secret","roles":["jobs"]}]})").status();
+  const auto status = ParseAccessRules(R"({"tokens":[{"name":"a","sha256":"boss_secret","roles":["jobs"]}]})").status();
   EXPECT_THAT(std::string(status.message()), HasSubstr("sha256"));
   EXPECT_THAT(std::string(status.message()), ::testing::Not(HasSubstr("boss_secret")));
 }

@@ -139,8 +139,7 @@ TEST_F(AccessTest, WhoProvesNothingIsRefusedButForProbes) {
   EXPECT_EQ(Refused(Bearer(""), kListModels), "UNAUTHENTICATED TOKEN_UNKNOWN");
   EXPECT_EQ(Refused({.authorization = {"Basic admin"}}, kListModels), "UNAUTHENTICATED TOKEN_UNKNOWN");
   EXPECT_EQ(Refused({.authorization = {"admin"}}, kListModels), "UNAUTHENTICATED TOKEN_UNKNOWN");
-  EXPECT_EQ(Refused({.authorization = {"Bearer admin", "Bearer admin"}}, kListModels),
-            "UNAUTHENTICATED TOKEN_UNKNOWN");
+  EXPECT_EQ(Refused({.authorization = {"Bearer admin", "Bearer admin"}}, kListModels), "UNAUTHENTICATED TOKEN_UNKNOWN");
   EXPECT_EQ(Refused({.authorization = {"bearer admin"}}, kListModels), "");
   EXPECT_EQ(Refusals("unauthenticated"), 6);
 
@@ -231,8 +230,9 @@ TEST_F(AccessTest, ConcurrentCallsAreLimitedUntilTheyEnd) {
   EXPECT_EQ(Refusals("concurrency"), 1);
   first = absl::CancelledError();
   EXPECT_EQ(Refused(Bearer("t"), kGenerate), "RESOURCE_EXHAUSTED TOO_MANY_CALLS");  // the copy holds the place
-  copy = absl::CancelledError();
+  copy->Leave();
   EXPECT_EQ(Refused(Bearer("t"), kGenerate), "");
+  copy = absl::CancelledError();
 }
 
 TEST_F(AccessTest, ACallThatFindsNoPlaceCostsNothingOfTheRate) {
