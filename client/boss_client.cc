@@ -16,7 +16,7 @@ namespace {
 
 using boss::v1::Job;
 
-std::shared_ptr<grpc::Channel> MakeChannel(const ClientOptions& options) {
+std::shared_ptr<grpc::Channel> MakeChannel(const ClientOptions& options, const ChannelSecurity& security) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(options.max_message_bytes);
   arguments.SetMaxSendMessageSize(options.max_message_bytes);
@@ -24,7 +24,16 @@ std::shared_ptr<grpc::Channel> MakeChannel(const ClientOptions& options) {
   // GRPC_ARG_MIN_RECONNECT_BACKOFF_MS stays as it is: it also bounds the time that a connection may take to be made.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 5000);
-  return grpc::CreateCustomChannel(options.address, grpc::InsecureChannelCredentials(), arguments);
+  if (!security.server_name.empty()) arguments.SetSslTargetNameOverride(security.server_name);
+  return grpc::CreateCustomChannel(options.address, security.channel, arguments);
+}
+
+// A file that cannot be read for a moment, while it is replaced, is what it was at first.
+CallControl::TokenSource MakeTokenSource(ChannelSecurity security) {
+  if (security.token.empty()) return nullptr;
+  return [token = std::move(security.token), path = std::move(security.token_file)] {
+    return path.empty() ? token : ReadToken(path).value_or(token);
+  };
 }
 
 template <typename Request>
@@ -47,10 +56,22 @@ std::string Client::NewId() {
   return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
 }
 
-Client::Client(ClientOptions options) : Client(MakeChannel(options), options) {}
+Client::Client(ClientOptions options)
+    : Client(MakeChannel(options, {.channel = grpc::InsecureChannelCredentials()}), options) {}
 
 Client::Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options)
-    : control_(options.timeout, options.retry),
+    : Client(std::move(channel), std::move(options), /*token=*/nullptr) {}
+
+absl::StatusOr<std::unique_ptr<Client>> Client::Connect(ClientOptions options, const Credentials& credentials) {
+  absl::StatusOr<ChannelSecurity> security = ResolveCredentials(credentials, options.address);
+  if (!security.ok()) return security.status();
+  std::shared_ptr<grpc::Channel> channel = MakeChannel(options, *security);
+  return std::unique_ptr<Client>(
+      new Client(std::move(channel), std::move(options), MakeTokenSource(*std::move(security))));
+}
+
+Client::Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options, CallControl::TokenSource token)
+    : control_(options.timeout, options.retry, std::move(token)),
       sampler_(boss::v1::Sampler::NewStub(channel)),
       jobs_(boss::v1::Jobs::NewStub(channel)),
       models_(boss::v1::Models::NewStub(channel)),

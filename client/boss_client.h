@@ -16,6 +16,7 @@
 #include "boss/v1/models.grpc.pb.h"
 #include "boss/v1/sampling.grpc.pb.h"
 #include "client/call_control.h"
+#include "client/credentials.h"
 #include "client/pager.h"
 #include "grpc/health/v1/health.grpc.pb.h"
 
@@ -40,7 +41,11 @@ struct GenerateResult {
 // says. Submissions without a request_id get a random one, so that a repeated submission is one job.
 class Client {
  public:
+  // Without TLS and without a token.
   explicit Client(ClientOptions options);
+  // \error as of ResolveCredentials. A server that cannot be reached or has the wrong certificate is UNAVAILABLE at the
+  // first call.
+  static absl::StatusOr<std::unique_ptr<Client>> Connect(ClientOptions options, const Credentials& credentials);
   // Over a channel of the caller's; options.address is not used.
   Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options);
 
@@ -111,6 +116,8 @@ class Client {
   absl::StatusOr<grpc::health::v1::HealthCheckResponse::ServingStatus> CheckHealth(const std::string& service);
 
  private:
+  Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options, CallControl::TokenSource token);
+
   template <typename Stub, typename Request, typename Response>
   absl::StatusOr<Response> Unary(Stub& stub,
                                  grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),

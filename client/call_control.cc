@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/strings/str_cat.h"
 #include "client/status.h"
 
 namespace boss::client {
@@ -17,6 +18,7 @@ CallControl::Call::Call(CallControl& control, bool with_deadline) : control_(con
   if (with_deadline && control.timeout_ < absl::InfiniteDuration()) {
     context_.set_deadline(absl::ToChronoTime(absl::Now() + control.timeout_));
   }
+  if (control.token_) context_.AddMetadata("authorization", absl::StrCat("Bearer ", control.token_()));
   absl::MutexLock lock(&control_.mutex_);
   control_.contexts_.insert(&context_);
   if (control_.cancelled()) context_.TryCancel();

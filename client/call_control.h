@@ -5,6 +5,8 @@
 
 #include <functional>
 #include <set>
+#include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -30,7 +32,12 @@ struct RetryPolicy {
 // Thread-safe.
 class CallControl {
  public:
-  CallControl(absl::Duration timeout, RetryPolicy policy) : timeout_(timeout), policy_(std::move(policy)) {}
+  // The token of the next call; thread-safe.
+  using TokenSource = std::function<std::string()>;
+
+  // `token`: null sends none.
+  CallControl(absl::Duration timeout, RetryPolicy policy, TokenSource token)
+      : timeout_(timeout), policy_(std::move(policy)), token_(std::move(token)) {}
   CallControl(const CallControl&) = delete;
   CallControl& operator=(const CallControl&) = delete;
 
@@ -38,7 +45,7 @@ class CallControl {
   void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
   bool cancelled() const { return cancelled_.HasBeenNotified(); }
 
-  // A context while its call is under way. Unary calls get the deadline.
+  // A context while its call is under way, with the token. Unary calls get the deadline.
   class Call {
    public:
     Call(CallControl& control, bool with_deadline);
@@ -74,6 +81,7 @@ class CallControl {
 
   const absl::Duration timeout_;
   const RetryPolicy policy_;
+  const TokenSource token_;
   absl::Notification cancelled_;
   absl::Mutex mutex_;
   std::set<grpc::ClientContext*> contexts_ ABSL_GUARDED_BY(mutex_);

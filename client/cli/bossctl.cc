@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdlib>
 #include <ostream>
 #include <utility>
 
@@ -19,7 +20,27 @@ constexpr char kFooter[] =
     "  4    health: the server is not serving\n"
     "  130  interrupted; a job that was followed goes on\n"
     "\n"
-    "Environment: BOSS_ADDRESS is the default of --address.";
+    "Environment: BOSS_ADDRESS is the default of --address, BOSS_TOKEN_FILE of --token-file. BOSS_TOKEN is a token\n"
+    "itself, used where no file is given; no flag takes one, because everybody on a machine sees command lines.";
+
+void AddSecurityFlags(CLI::App& app, Credentials& credentials) {
+  app.add_flag("--tls", credentials.tls, "Talk TLS; also turned on by the flags that need it")->group("Security");
+  app.add_option("--tls-ca", credentials.ca_file,
+                 "PEM file of the CA of the server's certificate; default: the system's")
+      ->group("Security");
+  app.add_option("--tls-certificate", credentials.certificate_file, "PEM file of a certificate to show (mutual TLS)")
+      ->group("Security");
+  app.add_option("--tls-key", credentials.key_file, "PEM file of its key")->group("Security");
+  app.add_option("--tls-server-name", credentials.server_name,
+                 "Name that the server's certificate must have; default: the address's")
+      ->group("Security");
+  app.add_option("--token-file", credentials.token_file, "File with the token to send; read again for each call")
+      ->envname("BOSS_TOKEN_FILE")
+      ->group("Security");
+  app.add_flag("--allow-insecure-token", credentials.allow_insecure_token,
+               "Send the token without TLS to other machines too, where all between can read it")
+      ->group("Security");
+}
 
 }  // namespace
 
@@ -34,6 +55,7 @@ int RunBossctl(const std::vector<std::string>& arguments, Console console, std::
       ->capture_default_str();
   app.add_option("--timeout", context.timeout_s, "Seconds before a unary call is given up; 0 is never")
       ->capture_default_str();
+  AddSecurityFlags(app, context.credentials);
   app.add_flag("--json", context.json, "Print JSON for programs instead of tables for people");
   AddGenerateCommand(app, context);
   AddJobsCommands(app, context);
@@ -41,6 +63,7 @@ int RunBossctl(const std::vector<std::string>& arguments, Console console, std::
   AddSchedulesCommands(app, context);
   AddReportCommand(app, context);
   AddServerCommands(app, context);
+  AddTokensCommands(app, context);
 
   std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // the order that CLI11 wants
   try {
@@ -50,6 +73,11 @@ int RunBossctl(const std::vector<std::string>& arguments, Console console, std::
     return code == 0 ? kExitOk : kExitUsage;
   }
   if (!context.command) return context.FailUsage("a subcommand is required");
+  if (context.needs_server) {
+    const char* const token = std::getenv("BOSS_TOKEN");
+    if (token != nullptr && context.credentials.token_file.empty()) context.credentials.token = token;
+    if (const absl::Status status = context.Connect(); !status.ok()) return context.Fail(status);
+  }
   return context.command(context);
 }
 

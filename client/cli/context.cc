@@ -25,15 +25,15 @@ Context::~Context() {
   if (client_ != nullptr) on_client_(nullptr);
 }
 
-Client& Context::client() {
-  if (client_ == nullptr) {
-    ClientOptions options;
-    options.address = address;
-    options.timeout = timeout_s > 0 ? absl::Seconds(timeout_s) : absl::InfiniteDuration();
-    client_ = std::make_unique<Client>(std::move(options));
-    on_client_(client_.get());
-  }
-  return *client_;
+absl::Status Context::Connect() {
+  ClientOptions options;
+  options.address = address;
+  options.timeout = timeout_s > 0 ? absl::Seconds(timeout_s) : absl::InfiniteDuration();
+  absl::StatusOr<std::unique_ptr<Client>> client = Client::Connect(std::move(options), credentials);
+  if (!client.ok()) return client.status();
+  client_ = *std::move(client);
+  on_client_(client_.get());
+  return absl::OkStatus();
 }
 
 void Context::PrintJson(const google::protobuf::Message& message) { out() << ToJson(message, /*whitespace=*/true); }

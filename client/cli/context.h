@@ -46,8 +46,10 @@ class Context {
   std::ostream& err() { return console_.err; }
   const Console& console() const { return console_; }
 
-  // Made at the first call, from the flags.
-  Client& client();
+  // Makes the client, from the flags. \error as of Client::Connect.
+  absl::Status Connect();
+  // \pre Connect() went well.
+  Client& client() { return *client_; }
 
   // The message as one JSON document: whole, or on one line (for streams of them).
   void PrintJson(const google::protobuf::Message& message);
@@ -61,9 +63,11 @@ class Context {
   std::string address = "127.0.0.1:50051";
   double timeout_s = 120;
   bool json = false;
+  Credentials credentials;
 
   // Set by the command that the command line names; returns an ExitCode.
   std::function<int(Context&)> command;
+  bool needs_server = true;  // Connect() before it
 
  private:
   Console console_;
@@ -79,5 +83,6 @@ void AddSubmitCommands(CLI::App& jobs, Context& context);
 void AddSchedulesCommands(CLI::App& app, Context& context);
 void AddServerCommands(CLI::App& app, Context& context);
 void AddReportCommand(CLI::App& app, Context& context);
+void AddTokensCommands(CLI::App& app, Context& context);
 
 }  // namespace boss::client

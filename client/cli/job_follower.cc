@@ -190,6 +190,7 @@ std::string RenderJob(const Job& job) {
   }
   if (job.result().velocity_evaluations() > 0)
     facts.Add("evaluations", FormatCount(job.result().velocity_evaluations()));
+  facts.Add("owner", job.owner());
   facts.Add("created", FormatTime(job.create_time()));
   if (job.end_time().seconds() > 0 && job.start_time().seconds() > 0) {
     facts.Add("ended", absl::StrCat(FormatTime(job.end_time()), " after ",

@@ -30,9 +30,11 @@ int List(Context& context, const boss::v1::ListJobsRequest& request, int limit) 
   const bool reasons =
       std::any_of(jobs->begin(), jobs->end(), [](const Job& job) { return !job.state_reason().empty(); });
   const bool stored = std::any_of(jobs->begin(), jobs->end(), [](const Job& job) { return job.stored_bytes() > 0; });
+  const bool owned = std::any_of(jobs->begin(), jobs->end(), [](const Job& job) { return !job.owner().empty(); });
   const bool expiring = std::any_of(jobs->begin(), jobs->end(), [](const Job& job) { return job.has_expire_time(); });
   std::vector<Table::Column> columns = {{"NAME"},       {"KIND"},  {"STATE"},  {"STAGE"},
                                         {"DONE", true}, {"INPUT"}, {"OUTPUT"}, {"CREATED"}};
+  if (owned) columns.push_back({"OWNER"});
   if (stored) columns.push_back({"STORED", true});
   if (expiring) columns.push_back({"EXPIRES"});
   if (reasons) columns.push_back({"REASON"});
@@ -47,6 +49,7 @@ int List(Context& context, const boss::v1::ListJobsRequest& request, int limit) 
                                     job.input_models().empty() ? "-" : absl::StrJoin(job.input_models(), ", "),
                                     job.output_model().empty() ? "-" : job.output_model(),
                                     FormatTime(job.create_time())};
+    if (owned) row.push_back(job.owner());
     if (stored) row.push_back(FormatBytes(job.stored_bytes()));
     if (expiring) row.push_back(FormatTime(job.expire_time()));
     if (reasons) row.push_back(job.state_reason());

@@ -100,8 +100,9 @@ class ServerTls::PortCredentials final : public grpc::ServerCredentials {
     absl::MutexLock lock(&mutex_);
     if (material == given_) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
     const grpc_ssl_pem_key_cert_pair pair = {material->key.c_str(), material->certificate.c_str()};
-    const bool is_mutual = !material->client_ca.empty();
-    *config = grpc_ssl_server_certificate_config_create(is_mutual ? material->client_ca.c_str() : nullptr, &pair, 1);
+    // gRPC asserts that there are some, also where no certificate is asked of clients, and then does not use them.
+    const std::string& roots = material->client_ca.empty() ? material->certificate : material->client_ca;
+    *config = grpc_ssl_server_certificate_config_create(roots.c_str(), &pair, 1);
     given_ = std::move(material);
     return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
   }
