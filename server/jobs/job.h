@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "server/jobs/job_spec.h"
 #include "server/jobs/job_state.h"
+#include "server/log/call_id.h"
 #include "server/store/job_journal.h"
 #include "server/store/manifest.h"
 
@@ -103,7 +104,9 @@ struct Job {
   std::string id;
   JobSpec spec;
   JobState state = JobState::kQueued;
+  std::string owner;  // who submitted it; empty: nobody that the server knows
   std::string request_id;
+  CallId call;  // that submitted it, for the log
   std::string display_name;
   std::map<std::string, std::string> labels;
   int priority = 0;  // higher first; then in the order of submission

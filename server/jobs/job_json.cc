@@ -221,7 +221,11 @@ std::string JobToJson(const Job& job) {
                {"kind", JobKindName(job.kind())},
                {"spec", Json::parse(JobSpecToJson(job.spec))},
                {"state", JobStateName(job.state)},
+               {"owner", job.owner},
                {"request_id", job.request_id},
+               {"call_request_id", job.call.request_id},
+               {"trace_id", job.call.trace_id},
+               {"span_id", job.call.span_id},
                {"display_name", job.display_name},
                {"labels", job.labels},
                {"priority", job.priority},
@@ -255,7 +259,11 @@ absl::StatusOr<Job> JobFromJson(absl::string_view text) {
   reader.Name("kind", kind, ParseJobKind);
   reader.Object("spec", job.spec, [kind](const Json& spec) { return JobSpecFromJson(kind, spec.dump()); });
   reader.Name("state", job.state, ParseJobState);
+  reader.Optional("owner", job.owner);
   reader.Optional("request_id", job.request_id);
+  reader.Optional("call_request_id", job.call.request_id);
+  reader.Optional("trace_id", job.call.trace_id);
+  reader.Optional("span_id", job.call.span_id);
   reader.Optional("display_name", job.display_name);
   reader.Optional("labels", job.labels);
   reader.Optional("priority", job.priority);

@@ -13,6 +13,7 @@
 #include "core/base/status_macros.h"
 #include "server/jobs/job_context.h"
 #include "server/jobs/submission.h"
+#include "server/log/log.h"
 #include "server/store/json_reader.h"
 #include "server/store/sha256.h"
 #include "server/store/store_files.h"
@@ -41,6 +42,7 @@ bool Matches(const Job& job, const JobFilter& filter) {
     return values.empty() || std::find(values.begin(), values.end(), value) != values.end();
   };
   if (!among(filter.states, job.state) || !among(filter.kinds, job.kind())) return false;
+  if (!filter.owner.empty() && job.owner != filter.owner) return false;
   if (!filter.model.empty()) {
     const auto is_of_model = [&](const std::string& version) {
       return version.substr(0, version.find('@')) == filter.model;
@@ -56,10 +58,18 @@ bool Matches(const Job& job, const JobFilter& filter) {
   });
 }
 
+// The journal knows no owners and keeps one job for each request_id. An id by itself is shorter than a hash.
+std::string JournalRequestId(const Job& job) {
+  if (job.owner.empty() || job.request_id.empty()) return job.request_id;
+  return absl::StrCat(Sha256Hex(job.owner), "/", job.request_id);
+}
+
 // What a page token is bound to.
 std::string RequestDigest(const JobPageRequest& request) {
   Json json = {
       {"oldest_first", request.oldest_first}, {"model", request.filter.model}, {"labels", request.filter.labels}};
+  if (!request.filter.owner.empty()) json["owner"] = request.filter.owner;
+  if (request.viewer) json["viewer"] = *request.viewer;
   for (JobState state : request.filter.states) json["states"].push_back(JobStateName(state));
   for (JobKind kind : request.filter.kinds) json["kinds"].push_back(JobKindName(kind));
   return Sha256Hex(DumpJson(json)).substr(0, 16);
@@ -140,7 +150,7 @@ JobManager::Entry& JobManager::AddEntry(Job job, std::string request_hash) {
   entry.request_hash = std::move(request_hash);
   entry.order = next_order_++;
   by_order_[entry.order] = &entry;
-  if (!entry.job.request_id.empty()) by_request_[entry.job.request_id] = &entry;
+  if (!entry.job.request_id.empty()) by_request_[{entry.job.owner, entry.job.request_id}] = &entry;
   if (IsFinal(entry.job.state)) {
     ScheduleExpiry(entry.job);
   } else {
@@ -171,12 +181,12 @@ absl::StatusOr<JobManager::Entry*> JobManager::Find(absl::string_view id) {
   return &found->second;
 }
 
-absl::StatusOr<std::optional<Job>> JobManager::FindRequest(const std::string& request_id, const std::string& hash) {
-  const auto found = by_request_.find(request_id);
+absl::StatusOr<std::optional<Job>> JobManager::FindRequest(const SubmitOptions& options, const std::string& hash) {
+  const auto found = by_request_.find({options.owner, options.request_id});
   if (found == by_request_.end()) return std::nullopt;
   const Entry& entry = *found->second;
   if (entry.request_hash == hash) return Shown(entry);
-  return absl::AlreadyExistsError(absl::StrCat("request_id \"", request_id, "\" belongs to job ", entry.job.id,
+  return absl::AlreadyExistsError(absl::StrCat("request_id \"", options.request_id, "\" belongs to job ", entry.job.id,
                                                ", which was submitted with another request"));
 }
 
@@ -193,12 +203,14 @@ absl::StatusOr<Job> JobManager::Submit(JobSpec spec, const SubmitOptions& option
   {
     absl::MutexLock lock(&mutex_);
     if (shutdown_) return absl::UnavailableError("the server stops and accepts no jobs");
-    BOSS_ASSIGN_OR_RETURN(std::optional<Job> earlier, FindRequest(options.request_id, hash));
+    BOSS_ASSIGN_OR_RETURN(std::optional<Job> earlier, FindRequest(options, hash));
     if (earlier) return *std::move(earlier);
   }
   Job job;
   job.spec = std::move(spec);
+  job.owner = options.owner;
   job.request_id = options.request_id;
+  job.call = options.call;
   job.display_name = options.display_name;
   job.labels = options.labels;
   job.priority = options.priority;
@@ -212,13 +224,22 @@ absl::StatusOr<Job> JobManager::Submit(JobSpec spec, const SubmitOptions& option
   absl::MutexLock lock(&mutex_);
   if (shutdown_) return absl::UnavailableError("the server stops and accepts no jobs");
   // The same request may have arrived twice at once; it must not be refused for a queue that it filled itself.
-  BOSS_ASSIGN_OR_RETURN(std::optional<Job> earlier, FindRequest(options.request_id, hash));
+  BOSS_ASSIGN_OR_RETURN(std::optional<Job> earlier, FindRequest(options, hash));
   if (earlier) return *std::move(earlier);
   const auto unfinished = static_cast<int>(unfinished_.size());
   if (unfinished >= options_.max_unfinished) {
     return WithRetryDelay(absl::ResourceExhaustedError(absl::StrFormat("%d jobs are not finished, the limit is %d",
                                                                        unfinished, options_.max_unfinished)),
                           kRetryDelay);
+  }
+  const auto of_owner = std::count_if(unfinished_.begin(), unfinished_.end(), [&](const auto& numbered) {
+    return numbered.second->job.owner == options.owner;
+  });
+  if (options.max_unfinished_of_owner > 0 && of_owner >= options.max_unfinished_of_owner) {
+    return WithReason(
+        absl::ResourceExhaustedError(absl::StrFormat("%d jobs of %s are not finished, the limit is %d", of_owner,
+                                                     options.owner, options.max_unfinished_of_owner)),
+        kJobQuotaReason);
   }
   job.id = NewId();
   job.last_sequence = 1;
@@ -228,9 +249,15 @@ absl::StatusOr<Job> JobManager::Submit(JobSpec spec, const SubmitOptions& option
   }
   const JobEvent event{1, job.create_time, StateChange{std::nullopt, JobState::kQueued, "submitted", absl::OkStatus()}};
   const EventRecord record = EventToRecord(event);
-  BOSS_RETURN_IF_ERROR(journal_.Insert({job.id, job.request_id, hash, JobToJson(job)}, {&record, 1}).status());
+  BOSS_RETURN_IF_ERROR(journal_.Insert({job.id, JournalRequestId(job), hash, JobToJson(job)}, {&record, 1}).status());
   Entry& entry = AddEntry(std::move(job), hash);
   entry.inputs = std::move(inputs);
+  LogInfo("job submitted",
+          {{"job", entry.job.id},
+           {"kind", JobKindName(entry.job.kind())},
+           {"owner", entry.job.owner},
+           {"client_request_id", entry.job.request_id}},
+          entry.job.call);
   listener_(entry.job.kind(), std::nullopt, entry.job.state);
   wake_.SignalAll();
   return Shown(entry);
@@ -241,6 +268,12 @@ absl::StatusOr<Job> JobManager::Get(absl::string_view id) const {
   const auto found = jobs_.find(id);
   if (found == jobs_.end()) return UnknownJob(id);
   return Shown(found->second);
+}
+
+absl::Status JobManager::CheckOwner(absl::string_view id, absl::string_view owner) const {
+  absl::MutexLock lock(&mutex_);
+  const auto found = jobs_.find(id);
+  return found == jobs_.end() || found->second.job.owner != owner ? UnknownJob(id) : absl::OkStatus();
 }
 
 int64_t JobManager::StoredBytes(absl::string_view id) const {
@@ -271,6 +304,7 @@ absl::StatusOr<JobPage> JobManager::List(const JobPageRequest& request) const {
   const Entry* last = nullptr;
   // Returns whether the page has room for more.
   const auto take = [&](const Entry& entry) {
+    if (request.viewer && entry.job.owner != *request.viewer) return true;
     if (!Matches(entry.job, request.filter)) return true;
     if (static_cast<int>(page.jobs.size()) == request.page_size) {
       page.next_page_token = absl::StrCat(last->order, ".", digest);

@@ -24,6 +24,7 @@
 #include "core/base/step_executor.h"
 #include "core/io/file_system.h"
 #include "server/jobs/job.h"
+#include "server/metrics/metrics.h"
 #include "server/store/job_journal.h"
 #include "server/store/model_store.h"
 
@@ -32,8 +33,14 @@ namespace boss::server {
 class JobContext;
 enum class StopReason;  // job_context.h
 
+// Of the error for a job too many of its owner's.
+inline constexpr char kJobQuotaReason[] = "JOB_QUOTA";
+
 struct SubmitOptions {
-  std::string request_id;      // empty: none
+  std::string owner;                // empty: nobody that the server knows
+  int max_unfinished_of_owner = 0;  // 0: no limit
+  std::string request_id;           // of the owner's requests; empty: none
+  CallId call;                      // for the log
   bool validate_only = false;  // check everything, return the job that would be, and keep nothing; its id is empty
   absl::Time deadline = absl::InfiniteFuture();
   std::string display_name;
@@ -49,11 +56,13 @@ struct JobFilter {
   std::vector<JobState> states;               // any of; empty: all
   std::vector<JobKind> kinds;                 // any of; empty: all
   std::string model;                          // a model's name, among its inputs or its output; empty: all
+  std::string owner;                          // empty: all
   std::map<std::string, std::string> labels;  // all of
 };
 
 struct JobPageRequest {
   JobFilter filter;
+  std::optional<std::string> viewer;  // who sees his own jobs alone; absent: sees all
   bool oldest_first = false;  // by create time
   int page_size = 50;         // 1 .. 1000
   std::string page_token;     // of the page before; empty: the first page
@@ -82,6 +91,7 @@ struct JobManagerOptions {
   int64_t max_weights = int64_t{1} << 30;           // of a network that a job makes
   int64_t max_data_bytes = int64_t{16} << 30;       // of one job's pairs on the disk
   int64_t min_free_bytes = 0;                       // of the disk; below it no job is started
+  JobRunMetrics metrics;
 };
 
 // Called after every change of state; `from` is absent for a new job, also for each job found at the start. From any
@@ -141,11 +151,13 @@ class JobManager {
   ~JobManager();
 
   // \error INVALID_ARGUMENT naming the field; NOT_FOUND for an unknown version or data set; PERMISSION_DENIED for a
-  // data set's path; ALREADY_EXISTS for a request_id that was used for another request; RESOURCE_EXHAUSTED if
-  // max_unfinished jobs wait; UNAVAILABLE after Shutdown.
+  // data set's path; ALREADY_EXISTS for a request_id that the owner used for another request; RESOURCE_EXHAUSTED if
+  // max_unfinished jobs wait, with kJobQuotaReason if max_unfinished_of_owner do; UNAVAILABLE after Shutdown.
   absl::StatusOr<Job> Submit(JobSpec spec, const SubmitOptions& options);
 
   absl::StatusOr<Job> Get(absl::string_view id) const;
+  // \error NOT_FOUND also for a job of somebody else, with the same words.
+  absl::Status CheckOwner(absl::string_view id, absl::string_view owner) const;
   // Bytes of the job's intermediate data on the disk; 0 for an unknown job.
   int64_t StoredBytes(absl::string_view id) const;
   // \error INVALID_ARGUMENT for a page token of another request, or a page size out of range.
@@ -200,7 +212,7 @@ class JobManager {
   // The job as clients see it, with what holds for all waiting jobs.
   Job Shown(const Entry& entry) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The job of that request_id, if there is one. \error ALREADY_EXISTS if it was another request.
-  absl::StatusOr<std::optional<Job>> FindRequest(const std::string& request_id, const std::string& hash)
+  absl::StatusOr<std::optional<Job>> FindRequest(const SubmitOptions& options, const std::string& hash)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string JobFolder(absl::string_view id) const;
 
@@ -252,10 +264,10 @@ class JobManager {
   mutable absl::Mutex mutex_;
   absl::CondVar wake_;  // of the runner: a job was queued, or shutdown_
   std::map<std::string, Entry, std::less<>> jobs_ ABSL_GUARDED_BY(mutex_);
-  // Of jobs_: by order of submission; those that are not final; by request_id.
+  // Of jobs_: by order of submission; those that are not final; by owner and request_id.
   std::map<int64_t, Entry*> by_order_ ABSL_GUARDED_BY(mutex_);
   std::map<int64_t, Entry*> unfinished_ ABSL_GUARDED_BY(mutex_);
-  std::map<std::string, Entry*> by_request_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::pair<std::string, std::string>, Entry*> by_request_ ABSL_GUARDED_BY(mutex_);
   // When final jobs, and the data of failed ones, are due for deletion.
   std::set<std::pair<absl::Time, std::string>> job_expiries_ ABSL_GUARDED_BY(mutex_);
   std::set<std::pair<absl::Time, std::string>> data_expiries_ ABSL_GUARDED_BY(mutex_);

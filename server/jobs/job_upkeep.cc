@@ -80,7 +80,7 @@ absl::Status JobManager::DeleteEntry(const std::string& id) {
   BOSS_RETURN_IF_ERROR(journal_.Delete(id));
   const Entry& entry = jobs_.find(id)->second;
   by_order_.erase(entry.order);
-  by_request_.erase(entry.job.request_id);
+  by_request_.erase({entry.job.owner, entry.job.request_id});
   job_expiries_.erase({entry.job.expire_time(), id});
   data_expiries_.erase({entry.job.end_time + options_.data_retention, id});
   jobs_.erase(id);

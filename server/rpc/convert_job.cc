@@ -199,6 +199,7 @@ v1::Job ToProto(const Job& job) {
   proto.set_state_reason(job.state_reason);
   proto.set_starts(job.starts);
   proto.set_last_sequence(job.last_sequence);
+  proto.set_owner(job.owner);
   return proto;
 }
 
@@ -237,11 +238,13 @@ absl::StatusOr<JobPageRequest> JobPageRequestFromProto(const v1::ListJobsRequest
       BOSS_RETURN_IF_ERROR(AppendEnum(term, ParseJobKind(term.value), page.filter.kinds));
     } else if (term.key == "model") {
       page.filter.model = term.value;
+    } else if (term.key == "owner") {
+      page.filter.owner = term.value;
     } else if (absl::ConsumePrefix(&label, "labels.")) {
       page.filter.labels[std::string(label)] = term.value;
     } else {
       return FieldError("filter",
-                        absl::StrCat("unknown field ", term.key, ": there are state, kind, model and labels.KEY"));
+                        absl::StrCat("unknown field ", term.key, ": there are state, kind, model, owner and labels.KEY"));
     }
   }
   return page;

@@ -20,21 +20,27 @@ constexpr int64_t kChunk = 1 << 20;
 
 }  // namespace
 
-ExportReactor::ExportReactor(const v1::ExportModelRequest& request, const ModelStore& store, ThreadPool& pool)
-    : request_(request), store_(store), strand_(pool), offset_(request.offset()) {
+ExportReactor::ExportReactor(Admission admission, const v1::ExportModelRequest& request, const ModelStore& store,
+                             ThreadPool& pool)
+    : admission_(std::move(admission)), request_(request), store_(store), strand_(pool), offset_(request.offset()) {
   strand_.Post([this] {
     const absl::Status status = Open();
-    if (!status.ok()) return Finish(ToGrpcStatus(status));
+    if (!status.ok()) return End(status);
     StartWrite(&response_);
   });
 }
 
+void ExportReactor::End(const absl::Status& status) {
+  admission_.Leave();
+  Finish(ToGrpcStatus(status));
+}
+
 void ExportReactor::OnWriteDone(bool ok) {
   strand_.Post([this, ok] {
-    if (!ok) return Finish(ToGrpcStatus(absl::CancelledError("the stream is broken")));
-    if (offset_ == total_bytes_) return Finish(grpc::Status::OK);
+    if (!ok) return End(absl::CancelledError("the stream is broken"));
+    if (offset_ == total_bytes_) return End(absl::OkStatus());
     const absl::Status status = ReadChunk();
-    if (!status.ok()) return Finish(ToGrpcStatus(status));
+    if (!status.ok()) return End(status);
     StartWrite(&response_);
   });
 }

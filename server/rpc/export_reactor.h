@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "boss/v1/models.pb.h"
 #include "server/engine/thread_pool.h"
+#include "server/rpc/access.h"
 #include "server/store/model_store.h"
 
 namespace boss::server {
@@ -19,19 +20,21 @@ namespace boss::server {
 class ExportReactor final : public grpc::ServerWriteReactor<v1::ExportModelResponse> {
  public:
   // What is passed outlives the call, except for `request`.
-  ExportReactor(const v1::ExportModelRequest& request, const ModelStore& store, ThreadPool& pool);
+  ExportReactor(Admission admission, const v1::ExportModelRequest& request, const ModelStore& store, ThreadPool& pool);
 
   void OnWriteDone(bool ok) override;
   void OnDone() override { delete this; }
 
  private:
-  // Run on the strand. After Finish the reactor may be gone.
+  // Run on the strand. After End the reactor may be gone.
+  void End(const absl::Status& status);
   absl::Status Open();
   absl::Status OpenFile(const VersionKey& key, const std::string& file_name);
   void OpenText(std::string name, std::string text);
   // Fills in the next chunk. \pre offset_ < total_bytes_.
   absl::Status ReadChunk();
 
+  Admission admission_;
   const v1::ExportModelRequest request_;
   const ModelStore& store_;
   Strand strand_;

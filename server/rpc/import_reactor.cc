@@ -16,9 +16,15 @@ constexpr size_t kMaxChunk = 1 << 20;
 
 }  // namespace
 
-ImportReactor::ImportReactor(grpc::CallbackServerContext* context, v1::ImportModelResponse* response,
-                             const ModelImport::Context& imports, const ModelCatalog& catalog, ThreadPool& pool)
-    : context_(context), response_(response), imports_(imports), catalog_(catalog), strand_(pool) {
+ImportReactor::ImportReactor(grpc::CallbackServerContext* context, Admission admission,
+                             v1::ImportModelResponse* response, const ModelImport::Context& imports,
+                             const ModelCatalog& catalog, ThreadPool& pool)
+    : context_(context),
+      admission_(std::move(admission)),
+      response_(response),
+      imports_(imports),
+      catalog_(catalog),
+      strand_(pool) {
   StartRead(&request_);
 }
 
@@ -34,6 +40,7 @@ void ImportReactor::OnReadDone(bool ok) {
 void ImportReactor::End(const absl::Status& status) {
   // Here and not with the reactor, whose end is no place to wait for the disk.
   import_.reset();
+  admission_.Leave();
   Finish(ToGrpcStatus(status));
 }
 

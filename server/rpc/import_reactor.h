@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "boss/v1/models.pb.h"
 #include "server/engine/thread_pool.h"
+#include "server/rpc/access.h"
 #include "server/rpc/model_catalog.h"
 #include "server/rpc/model_import.h"
 
@@ -19,7 +20,7 @@ namespace boss::server {
 class ImportReactor final : public grpc::ServerReadReactor<v1::ImportModelRequest> {
  public:
   // What is passed, and what `imports` refers to, outlives the call.
-  ImportReactor(grpc::CallbackServerContext* context, v1::ImportModelResponse* response,
+  ImportReactor(grpc::CallbackServerContext* context, Admission admission, v1::ImportModelResponse* response,
                 const ModelImport::Context& imports, const ModelCatalog& catalog, ThreadPool& pool);
 
   void OnReadDone(bool ok) override;
@@ -35,6 +36,7 @@ class ImportReactor final : public grpc::ServerReadReactor<v1::ImportModelReques
   void End(const absl::Status& status);
 
   grpc::CallbackServerContext* const context_;
+  Admission admission_;
   v1::ImportModelResponse* const response_;
   const ModelImport::Context imports_;
   const ModelCatalog& catalog_;

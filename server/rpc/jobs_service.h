@@ -2,18 +2,24 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "boss/v1/jobs.grpc.pb.h"
 #include "server/engine/thread_pool.h"
 #include "server/jobs/job_manager.h"
+#include "server/rpc/unary_call.h"
 #include "server/rpc/watch_reactor.h"
 
 namespace boss::server {
 
-// Thread-safe. `jobs` and `pool` outlive it.
+// Thread-safe. What is passed outlives it. A job of somebody else's is one that does not exist, unless the caller is an
+// admin.
 class JobsService final : public v1::Jobs::CallbackService {
  public:
-  JobsService(JobManager& jobs, ThreadPool& pool) : jobs_(jobs), pool_(pool) {}
+  JobsService(JobManager& jobs, Access& access, ThreadPool& pool)
+      : jobs_(jobs), access_(access), pool_(pool), calls_(access, pool, v1::Jobs::service_full_name()) {}
 
   grpc::ServerUnaryReactor* TrainJob(grpc::CallbackServerContext* context, const v1::TrainJobRequest* request,
                                      v1::Job* response) override;
@@ -47,14 +53,19 @@ class JobsService final : public v1::Jobs::CallbackService {
 
  private:
   template <typename Request>
-  grpc::ServerUnaryReactor* Submit(grpc::CallbackServerContext* context, const Request* request, v1::Job* response);
-  // Get, Cancel, Pause, Resume: a call of the manager that takes an id and returns the job.
+  grpc::ServerUnaryReactor* Submit(grpc::CallbackServerContext* context, absl::string_view method,
+                                   const Request* request, v1::Job* response);
+  // Cancel, Pause, Resume: a call of the manager that takes an id and returns the job.
   template <typename Request, typename Call>
-  grpc::ServerUnaryReactor* OnJob(grpc::CallbackServerContext* context, const Request* request, v1::Job* response,
-                                  Call call);
+  grpc::ServerUnaryReactor* OnJob(grpc::CallbackServerContext* context, absl::string_view method,
+                                  const Request* request, v1::Job* response, Call call);
+  // The id of a job that the caller may see. \error INVALID_ARGUMENT for the name; NOT_FOUND.
+  absl::StatusOr<std::string> VisibleJob(const std::string& name, const Principal& principal) const;
 
   JobManager& jobs_;
+  Access& access_;
   ThreadPool& pool_;
+  const UnaryCalls calls_;
   WatchList watches_;
 };
 

@@ -17,7 +17,7 @@
 #include "server/rpc/filter.h"
 #include "server/rpc/import_reactor.h"
 #include "server/rpc/paging.h"
-#include "server/rpc/unary_call.h"
+#include "server/rpc/refusal.h"
 
 namespace boss::server {
 namespace {
@@ -204,12 +204,12 @@ absl::Status ModelsService::Schedules(const v1::ListSchedulesRequest& request,
 grpc::ServerUnaryReactor* ModelsService::ListModels(grpc::CallbackServerContext* context,
                                                     const v1::ListModelsRequest* request,
                                                     v1::ListModelsResponse* response) {
-  return RunUnaryCall(context, pool_, [this, request, response] { return List(*request, *response); });
+  return calls_.Run(context, "ListModels", [this, request, response] { return List(*request, *response); });
 }
 
 grpc::ServerUnaryReactor* ModelsService::GetModel(grpc::CallbackServerContext* context,
                                                   const v1::GetModelRequest* request, v1::Model* response) {
-  return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
+  return calls_.Run(context, "GetModel", [this, request, response]() -> absl::Status {
     BOSS_ASSIGN_OR_RETURN(const ModelView view, catalog_.Model(request->model()));
     *response = ToProto(view, options_.default_steps);
     return absl::OkStatus();
@@ -219,18 +219,22 @@ grpc::ServerUnaryReactor* ModelsService::GetModel(grpc::CallbackServerContext* c
 grpc::ServerUnaryReactor* ModelsService::LoadModel(grpc::CallbackServerContext* context,
                                                    const v1::LoadModelRequest* request, v1::ModelVersion* response) {
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  const absl::StatusOr<VersionKey> key = ResolveField(store_, request->model());
+  absl::StatusOr<Admission> admission = calls_.Admit(*context, "LoadModel");
+  const absl::StatusOr<VersionKey> key =
+      admission.ok() ? ResolveField(store_, request->model()) : admission.status();
   if (!key.ok()) {
     reactor->Finish(ToGrpcStatus(key.status()));
     return reactor;
   }
   const absl::Status status = devices_.Acquire(
       *key, request->device(),
-      [this, reactor, response, key = *key](absl::StatusOr<std::shared_ptr<const LoadedModel>> model) {
+      [this, reactor, response, admission = *std::move(admission),
+       key = *key](absl::StatusOr<std::shared_ptr<const LoadedModel>> model) mutable {
         if (model.ok()) *response = ToProto(catalog_.Version(key));
         const grpc::Status outcome = ToGrpcStatus(model.status());
         // The client may unload the version as soon as it hears of it: by then nothing here may hold it.
         if (model.ok()) model->reset();
+        admission.Leave();
         reactor->Finish(outcome);
       });
   if (!status.ok()) reactor->Finish(ToGrpcStatus(status));
@@ -240,7 +244,7 @@ grpc::ServerUnaryReactor* ModelsService::LoadModel(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* ModelsService::UnloadModel(grpc::CallbackServerContext* context,
                                                      const v1::UnloadModelRequest* request,
                                                      v1::ModelVersion* response) {
-  return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
+  return calls_.Run(context, "UnloadModel", [this, request, response]() -> absl::Status {
     BOSS_ASSIGN_OR_RETURN(const VersionKey key, ResolveField(store_, request->model()));
     BOSS_RETURN_IF_ERROR(devices_.Unload(key));
     *response = ToProto(catalog_.Version(key));
@@ -250,18 +254,22 @@ grpc::ServerUnaryReactor* ModelsService::UnloadModel(grpc::CallbackServerContext
 
 grpc::ServerReadReactor<v1::ImportModelRequest>* ModelsService::ImportModel(grpc::CallbackServerContext* context,
                                                                             v1::ImportModelResponse* response) {
+  absl::StatusOr<Admission> admission = calls_.Admit(*context, "ImportModel");
+  if (!admission.ok()) return new Refusal<grpc::ServerReadReactor<v1::ImportModelRequest>>(admission.status());
   const ModelImport::Context imports = {store_, uploads_, options_.description.max_import_bytes};
-  return new ImportReactor(context, response, imports, catalog_, pool_);
+  return new ImportReactor(context, *std::move(admission), response, imports, catalog_, pool_);
 }
 
 grpc::ServerWriteReactor<v1::ExportModelResponse>* ModelsService::ExportModel(grpc::CallbackServerContext* context,
                                                                               const v1::ExportModelRequest* request) {
-  return new ExportReactor(*request, store_, pool_);
+  absl::StatusOr<Admission> admission = calls_.Admit(*context, "ExportModel");
+  if (!admission.ok()) return new Refusal<grpc::ServerWriteReactor<v1::ExportModelResponse>>(admission.status());
+  return new ExportReactor(*std::move(admission), *request, store_, pool_);
 }
 
 grpc::ServerUnaryReactor* ModelsService::SetAlias(grpc::CallbackServerContext* context,
                                                   const v1::SetAliasRequest* request, v1::Model* response) {
-  return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
+  return calls_.Run(context, "SetAlias", [this, request, response]() -> absl::Status {
     if (request->alias().empty()) return FieldError("alias", "is required");
     BOSS_ASSIGN_OR_RETURN(const ModelInfo info, store_.GetModel(request->model()));
     int64_t version = 0;
@@ -282,36 +290,36 @@ grpc::ServerUnaryReactor* ModelsService::SetAlias(grpc::CallbackServerContext* c
 grpc::ServerUnaryReactor* ModelsService::MergeAdapter(grpc::CallbackServerContext* context,
                                                       const v1::MergeAdapterRequest* request,
                                                       v1::ModelVersion* response) {
-  return RunUnaryCall(context, pool_, [this, request, response] { return Merge(*request, *response); });
+  return calls_.Run(context, "MergeAdapter", [this, request, response] { return Merge(*request, *response); });
 }
 
 grpc::ServerUnaryReactor* ModelsService::DeleteVersion(grpc::CallbackServerContext* context,
                                                        const v1::DeleteVersionRequest* request,
                                                        google::protobuf::Empty* response) {
-  return RunUnaryCall(context, pool_, [this, request] { return Delete(*request); });
+  return calls_.Run(context, "DeleteVersion", [this, request] { return Delete(*request); });
 }
 
 grpc::ServerUnaryReactor* ModelsService::GetSchedule(grpc::CallbackServerContext* context,
                                                      const v1::GetScheduleRequest* request, v1::ScheduleSet* response) {
-  return RunUnaryCall(context, pool_, [this, request, response] { return Schedule(*request, *response); });
+  return calls_.Run(context, "GetSchedule", [this, request, response] { return Schedule(*request, *response); });
 }
 
 grpc::ServerUnaryReactor* ModelsService::ListSchedules(grpc::CallbackServerContext* context,
                                                        const v1::ListSchedulesRequest* request,
                                                        v1::ListSchedulesResponse* response) {
-  return RunUnaryCall(context, pool_, [this, request, response] { return Schedules(*request, *response); });
+  return calls_.Run(context, "ListSchedules", [this, request, response] { return Schedules(*request, *response); });
 }
 
 grpc::ServerUnaryReactor* ModelsService::ImportSchedule(grpc::CallbackServerContext* context,
                                                         const v1::ImportScheduleRequest* request,
                                                         v1::ScheduleSet* response) {
-  return RunUnaryCall(context, pool_, [this, request, response] { return AddSchedule(*request, *response); });
+  return calls_.Run(context, "ImportSchedule", [this, request, response] { return AddSchedule(*request, *response); });
 }
 
 grpc::ServerUnaryReactor* ModelsService::DeleteSchedule(grpc::CallbackServerContext* context,
                                                         const v1::DeleteScheduleRequest* request,
                                                         google::protobuf::Empty* response) {
-  return RunUnaryCall(context, pool_, [this, request]() -> absl::Status {
+  return calls_.Run(context, "DeleteSchedule", [this, request]() -> absl::Status {
     BOSS_ASSIGN_OR_RETURN(const VersionKey key, ResolveField(store_, request->model()));
     if (request->name().empty()) return FieldError("name", "is required");
     const absl::Status status = store_.RemoveScheduleSet(key, request->name());
@@ -322,10 +330,10 @@ grpc::ServerUnaryReactor* ModelsService::DeleteSchedule(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* ModelsService::GetCapabilities(grpc::CallbackServerContext* context,
                                                          const v1::GetCapabilitiesRequest* request,
                                                          v1::Capabilities* response) {
-  *response = ToProto(options_.description);
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(grpc::Status::OK);
-  return reactor;
+  return calls_.RunHere(context, "GetCapabilities", [this, response] {
+    *response = ToProto(options_.description);
+    return absl::OkStatus();
+  });
 }
 
 }  // namespace boss::server

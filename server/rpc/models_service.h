@@ -8,6 +8,7 @@
 #include "server/engine/thread_pool.h"
 #include "server/rpc/convert_capabilities.h"
 #include "server/rpc/model_catalog.h"
+#include "server/rpc/unary_call.h"
 #include "server/store/model_store.h"
 #include "server/store/upload_store.h"
 
@@ -20,13 +21,15 @@ class ModelsService final : public v1::Models::CallbackService {
     int default_steps = 20;  // of a model that names none
     ServerDescription description;
   };
-  ModelsService(Options options, ModelStore& store, UploadStore& uploads, DevicePool& devices, ThreadPool& pool)
+  ModelsService(Options options, ModelStore& store, UploadStore& uploads, DevicePool& devices, Access& access,
+                ThreadPool& pool)
       : options_(std::move(options)),
         store_(store),
         uploads_(uploads),
         devices_(devices),
         pool_(pool),
-        catalog_(store, devices) {}
+        catalog_(store, devices),
+        calls_(access, pool, v1::Models::service_full_name()) {}
 
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const v1::ListModelsRequest* request,
                                        v1::ListModelsResponse* response) override;
@@ -74,6 +77,7 @@ class ModelsService final : public v1::Models::CallbackService {
   DevicePool& devices_;
   ThreadPool& pool_;
   const ModelCatalog catalog_;
+  const UnaryCalls calls_;
 };
 
 }  // namespace boss::server

@@ -15,9 +15,9 @@ constexpr int64_t kBatch = 64;
 
 }  // namespace
 
-WatchReactor* WatchReactor::Start(JobManager& jobs, ThreadPool& pool, WatchList& list,
+WatchReactor* WatchReactor::Start(JobManager& jobs, Admission admission, ThreadPool& pool, WatchList& list,
                                   const v1::WatchJobRequest& request) {
-  const std::shared_ptr<WatchReactor> reactor(new WatchReactor(jobs, pool, list));
+  const std::shared_ptr<WatchReactor> reactor(new WatchReactor(jobs, std::move(admission), pool, list));
   reactor->self_ = reactor;
   reactor->strand_.Post([reactor, request] { reactor->Open(request); });
   list.Add(reactor);
@@ -27,6 +27,9 @@ WatchReactor* WatchReactor::Start(JobManager& jobs, ThreadPool& pool, WatchList&
 void WatchReactor::Open(const v1::WatchJobRequest& request) {
   const absl::StatusOr<std::string> id = JobIdFromName(request.name());
   if (!id.ok()) return Close(id.status());
+  const Principal& principal = admission_.principal();
+  const absl::Status visible = principal.is_admin ? absl::OkStatus() : jobs_.CheckOwner(*id, principal.name);
+  if (!visible.ok()) return Close(visible);
   // The manager calls this until the watch is gone, which is before the reactor is.
   auto watch = jobs_.Watch(*id, request.from_sequence(), [this] { FetchSoon(); });
   if (!watch.ok()) return Close(watch.status());
@@ -71,6 +74,7 @@ void WatchReactor::Advance() {
     StartWrite(&current_);
   } else if (final_status_) {
     finished_ = true;
+    admission_.Leave();
     Finish(ToGrpcStatus(*final_status_));
   }
 }

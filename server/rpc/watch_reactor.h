@@ -7,6 +7,7 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -14,6 +15,7 @@
 #include "boss/v1/jobs.pb.h"
 #include "server/engine/thread_pool.h"
 #include "server/jobs/job_manager.h"
+#include "server/rpc/access.h"
 #include "server/rpc/reactor_list.h"
 
 namespace boss::server {
@@ -29,7 +31,8 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::JobEvent>,
                            public std::enable_shared_from_this<WatchReactor> {
  public:
   // Returns the reactor of a new call, which keeps itself alive. What is passed outlives it.
-  static WatchReactor* Start(JobManager& jobs, ThreadPool& pool, WatchList& list, const v1::WatchJobRequest& request);
+  static WatchReactor* Start(JobManager& jobs, Admission admission, ThreadPool& pool, WatchList& list,
+                             const v1::WatchJobRequest& request);
 
   // Sends what there is, then ends the stream with `status`.
   void End(absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -39,7 +42,8 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::JobEvent>,
   void OnDone() override;
 
  private:
-  WatchReactor(JobManager& jobs, ThreadPool& pool, WatchList& list) : jobs_(jobs), list_(list), strand_(pool) {}
+  WatchReactor(JobManager& jobs, Admission admission, ThreadPool& pool, WatchList& list)
+      : jobs_(jobs), admission_(std::move(admission)), list_(list), strand_(pool) {}
 
   // Run on the strand.
   void Open(const v1::WatchJobRequest& request);
@@ -51,6 +55,7 @@ class WatchReactor final : public grpc::ServerWriteReactor<v1::JobEvent>,
   void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   JobManager& jobs_;
+  Admission admission_;
   WatchList& list_;
   Strand strand_;
   std::shared_ptr<WatchReactor> self_;  // until gRPC's OnDone

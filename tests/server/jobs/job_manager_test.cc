@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_replace.h"
 #include "core/base/error_details.h"
 #include "tests/server/jobs/job_fixture.h"
 
@@ -91,6 +92,60 @@ TEST_F(JobManagerTest, ARepeatedRequestGivesTheFirstJob) {
   EXPECT_EQ(manager_->Submit(ToyTraining("other"), options).status().code(), absl::StatusCode::kAlreadyExists);
   options.priority = 5;
   EXPECT_EQ(manager_->Submit(ToyTraining(), options).status().code(), absl::StatusCode::kAlreadyExists);
+}
+
+TEST_F(JobManagerTest, OwnersHaveRequestIdsAndJobsOfTheirOwn) {
+  SubmitOptions alice, bob;
+  alice.owner = "alice";
+  bob.owner = "bob";
+  alice.request_id = bob.request_id = "request";
+  SubmitOptions nobody;
+  nobody.request_id = "request";
+  const Job of_alice = Submit(ToyTraining(), alice), of_bob = Submit(ToyTraining("other"), bob),
+            of_nobody = Submit(ToyTraining(), nobody);
+  Start();  // the journal remembers
+  EXPECT_EQ(Submit(ToyTraining(), alice).id, of_alice.id);
+  EXPECT_EQ(Submit(ToyTraining("other"), bob).id, of_bob.id);
+  EXPECT_EQ(Submit(ToyTraining(), nobody).id, of_nobody.id);
+  EXPECT_EQ(manager_->Submit(ToyTraining("other"), alice).status().code(), absl::StatusCode::kAlreadyExists);
+
+  EXPECT_TRUE(manager_->CheckOwner(of_alice.id, "alice").ok());
+  const absl::Status foreign = manager_->CheckOwner(of_alice.id, "bob");
+  const absl::Status unknown = manager_->Get("nobody").status();
+  EXPECT_EQ(foreign.code(), unknown.code());
+  EXPECT_EQ(absl::StrReplaceAll(foreign.message(), {{of_alice.id, "nobody"}}), unknown.message());
+  EXPECT_EQ(manager_->CheckOwner(of_nobody.id, "alice").code(), absl::StatusCode::kNotFound);
+
+  const auto seen = [&](const JobPageRequest& request) {
+    std::vector<std::string> ids;
+    for (const Job& job : manager_->List(request)->jobs) ids.push_back(job.id);
+    return ids;
+  };
+  EXPECT_EQ(seen({.oldest_first = true}).size(), 3u);
+  EXPECT_EQ(seen({.viewer = "alice"}), std::vector<std::string>{of_alice.id});
+  EXPECT_EQ(seen({.filter = {.owner = "bob"}}), std::vector<std::string>{of_bob.id});
+  EXPECT_TRUE(seen({.filter = {.owner = "bob"}, .viewer = "alice"}).empty());
+  // A page's token is of no use to others.
+  const std::string token = manager_->List({.page_size = 1})->next_page_token;
+  EXPECT_EQ(FieldOf(manager_->List({.viewer = "alice", .page_size = 1, .page_token = token}).status()), "page_token");
+}
+
+TEST_F(JobManagerTest, BoundsTheUnfinishedJobsOfAnOwner) {
+  executor_.BlockAt(executor_.runs() + 1);
+  SubmitOptions options;
+  options.owner = "alice";
+  options.max_unfinished_of_owner = 1;
+  const Job running = Submit(ToyTraining(), options);
+  executor_.WaitUntilBlocked();
+  const absl::Status full = manager_->Submit(ToyTraining(), options).status();
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(ReasonOf(full), kJobQuotaReason);
+  options.owner = "bob";
+  Submit(ToyTraining(), options);
+  executor_.Release();
+  Finish(running.id);
+  options.owner = "alice";
+  Submit(ToyTraining(), options);
 }
 
 TEST_F(JobManagerTest, BoundsTheQueue) {
