@@ -16,7 +16,7 @@ MEBI = 1024 * 1024
 # nvidia-smi says before and after: absolutely, and as a share.
 COLUMNS = [
     ("utilization.gpu", "boss_gpu_utilization_ratio", 0.01, 30, 0),
-    ("memory.used", "boss_gpu_memory_used_bytes", MEBI, 600, 0),
+    ("memory.used", "boss_gpu_memory_used_bytes", MEBI, 2048, 0),  # bossd itself comes in between
     ("memory.total", "boss_gpu_memory_total_bytes", MEBI, 1, 0),
     ("power.draw", "boss_gpu_power_watts", 1, 20, 0.2),
     ("temperature.gpu", "boss_gpu_temperature_celsius", 1, 3, 0),

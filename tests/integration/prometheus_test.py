@@ -65,7 +65,7 @@ def wait_for(condition, what, process):
 class Bossd:
     """On free ports, with points to train on."""
 
-    def __init__(self, work):
+    def __init__(self, work, *arguments):
         port_file = os.path.join(work, "ports.json")
         sets = os.path.join(work, "sets")
         os.mkdir(sets)
@@ -75,7 +75,8 @@ class Bossd:
         self.log = open(os.path.join(work, "bossd.log"), "w+")  # pylint: disable=consider-using-with
         self.process = subprocess.Popen(  # pylint: disable=consider-using-with
             [BOSSD, "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", f"--port-file={port_file}",
-             f"--data={os.path.join(work, 'data')}", f"--dataset-folder={sets}", "--threads=1"],
+             f"--data={os.path.join(work, 'data')}", f"--dataset-folder={sets}", "--threads=1",
+             *arguments],
             env={**os.environ, "LD_LIBRARY_PATH": FAKE_NVML_FOLDER}, stdout=self.log, stderr=self.log)
 
         def ports():
@@ -96,9 +97,10 @@ class Bossd:
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(TIMEOUT_S)
-        self.log.seek(0)
-        if code != 0:
-            raise AssertionError(f"bossd ended with {code}:\n{self.log.read()}")
+        with self.log:
+            self.log.seek(0)
+            if code != 0:
+                raise AssertionError(f"bossd ended with {code}:\n{self.log.read()}")
 
 
 class Load:
@@ -118,7 +120,6 @@ class Load:
                 except grpc.RpcError as error:
                     self.errors.append(str(error))
                     return
-                self.stopped.wait(0.01)  # the load need not be much, and other tests run beside this one
 
         self.threads = [threading.Thread(target=run, args=(client,)) for client in range(clients)]
         for thread in self.threads:
@@ -194,8 +195,10 @@ class Prometheus:
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(TIMEOUT_S)
-        if code != 0:
-            raise AssertionError(f"Prometheus ended with {code}")
+        with self.log:
+            self.log.seek(0)
+            if code != 0:
+                raise AssertionError(f"Prometheus ended with {code}:\n{self.log.read()}")
 
 
 class PrometheusTest(unittest.TestCase):
@@ -223,7 +226,7 @@ class PrometheusTest(unittest.TestCase):
             dataset=cls.bossd.dataset, output_model="points",
             architecture_json='{"model": {"architecture": "mlp", "dim": 2, "hidden": 16, "layers": 2}}',
             training=cls.jobs_pb2.TrainingOptions(train_steps=60, batch_size=8, checkpoint_interval=20))))
-        cls.load = Load(sampler, cls.sampling_pb2, "points", clients=3)
+        cls.load = Load(sampler, cls.sampling_pb2, "points", clients=2)
         cls.addClassCleanup(cls.load.stop)
         # A job beside the load, whose metrics Prometheus sees grow: it has scraped the series of the first one.
         cls.prometheus.wait_for_value('boss_jobs_finished_total{kind="TRAIN",state="SUCCEEDED"}')
@@ -315,6 +318,14 @@ class PrometheusTest(unittest.TestCase):
         self.assertEqual(self.card_values("boss_gpu_utilization_ratio"), [("0", 0.37)])
         self.assertEqual(self.card_values('boss_gpu_clock_hertz{clock="sm"}'), [("0", 1755e6), ("1", 210e6)])
         self.assertEqual(self.card_values('boss_gpu_ecc_errors_total{kind="corrected"}'), [("0", 3)])
+
+    def test_a_server_that_leaves_cards_alone_has_none(self):
+        with tempfile.TemporaryDirectory(prefix="boss-prometheus-") as work:
+            other = Bossd(work, "--device=cpu")
+            page = other.page()
+            other.stop()
+        self.assertIn("boss_build_info", page)
+        self.assertNotIn("boss_gpu_", page)
 
     def test_clients_were_served(self):
         self.prometheus.wait_for_value("boss_samples_total", lambda value: value > 100)
