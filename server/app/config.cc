@@ -1,6 +1,7 @@
 #include "server/app/config.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <map>
 #include <utility>
 
@@ -8,6 +9,10 @@
 
 namespace boss::server {
 namespace {
+
+constexpr char kName[] = "bossd";
+constexpr char kDescription[] =
+    "bossd serves flow-matching models with few steps: sampling, training and distillation over gRPC.";
 
 // NAME=PATH, as the flag's check has made sure.
 std::pair<std::string, std::string> SplitFeatureNetwork(const std::string& text) {
@@ -68,6 +73,53 @@ void AddDeviceFlags(CLI::App& app, ServerConfig& config) {
       ->group("Device");
 }
 
+void AddSecurityFlags(CLI::App& app, ServerConfig& config) {
+  app.add_option("--tls-certificate", config.tls_certificate,
+                 "PEM file of the server's certificate and its chain; turns TLS on")
+      ->group("Security");
+  app.add_option("--tls-key", config.tls_key, "PEM file of its private key")->group("Security");
+  app.add_option("--tls-client-ca", config.tls_client_ca,
+                 "PEM file of CAs; clients need a certificate of theirs (mutual TLS)")
+      ->group("Security");
+  app.add_option("--access-file", config.access_file,
+                 "JSON file of the tokens and certificates of callers, and what they may do (docs/security.md)")
+      ->group("Security");
+  AddSeconds(app, "--credentials-reload-seconds", config.credentials_reload,
+             "How often these files are looked at for changes; 0: only at SIGHUP")
+      ->group("Security");
+  app.add_option("--reflection", config.reflection,
+                 "auto (on without --access-file), on or off: whether anybody may list the services and their messages")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, Reflection>{
+          {"auto", Reflection::kAuto}, {"on", Reflection::kOn}, {"off", Reflection::kOff}}))
+      ->default_str("auto")
+      ->group("Security");
+  app.add_flag("--insecure", config.insecure,
+               "Listen on any address even where callers are not told apart or tokens travel in the clear")
+      ->group("Security");
+}
+
+void AddConnectionFlags(CLI::App& app, ServerConfig& config) {
+  app.add_option("--max-streams-per-connection", config.max_streams_per_connection,
+                 "Calls that are open at once on one connection; more wait in the client")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str()
+      ->group("Connections");
+  app.add_option("--max-metadata-bytes", config.max_metadata_bytes,
+                 "Bytes of a call's metadata; more is RESOURCE_EXHAUSTED")
+      ->check(CLI::Range(1 << 10, 1 << 20))
+      ->capture_default_str()
+      ->group("Connections");
+  AddSeconds(app, "--max-connection-idle-seconds", config.max_connection_idle,
+             "Time without a call after which a connection is closed; inf: never")
+      ->group("Connections");
+  AddSeconds(app, "--keepalive-seconds", config.keepalive,
+             "Silence after which a client is pinged; one that does not answer is disconnected; inf: never")
+      ->group("Connections");
+  AddSeconds(app, "--min-ping-seconds", config.min_ping_interval,
+             "Time between a client's pings; one that pings more often is disconnected")
+      ->group("Connections");
+}
+
 void AddJobFlags(CLI::App& app, ServerConfig& config) {
   app.add_option("--max-queued-jobs", config.max_queued_jobs, "Jobs that have not finished; more is RESOURCE_EXHAUSTED")
       ->check(CLI::Range(1, 1 << 20))
@@ -96,14 +148,25 @@ void AddJobFlags(CLI::App& app, ServerConfig& config) {
       ->group("Jobs");
 }
 
-}  // namespace
+// For CLI11, "--flag=" with nothing behind it takes the next argument; here it means the empty text.
+std::vector<std::string> Arguments(int argc, const char* const* argv) {
+  std::vector<std::string> arguments;
+  for (int i = 1; i < argc; ++i) {
+    std::string argument = argv[i];
+    const bool is_empty =
+        argument.size() > 3 && argument.substr(0, 2) == "--" && argument.find('=') == argument.size() - 1;
+    if (is_empty) argument.pop_back();
+    arguments.push_back(std::move(argument));
+    if (is_empty) arguments.emplace_back();
+  }
+  return arguments;
+}
 
-std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
+// Throws CLI::ParseError.
+ServerConfig Parse(CLI::App& app, int argc, const char* const* argv) {
   ServerConfig config;
   std::vector<std::string> feature_networks;
 
-  CLI::App app("bossd serves flow-matching models with few steps: sampling, training and distillation over gRPC.",
-               "bossd");
   app.set_version_flag("--version", BOSS_VERSION);
   app.set_config("--config", "",
                  "TOML file with the flags' long names as keys, e.g. max-batch = 32; flags go before it");
@@ -118,15 +181,18 @@ std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
   app.add_option("--port-file", config.port_file, "JSON file with the bound ports, written when the server is ready")
       ->group("Addresses");
 
+  AddSecurityFlags(app, config);
+
   app.add_option("--data", config.data_folder, "Folder of models, jobs and training states")
       ->capture_default_str()
       ->group("Data");
   app.add_option("--seed-models", config.seed_models_folder,
                  "Folder whose sub-folders are imported as models that the store lacks")
       ->group("Data");
-  app.add_flag("--allow-torchscript", config.allow_torchscript,
-               "Take TorchScript modules from clients and load them: they run code of their authors' with all rights of "
-               "this process")
+  app.add_flag(
+         "--allow-torchscript", config.allow_torchscript,
+         "Take TorchScript modules from clients and load them: they run code of their authors' with all rights of "
+         "this process")
       ->group("Data");
   app.add_option("--keep-versions", config.keep_versions,
                  "Newest versions of each model to keep, beside those used, aliased or built upon; 0 for all")
@@ -152,6 +218,14 @@ std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
       ->check(CLI::Range(1, 1 << 24))
       ->capture_default_str()
       ->group("Limits");
+  app.add_option("--max-pixels-per-request", config.max_pixels_per_request,
+                 "Height x width of all samples of one Generate call together")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str()
+      ->group("Limits");
+  AddSeconds(app, "--max-request-seconds", config.max_request_time,
+             "Time of one request for samples; more is DEADLINE_EXCEEDED; inf: as long as its client waits")
+      ->group("Limits");
   app.add_option("--max-queued-samples", config.max_queued_samples,
                  "Samples of all calls on one device that have not finished; more is RESOURCE_EXHAUSTED")
       ->check(CLI::Range(1, 1 << 30))
@@ -167,29 +241,54 @@ std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
       ->capture_default_str()
       ->group("Limits");
 
+  AddConnectionFlags(app, config);
   AddJobFlags(app, config);
-  AddSeconds(app, "--grace-seconds", config.grace,
-             "Time for open streams after SIGTERM; a second SIGTERM cuts it short")
+  AddSeconds(app, "--drain-seconds", config.drain,
+             "Time after SIGTERM in which health is NOT_SERVING and new calls are still served; none after SIGINT")
+      ->group("Running");
+  AddSeconds(app, "--grace-seconds", config.grace, "Time for open streams after that; a second SIGTERM ends both")
       ->group("Running");
   app.add_option("--log-format", config.log_format, "text or json")
       ->transform(CLI::CheckedTransformer(
           std::map<std::string, LogFormat>{{"text", LogFormat::kText}, {"json", LogFormat::kJson}}))
       ->default_str("text")
       ->group("Running");
-  app.add_option("--log-level", config.log_level, "trace, debug, info, warn or error")
-      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}))
-      ->capture_default_str()
+  app.add_option("--log-level", config.log_level, "trace, debug, info, warn or error; SIGHUP reads it again")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, LogLevel>{{"trace", LogLevel::kTrace},
+                                                                          {"debug", LogLevel::kDebug},
+                                                                          {"info", LogLevel::kInfo},
+                                                                          {"warn", LogLevel::kWarn},
+                                                                          {"error", LogLevel::kError}}))
+      ->default_str("info")
       ->group("Running");
 
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error);
-  }
+  std::vector<std::string> arguments = Arguments(argc, argv);
+  std::reverse(arguments.begin(), arguments.end());  // as CLI11 wants them
+  app.parse(std::move(arguments));
   for (const std::string& text : feature_networks) config.feature_networks.insert(SplitFeatureNetwork(text));
   // A request that can never be accepted is better refused as too large than as one too many.
   config.max_samples_per_request = std::min(config.max_samples_per_request, config.max_queued_samples);
   return config;
+}
+
+}  // namespace
+
+std::variant<ServerConfig, int> ParseConfig(int argc, const char* const* argv) {
+  CLI::App app(kDescription, kName);
+  try {
+    return Parse(app, argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error);
+  }
+}
+
+absl::StatusOr<ServerConfig> ReadConfigAgain(int argc, const char* const* argv) {
+  CLI::App app(kDescription, kName);
+  try {
+    return Parse(app, argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return absl::InvalidArgumentError(error.what());
+  }
 }
 
 }  // namespace boss::server

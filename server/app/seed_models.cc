@@ -1,12 +1,11 @@
 #include "server/app/seed_models.h"
 
-#include <spdlog/spdlog.h>
-
 #include <filesystem>
 #include <set>
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "server/log/log.h"
 
 namespace boss::server {
 
@@ -24,9 +23,9 @@ absl::Status ImportSeedModels(ModelStore& store, const std::string& folder) {
     if (store.GetModel(name).ok()) continue;
     const absl::StatusOr<VersionKey> key = store.ImportFolder(path.string(), name);
     if (key.ok()) {
-      spdlog::info("imported seed model version={}", key->ToString());
+      LogInfo("imported seed model", {{"version", key->ToString()}});
     } else {
-      spdlog::error("cannot import seed model folder={} error={}", path.string(), key.status().ToString());
+      LogError("cannot import seed model", {{"folder", path.string()}, {"error", key.status()}});
     }
   }
   return absl::OkStatus();

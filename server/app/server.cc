@@ -1,24 +1,35 @@
 #include "server/app/server.h"
 
 #include <ATen/Parallel.h>
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <thread>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "core/base/error_details.h"
 #include "core/base/status_macros.h"
 #include "core/io/image_dataset.h"
+#include "server/app/credentials.h"
 #include "server/app/data_lock.h"
+#include "server/app/data_metrics.h"
+#include "server/app/gpu_collector.h"
 #include "server/app/grpc_server.h"
 #include "server/app/job_counter.h"
 #include "server/app/seed_models.h"
 #include "server/app/server_devices.h"
+#include "server/app/timed_file_system.h"
+#include "server/app/timed_journal.h"
 #include "server/jobs/job_manager.h"
+#include "server/log/log.h"
+#include "server/metrics/process_metrics.h"
+#include "server/rpc/gated_services.h"
 #include "server/rpc/inference_service.h"
 #include "server/rpc/jobs_service.h"
 #include "server/rpc/models_service.h"
@@ -34,6 +45,10 @@ constexpr int kRpcThreads = 4;
 constexpr int64_t kTrainingBytesPerWeight = 5 * 4;
 // For the last messages of streams that have finished otherwise.
 constexpr absl::Duration kFlushTime = absl::Seconds(2);
+// When a client is to try again: here, or at another server.
+constexpr absl::Duration kRetryDelay = absl::Seconds(1);
+
+absl::Status Unavailable(const char* why) { return WithRetryDelay(absl::UnavailableError(why), kRetryDelay); }
 
 ServerDescription Describe(const ServerConfig& config, std::vector<DeviceDescription> devices,
                            const SamplingLimits& limits, absl::Time now) {
@@ -49,23 +64,11 @@ ServerDescription Describe(const ServerConfig& config, std::vector<DeviceDescrip
   description.max_steps = limits.max_steps;
   description.max_message_bytes = config.max_message_bytes;
   description.max_import_bytes = config.max_import_bytes;
+  description.max_pixels_per_request = config.max_pixels_per_request;
+  description.max_request_time = config.max_request_time;
+  description.max_streams_per_connection = config.max_streams_per_connection;
   description.start_time = now;
   return description;
-}
-
-CollectedFamily StoredVersions(const StoreTotals& totals) {
-  return {.name = "boss_model_versions",
-          .help = "Model versions on the disk by state",
-          .kind = CollectedFamily::Kind::kGauge,
-          .series = {{{{"state", "published"}}, static_cast<double>(totals.published)},
-                     {{{"state", "quarantined"}}, static_cast<double>(totals.quarantined)}}};
-}
-
-CollectedFamily StoredBytes(const StoreTotals& totals) {
-  return {.name = "boss_store_bytes",
-          .help = "Bytes of the files of all model versions",
-          .kind = CollectedFamily::Kind::kGauge,
-          .series = {{{}, static_cast<double>(totals.bytes)}}};
 }
 
 }  // namespace
@@ -77,59 +80,110 @@ class Server::Parts {
       : config_(config),
         disk_(disk),
         devices_(std::move(devices)),
-        metrics_(std::make_unique<Metrics>(BOSS_VERSION, DeviceNames(devices_))) {}
+        metrics_(std::make_unique<Metrics>(BOSS_VERSION, DeviceNames(devices_))),
+        files_(disk.files, metrics_->store(), clock_) {}
   ~Parts() {
     Hurry();
     Shutdown();
   }
 
-  absl::Status Start() {
+  absl::Status Start(const absl::Notification* stop) {
+    BOSS_ASSIGN_OR_RETURN(credentials_, Credentials::Open(config_, clock_));
     BOSS_ASSIGN_OR_RETURN(device_descriptions_, DescribeDevices(devices_, config_.precision));
     // The device worker alone computes with several threads. OpenMP keeps helpers for every thread that ever did, and
     // with more of them than cores all sleep at every barrier in place of spinning: a small batch takes twice as long.
     num_threads_ = config_.threads > 0 ? config_.threads : at::get_num_threads();
     at::set_num_threads(1);
-    BOSS_RETURN_IF_ERROR(StartData());
-    BOSS_RETURN_IF_ERROR(StartWork());
-    BOSS_RETURN_IF_ERROR(StartServices());
-    return StartMetrics();
+    BOSS_ASSIGN_OR_RETURN(data_lock_, DataLock::Acquire(config_.data_folder));
+    BOSS_RETURN_IF_ERROR(OpenPorts());
+    for (const auto stage : {&Parts::StartData, &Parts::StartWork}) {
+      BOSS_RETURN_IF_ERROR((this->*stage)());
+      if (stop != nullptr && stop->HasBeenNotified()) return absl::CancelledError("asked to stop");
+    }
+    StartServices();
+    return absl::OkStatus();
   }
 
   int port() const { return grpc_server_->port(); }
   int metrics_port() const { return metrics_server_ ? metrics_server_->port() : 0; }
 
+  void ReloadCredentials() { credentials_->Reload(); }
+
   void Hurry() {
+    {
+      absl::MutexLock lock(&hurry_mutex_);
+      hurry_ = true;
+    }
     if (sampling_) sampling_->open_calls().StopWaiting();
+  }
+
+  void Drain() {
+    LogInfo("draining", {{"drain_seconds", config_.drain}});
+    SetReady(false);
+    absl::MutexLock lock(&hurry_mutex_);
+    hurry_mutex_.AwaitWithTimeout(absl::Condition(&hurry_), config_.drain);
   }
 
   void Shutdown() {
     if (!grpc_server_ || std::exchange(stopped_, true)) return;
+    if (!models_service_) return grpc_server_->Shutdown(clock_.Now());  // it was not ready
     const absl::Time deadline = clock_.Now() + config_.grace;
-    spdlog::info("shutting down grace_seconds={}", absl::ToDoubleSeconds(config_.grace));
-    grpc_server_->SetServing(false);
+    LogInfo("shutting down", {{"grace_seconds", config_.grace}});
+    SetReady(false);
+    const absl::Status reason = Unavailable("the server is shutting down");
+    gate_.Close(reason);
     pool_->StopAccepting();
     inference_service_->EndStreams();
     std::thread save_job([this] { jobs_->Shutdown(); });
     sampling_->open_calls().WaitForNone(deadline);
-    pool_->CancelAll(absl::UnavailableError("the server is shutting down"));
+    pool_->CancelAll(reason);
     save_job.join();
     jobs_service_->EndWatches();
     grpc_server_->Shutdown(clock_.Now() + kFlushTime);
     rpc_pool_.Shutdown();
-    spdlog::info("stopped");
+    LogInfo("stopped");
   }
 
  private:
+  // Calls are refused until there is somebody to serve them.
+  absl::Status OpenPorts() {
+    BOSS_ASSIGN_OR_RETURN(grpc_server_,
+                          GrpcServer::Start(config_, {&gated_sampler_, &gated_jobs_, &gated_models_, &gated_inference_},
+                                            *credentials_, *metrics_, clock_));
+    metrics_->AddCollector([this] {
+      return std::vector<CollectedFamily>{{.name = "boss_ready",
+                                           .help = "Whether the server wants new calls, as its health says",
+                                           .series = {{{}, ready_ ? 1.0 : 0.0}}}};
+    });
+    metrics_->AddCollector([this] { return job_counter_.Collect(); });
+    metrics_->AddCollector([this] { return credentials_->Collect(); });
+    metrics_->AddCollector(CollectProcess);
+    CollectGpus(config_.device, *metrics_);
+    if (!config_.metrics_listen.empty()) {
+      BOSS_ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Start(config_.metrics_listen, *metrics_));
+    }
+    LogInfo("listening", {{"grpc_port", port()}, {"metrics_port", metrics_port()}});
+    return absl::OkStatus();
+  }
+
+  void SetReady(bool ready) {
+    ready_ = ready;
+    inference_service_->SetReady(ready);
+    grpc_server_->SetServing(ready);
+  }
+
   absl::Status StartData() {
-    BOSS_ASSIGN_OR_RETURN(data_lock_, DataLock::Acquire(config_.data_folder));
-    BOSS_ASSIGN_OR_RETURN(store_, ModelStore::Open(config_.data_folder, clock_, disk_.files,
+    BOSS_ASSIGN_OR_RETURN(store_, ModelStore::Open(config_.data_folder, clock_, files_,
                                                    {.keep_versions = config_.keep_versions,
                                                     .max_bytes = config_.max_store_bytes,
                                                     .min_free_bytes = config_.min_free_disk_bytes,
                                                     .allow_torchscript = config_.allow_torchscript}));
+    BOSS_ASSIGN_OR_RETURN(uploads_,
+                          UploadStore::Open(absl::StrCat(config_.data_folder, "/", kUploadsFolder), files_, clock_));
     BOSS_ASSIGN_OR_RETURN(
-        uploads_, UploadStore::Open(absl::StrCat(config_.data_folder, "/", kUploadsFolder), disk_.files, clock_));
-    BOSS_ASSIGN_OR_RETURN(journal_, SqliteJobJournal::Open(config_.data_folder + "/bossd.db", disk_.sqlite_vfs));
+        std::unique_ptr<JobJournal> journal,
+        SqliteJobJournal::Open(absl::StrCat(config_.data_folder, "/", kJournalFile), disk_.sqlite_vfs));
+    journal_ = std::make_unique<TimedJournal>(std::move(journal), metrics_->journal(), clock_);
     if (!config_.seed_models_folder.empty()) return ImportSeedModels(*store_, config_.seed_models_folder);
     return absl::OkStatus();
   }
@@ -151,7 +205,8 @@ class Server::Parts {
     options.dataset_folders = config_.dataset_folders;
     options.feature_networks = config_.feature_networks;
     options.device = pool_->job_worker().device();
-    options.files = &disk_.files;
+    options.files = &files_;
+    options.metrics = metrics_->jobs();
     BOSS_ASSIGN_OR_RETURN(
         jobs_, JobManager::Start(std::move(options), *store_, *journal_, pool_->job_worker().training_executor(),
                                  clock_, [this](JobKind kind, std::optional<JobState> from, JobState to) {
@@ -162,38 +217,29 @@ class Server::Parts {
     return absl::OkStatus();
   }
 
-  absl::Status StartServices() {
-    sampling_ = std::make_unique<Sampling>(*pool_, clock_, absl::BitGen());
-    sampler_service_ = std::make_unique<SamplerService>(*sampling_);
+  void StartServices() {
+    Access& access = credentials_->access();
+    sampling_ = std::make_unique<Sampling>(*pool_, clock_, absl::BitGen(), metrics_->rpc(), config_.max_request_time);
+    sampler_service_ = std::make_unique<SamplerService>(*sampling_, access);
     inference_service_ = std::make_unique<InferenceService>(
         InferenceService::Options{.version = BOSS_VERSION, .max_message_bytes = config_.max_message_bytes}, *store_,
-        *sampling_, rpc_pool_);
-    jobs_service_ = std::make_unique<JobsService>(*jobs_, rpc_pool_);
+        *sampling_, access, rpc_pool_);
+    jobs_service_ = std::make_unique<JobsService>(*jobs_, access, rpc_pool_);
     const SamplingLimits& limits = pool_->engine_options().limits;
     models_service_ = std::make_unique<ModelsService>(
         ModelsService::Options{.default_steps = limits.default_steps,
                                .description = Describe(config_, device_descriptions_, limits, clock_.Now())},
-        *store_, *uploads_, *pool_, rpc_pool_);
+        *store_, *uploads_, *pool_, access, rpc_pool_);
 
-    BOSS_ASSIGN_OR_RETURN(
-        grpc_server_,
-        GrpcServer::Start(config_,
-                          {sampler_service_.get(), jobs_service_.get(), models_service_.get(), inference_service_.get()},
-                          *metrics_, clock_));
-    grpc_server_->SetServing(true);
-    return absl::OkStatus();
-  }
-
-  absl::Status StartMetrics() {
-    metrics_->AddCollector([this] { return job_counter_.Collect(); });
-    metrics_->AddCollector([this] {
-      const StoreTotals totals = store_->Totals();
-      return std::vector<CollectedFamily>{StoredVersions(totals), StoredBytes(totals)};
-    });
+    metrics_->AddCollector([this] { return CollectData(*store_, disk_.files, config_.data_folder); });
     metrics_->AddCollector([this] { return CollectDevices(*pool_); });
-    if (config_.metrics_listen.empty()) return absl::OkStatus();
-    BOSS_ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Start(config_.metrics_listen, *metrics_));
-    return absl::OkStatus();
+    gated_sampler_.Attach(*sampler_service_);
+    gated_jobs_.Attach(*jobs_service_);
+    gated_models_.Attach(*models_service_);
+    gated_inference_.Attach(*inference_service_);
+    gate_.Open();
+    SetReady(true);
+    grpc_server_->SetStarted();
   }
 
   const ServerConfig config_;
@@ -202,8 +248,11 @@ class Server::Parts {
   const RealClock clock_;
   const Devices devices_;
   std::vector<DeviceDescription> device_descriptions_;
+  std::atomic<bool> ready_ = false;
   const std::unique_ptr<Metrics> metrics_;
+  const TimedFileSystem files_;
   JobCounter job_counter_;
+  std::unique_ptr<Credentials> credentials_;
   std::unique_ptr<DataLock> data_lock_;
   std::unique_ptr<ModelStore> store_;
   std::unique_ptr<UploadStore> uploads_;
@@ -216,24 +265,34 @@ class Server::Parts {
   std::unique_ptr<InferenceService> inference_service_;
   std::unique_ptr<JobsService> jobs_service_;
   std::unique_ptr<ModelsService> models_service_;
+  Gate gate_{Unavailable("the server is starting")};
+  GatedSampler gated_sampler_{gate_};
+  GatedJobs gated_jobs_{gate_};
+  GatedModels gated_models_{gate_};
+  GatedInference gated_inference_{gate_};
   std::unique_ptr<GrpcServer> grpc_server_;
   std::unique_ptr<MetricsServer> metrics_server_;
   bool stopped_ = false;
+  absl::Mutex hurry_mutex_;
+  bool hurry_ ABSL_GUARDED_BY(hurry_mutex_) = false;
 };
 
 Server::Server(std::unique_ptr<Parts> parts) : parts_(std::move(parts)) {}
 Server::~Server() = default;
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerConfig& config, const ServerDisk& disk) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerConfig& config, const ServerDisk& disk,
+                                                      const absl::Notification* stop) {
   BOSS_ASSIGN_OR_RETURN(Devices devices, OpenConfiguredDevices(config));
   auto parts = std::make_unique<Parts>(config, disk, std::move(devices));
-  BOSS_RETURN_IF_ERROR(parts->Start());
+  BOSS_RETURN_IF_ERROR(parts->Start(stop));
   return std::unique_ptr<Server>(new Server(std::move(parts)));
 }
 
 int Server::port() const { return parts_->port(); }
 int Server::metrics_port() const { return parts_->metrics_port(); }
+void Server::Drain() { parts_->Drain(); }
 void Server::Shutdown() { parts_->Shutdown(); }
 void Server::Hurry() { parts_->Hurry(); }
+void Server::ReloadCredentials() { parts_->ReloadCredentials(); }
 
 }  // namespace boss::server

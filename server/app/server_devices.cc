@@ -1,7 +1,5 @@
 #include "server/app/server_devices.h"
 
-#include <spdlog/spdlog.h>
-
 #include <map>
 #include <utility>
 
@@ -11,6 +9,7 @@
 #include "core/base/torch_guard.h"
 #include "core/nets/prepared_convolution.h"
 #include "server/device/cuda_loader.h"
+#include "server/log/log.h"
 
 namespace boss::server {
 namespace {
@@ -25,6 +24,7 @@ int64_t MaxBatch(const ServerConfig& config, at::Device device) {
 SamplerEngineOptions EngineOptions(const ServerConfig& config, at::Device device) {
   SamplerEngineOptions options;
   options.limits.max_samples_per_request = config.max_samples_per_request;
+  options.limits.max_pixels_per_request = config.max_pixels_per_request;
   options.max_batch = MaxBatch(config, device);
   options.max_queued_samples = config.max_queued_samples;
   return options;
@@ -61,11 +61,11 @@ absl::StatusOr<PoolDevice> StartDevice(const ServerConfig& config, const Devices
 
 absl::StatusOr<Devices> OpenConfiguredDevices(const ServerConfig& config) {
   BOSS_ASSIGN_OR_RETURN(Devices devices, OpenDevices(config.device, [] { return OpenCuda(CudaLibraries::Default()); }));
-  if (!devices.without_cuda.ok()) spdlog::info("computing on the CPU: {}", std::string(devices.without_cuda.message()));
+  if (!devices.without_cuda.ok()) LogInfo("computing on the CPU", {{"reason", devices.without_cuda.message()}});
   if (devices.backend->type() == at::kCUDA) {
     SetCudaFloat32Precision(config.precision);
   } else if (config.precision == Precision::kTf32) {
-    spdlog::warn("the CPU has no tf32: computing in float32");
+    LogWarn("the CPU has no tf32: computing in float32");
   } else if (config.precision == Precision::kBfloat16 && !SupportsBfloat16(at::kCPU)) {
     return absl::FailedPreconditionError(
         "precision: got bfloat16, which this processor has no instructions for (avx512_bf16); expected float32");
@@ -88,8 +88,12 @@ absl::StatusOr<std::vector<DeviceDescription>> DescribeDevices(const Devices& de
       return absl::OkStatus();
     }));
     const std::string precision_name(PrecisionName(precision));
-    spdlog::info("device name={} description=\"{}\" uuid={} memory_bytes={} free_bytes={} precision={}", device.str(),
-                 facts.description, facts.uuid, facts.memory_bytes, facts.free_bytes, precision_name);
+    LogInfo("device", {{"name", device.str()},
+                       {"description", facts.description},
+                       {"uuid", facts.uuid},
+                       {"memory_bytes", facts.memory_bytes},
+                       {"free_bytes", facts.free_bytes},
+                       {"precision", precision_name}});
     if (precision != Precision::kFloat32) absl::StrAppend(&facts.description, ", ", precision_name);
     descriptions.push_back({.name = device.str(),
                             .description = facts.description,
@@ -106,10 +110,10 @@ absl::StatusOr<std::unique_ptr<DevicePool>> StartDevices(const ServerConfig& con
   for (const at::Device device : devices.devices) {
     // A card's host thread has little to compute.
     const int threads = device.is_cpu() ? cpu_threads : 1;
-    BOSS_ASSIGN_OR_RETURN(
-        PoolDevice next, StartDevice(config, devices, device, threads, store,
-                                     metrics.engine(devices.devices.size() > 1 ? device.str() : std::string()),
-                                     metrics.models(), clock));
+    BOSS_ASSIGN_OR_RETURN(PoolDevice next,
+                          StartDevice(config, devices, device, threads, store,
+                                      metrics.engine(devices.devices.size() > 1 ? device.str() : std::string()),
+                                      metrics.models(), clock));
     started.push_back(std::move(next));
   }
   return std::make_unique<DevicePool>(store, std::move(started));

@@ -32,8 +32,7 @@ absl::StatusOr<std::unique_ptr<DevicePool>> StartDevices(const ServerConfig& con
                                                          int cpu_threads, const ModelStore& store,
                                                          const Metrics& metrics, const Clock& clock);
 
-// boss_device_busy_seconds_total, boss_device_units_total, boss_models_loaded and boss_model_memory_bytes; with the
-// label `device` where there are several.
+// boss_device_busy_seconds_total, boss_device_units_total, boss_models and boss_loaded_model_bytes, by device.
 std::vector<CollectedFamily> CollectDevices(const DevicePool& pool);
 
 }  // namespace boss::server

@@ -200,8 +200,24 @@ absl::StatusOr<ResolvedGrid> NamedGrid(const SampleRequest& request, const Versi
   return grid;
 }
 
-absl::StatusOr<ResolvedGrid> MultistepGrid(const SampleRequest& request, const VersionKey& version,
+// The version's own schedule for that many steps; null if it has none.
+const NativeSchedule* FindNative(const SampleRequest& request, const LoadedModel& model, int steps) {
+  for (const NativeSchedule& native : model.manifest.schedules) {
+    if (native.schedule.time_grid.steps() == steps &&
+        FormatGuidance(native.guidance_scale) == FormatGuidance(request.guidance_scale))
+      return &native;
+  }
+  return nullptr;
+}
+
+absl::StatusOr<ResolvedGrid> MultistepGrid(const SampleRequest& request, const LoadedModel& model,
                                            const ModelStore& store, int steps) {
+  const NativeSchedule* const native = FindNative(request, model, steps);
+  if (native != nullptr && native->schedule.solver == SolverKind::kMultistep) {
+    return ResolvedGrid{native->schedule.time_grid, ScheduleSource::kBellman, /*schedule_set=*/"", /*warnings=*/{},
+                        native->schedule.coefficients};
+  }
+  const VersionKey& version = model.key;
   const auto stored = store.FindScheduleSet(version, request.guidance_scale, SolverKind::kMultistep);
   if (absl::IsNotFound(stored.status())) return MultistepMissing(version, request.guidance_scale, steps);
   BOSS_RETURN_IF_ERROR(stored.status());
@@ -209,18 +225,15 @@ absl::StatusOr<ResolvedGrid> MultistepGrid(const SampleRequest& request, const V
 }
 
 // Whether the model's own choice for `steps` is multistep. Among the candidates for its schedules are Euler's, so that
-// its error on the held-out noises is the lowest there is; but it knows nothing of Euler schedules over a finer grid,
-// and a version that was straightened for Euler's steps is exact with those.
+// its error on the held-out noises is the lowest there is; but it knows nothing of Euler schedules over a finer grid.
+// A version that was straightened for as many steps takes Euler's, or the coefficients that were fitted to it then.
 bool PrefersMultistep(const SampleRequest& request, const LoadedModel& model, const ModelStore& store, int steps) {
+  if (const NativeSchedule* const native = FindNative(request, model, steps))
+    return native->schedule.solver == SolverKind::kMultistep;
   const auto multistep = store.FindScheduleSet(model.key, request.guidance_scale, SolverKind::kMultistep);
   if (!multistep.ok() || (*multistep)->set.Find(steps) == nullptr) return false;
   const auto euler = store.FindScheduleSet(model.key, request.guidance_scale);
-  if (euler.ok() && (*euler)->set.k_max > (*multistep)->set.k_max) return false;
-  const std::vector<NativeSchedule>& own = model.manifest.schedules;
-  return std::none_of(own.begin(), own.end(), [&](const NativeSchedule& native) {
-    return native.schedule.time_grid.steps() == steps &&
-           FormatGuidance(native.guidance_scale) == FormatGuidance(request.guidance_scale);
-  });
+  return !euler.ok() || (*euler)->set.k_max <= (*multistep)->set.k_max;
 }
 
 absl::StatusOr<ResolvedGrid> BellmanGrid(const SampleRequest& request, const VersionKey& version,
@@ -255,7 +268,7 @@ absl::StatusOr<ResolvedGrid> ResolveGrid(const SampleRequest& request, const Loa
     case ScheduleSource::kNamed:
       return NamedGrid(request, model.key, store, steps);
     case ScheduleSource::kBellman:
-      if (request.solver == SolverKind::kMultistep) return MultistepGrid(request, model.key, store, steps);
+      if (request.solver == SolverKind::kMultistep) return MultistepGrid(request, model, store, steps);
       return BellmanGrid(request, model.key, store, steps);
     case ScheduleSource::kUniform:
       return ResolvedGrid{TimeGrid::Uniform(steps)};
@@ -264,7 +277,7 @@ absl::StatusOr<ResolvedGrid> ResolveGrid(const SampleRequest& request, const Loa
   }
   const bool is_multistep = request.solver == SolverKind::kMultistep ||
                             (request.default_solver && PrefersMultistep(request, model, store, steps));
-  if (is_multistep) return MultistepGrid(request, model.key, store, steps);
+  if (is_multistep) return MultistepGrid(request, model, store, steps);
   // Schedules are searched for Euler steps; another solver visits those times only if it is told to.
   if (request.solver != SolverKind::kEuler) return ResolvedGrid{TimeGrid::Uniform(steps)};
   const absl::StatusOr<NativeSchedule> best = store.FindSchedule(model.key, steps, request.guidance_scale);
@@ -274,7 +287,21 @@ absl::StatusOr<ResolvedGrid> ResolveGrid(const SampleRequest& request, const Loa
   return BellmanGrid(request, model.key, store, steps);
 }
 
+absl::Status CheckPixels(const SampleRequest& request, absl::Span<const int64_t> sample_shape, int64_t limit) {
+  const int64_t pixels = PixelsOf(sample_shape);
+  const int64_t most = limit / std::max<int64_t>(pixels, 1);
+  if (request.num_samples <= most) return absl::OkStatus();
+  return FieldError("num_samples", absl::StrCat("must be at most ", most, " for samples of ", pixels,
+                                                " pixels each: a request may have ", limit,
+                                                " pixels together; got ", request.num_samples, " samples"));
+}
+
 }  // namespace
+
+int64_t PixelsOf(absl::Span<const int64_t> sample_shape) {
+  if (sample_shape.size() == 3) sample_shape.remove_prefix(1);
+  return std::accumulate(sample_shape.begin(), sample_shape.end(), int64_t{1}, std::multiplies<>());
+}
 
 absl::Status CheckRequest(const SampleRequest& request, const SamplingLimits& limits) {
   if (request.model.empty()) return FieldError("model", "is required");
@@ -347,8 +374,9 @@ absl::StatusOr<ResolvedRequest> ResolveRequest(const SampleRequest& request, std
   BOSS_ASSIGN_OR_RETURN(resolved.condition, ResolveCondition(request, *model->network));
   BOSS_ASSIGN_OR_RETURN(resolved.initial_noise, ResolveNoise(request, sample_shape));
   resolved.decode = model->decoder != nullptr && !request.latents;
-  BOSS_ASSIGN_OR_RETURN(
-      resolved.format, ResolveFormat(request.format, resolved.decode ? model->decoder->decoded_shape() : sample_shape));
+  const std::vector<int64_t> output_shape = resolved.decode ? model->decoder->decoded_shape() : sample_shape;
+  BOSS_RETURN_IF_ERROR(CheckPixels(request, output_shape, limits.max_pixels_per_request));
+  BOSS_ASSIGN_OR_RETURN(resolved.format, ResolveFormat(request.format, output_shape));
   BOSS_ASSIGN_OR_RETURN(ResolvedGrid grid, ResolveGrid(request, *model, store, limits));
 
   AcceptedRequest& accepted = resolved.accepted;
@@ -359,7 +387,7 @@ absl::StatusOr<ResolvedRequest> ResolveRequest(const SampleRequest& request, std
   accepted.schedule = grid.schedule;
   accepted.schedule_set = std::move(grid.schedule_set);
   accepted.warnings = std::move(grid.warnings);
-  accepted.sample_shape = resolved.decode ? model->decoder->decoded_shape() : sample_shape;
+  accepted.sample_shape = output_shape;
   if (request.solver != SolverKind::kRk45) {
     const absl::Span<const double> times = grid.time_grid.times();
     accepted.time_grid.assign(times.begin(), times.end());

@@ -2,13 +2,13 @@
 
 #include <ATen/ATen.h>
 #include <c10/core/InferenceMode.h>
-#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cstddef>
 #include <utility>
 
 #include "core/base/torch_guard.h"
+#include "server/log/log.h"
 
 namespace boss::server {
 namespace {
@@ -54,7 +54,7 @@ absl::Status VelocityRunner::WarmUp(StepExecutor& executor) {
       });
     });
     if (absl::IsResourceExhausted(evaluated) && i > 1) {
-      spdlog::warn("a batch of the model does not fit into memory rows={} error={}", bucket.rows, evaluated.ToString());
+      LogWarn("a batch of the model does not fit into memory", {{"rows", bucket.rows}, {"error", evaluated}});
       buckets_.erase(buckets_.begin() + static_cast<std::ptrdiff_t>(i) - 1);
       continue;
     }
@@ -64,8 +64,8 @@ absl::Status VelocityRunner::WarmUp(StepExecutor& executor) {
     unrecorded.Update(recorded);
   }
   if (!unrecorded.ok()) {
-    spdlog::warn("batches of the model run without CUDA graphs graphs={} batch_sizes={} error={}", num_graphs(),
-                 buckets_.size(), unrecorded.ToString());
+    LogWarn("batches of the model run without CUDA graphs",
+            {{"graphs", num_graphs()}, {"batch_sizes", buckets_.size()}, {"error", unrecorded}});
   }
   return absl::OkStatus();
 }

@@ -7,6 +7,7 @@
 #include "server/jobs/job_context.h"
 #include "server/jobs/job_manager.h"
 #include "server/jobs/run_job.h"
+#include "server/log/log.h"
 
 namespace boss::server {
 namespace {
@@ -49,6 +50,7 @@ void JobManager::RunnerLoop() {
       if (context == nullptr) return;
     }
     const absl::Status status = RunJob(*context);
+    context->LeaveStage();
     FinishRun(context->job().id, status, context->stop());
   }
 }
@@ -114,6 +116,14 @@ absl::Status JobManager::Transition(Entry& entry, JobAction action, std::string 
   if (*to == JobState::kSucceeded) changed.progress.fraction = 1;
   BOSS_RETURN_IF_ERROR(
       RecordLocked(entry, std::move(changed), {StateChange{from, *to, std::move(reason), std::move(error)}}));
+  Log(*to == JobState::kFailed ? LogLevel::kWarn : LogLevel::kInfo, "job changed its state",
+      {{"job", entry.job.id},
+       {"kind", JobKindName(entry.job.kind())},
+       {"from", JobStateName(from)},
+       {"to", JobStateName(*to)},
+       {"reason", entry.job.state_reason},
+       {"error", entry.job.error.message()}},
+      entry.job.call);
   listener_(entry.job.kind(), from, *to);
   if (!IsFinal(*to)) return absl::OkStatus();
   unfinished_.erase(entry.order);

@@ -77,6 +77,11 @@ absl::Status Unauthenticated(absl::string_view reason, absl::string_view message
   return WithReason(absl::UnauthenticatedError(message), reason);
 }
 
+bool IsForAdmins(absl::string_view method) {
+  const std::optional<RoleSet> roles = RolesOf(method);
+  return roles && roles->Meets(Role::kAdmin) && !roles->Meets(RoleSet(Role::kGenerate) | Role::kJobs);
+}
+
 // Of a token or of a certificate.
 std::string KeyOf(const AccessRule& rule) {
   if (!rule.token) return absl::StrCat("certificate ", rule.subject);
@@ -233,7 +238,12 @@ absl::StatusOr<Admission> Access::Admit(const grpc::ServerContextBase& context, 
     LogDebug("access refused",
              {{"method", method}, {"peer", context.peer()}, {"reason", ReasonOf(admission.status()).value_or("")}},
              CallIdOf(context));
+    return admission;
   }
+  const std::string& name = admission->principal().name;
+  // Who changes models is worth a line; who changes jobs is their owner.
+  const LogLevel level = name.empty() || !IsForAdmins(method) ? LogLevel::kDebug : LogLevel::kInfo;
+  if (LogEnabled(level)) Log(level, "access granted", {{"method", method}, {"name", name}}, CallIdOf(context));
   return admission;
 }
 

@@ -1,7 +1,6 @@
 #include "server/rpc/call_recorder.h"
 
 #include <google/protobuf/descriptor.h>
-#include <spdlog/spdlog.h>
 
 #include <iterator>
 #include <string>
@@ -12,36 +11,80 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "server/log/log.h"
+#include "server/rpc/call_metadata.h"
 
 namespace boss::server {
 namespace {
+
+using grpc::experimental::InterceptionHookPoints;
 
 // Of the services that gRPC itself adds to a server.
 constexpr const char* kMethodsOfGrpc[] = {"/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch",
                                           "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"};
 
+// They change what the server holds, which is worth a line at info.
+constexpr const char* kChanges[] = {"/boss.v1.Jobs/TrainJob",         "/boss.v1.Jobs/OptimizeStepsizesJob",
+                                    "/boss.v1.Jobs/DistillJob",       "/boss.v1.Jobs/EvaluateJob",
+                                    "/boss.v1.Jobs/CancelJob",        "/boss.v1.Jobs/PauseJob",
+                                    "/boss.v1.Jobs/ResumeJob",        "/boss.v1.Jobs/DeleteJob",
+                                    "/boss.v1.Models/LoadModel",      "/boss.v1.Models/UnloadModel",
+                                    "/boss.v1.Models/ImportModel",    "/boss.v1.Models/SetAlias",
+                                    "/boss.v1.Models/MergeAdapter",   "/boss.v1.Models/DeleteVersion",
+                                    "/boss.v1.Models/ImportSchedule", "/boss.v1.Models/DeleteSchedule"};
+
+bool IsServersFault(grpc::StatusCode code) {
+  return code == grpc::StatusCode::INTERNAL || code == grpc::StatusCode::UNKNOWN || code == grpc::StatusCode::DATA_LOSS;
+}
+
+// Lives as long as the call's context, and so do the strings that it puts into the received metadata.
 class CallRecorder final : public grpc::experimental::Interceptor {
  public:
-  CallRecorder(Metrics& metrics, const Clock& clock, std::string method)
-      : metrics_(metrics), clock_(clock), method_(std::move(method)), start_(clock.Now()) {}
+  CallRecorder(Metrics& metrics, const Clock& clock, std::string method, LogLevel end_level)
+      : metrics_(metrics), clock_(clock), method_(std::move(method)), end_level_(end_level), start_(clock.Now()) {}
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
-    if (methods->QueryInterceptionHookPoint(grpc::experimental::InterceptionHookPoints::PRE_SEND_STATUS)) {
-      const grpc::Status status = methods->GetSendStatus();
-      const std::string code = absl::StatusCodeToString(static_cast<absl::StatusCode>(status.error_code()));
-      const absl::Duration latency = clock_.Now() - start_;
-      metrics_.RecordCall(method_, code, latency);
-      spdlog::debug("call method={} code={} seconds={:.6f} message={}", method_, code, absl::ToDoubleSeconds(latency),
-                    status.error_message());
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_INITIAL_METADATA)) {
+      Name(*methods->GetRecvInitialMetadata());
+      LogDebug("call started", {{"method", method_}}, id_);
+    }
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
+      methods->GetSendTrailingMetadata()->emplace(kRequestIdKey, id_.request_id);
+      Record(methods->GetSendStatus());
     }
     methods->Proceed();
   }
 
  private:
+  // Afterwards the metadata has one request id, and a traceparent only if it is well-formed.
+  void Name(ReceivedMetadata& metadata) {
+    id_ = CallIdOf(metadata);
+    if (id_.request_id.empty()) id_.request_id = NewRequestId();
+    metadata.erase(kRequestIdKey);
+    metadata.emplace(kRequestIdKey, id_.request_id);
+    if (id_.trace_id.empty()) metadata.erase(kTraceParentKey);
+  }
+
+  void Record(const grpc::Status& status) {
+    const std::string code = absl::StatusCodeToString(static_cast<absl::StatusCode>(status.error_code()));
+    const absl::Duration latency = clock_.Now() - start_;
+    metrics_.RecordCall(method_, code, latency);
+    const LogLevel level = IsServersFault(status.error_code()) ? LogLevel::kError : end_level_;
+    if (!LogEnabled(level)) return;
+    if (status.ok()) {
+      Log(level, "call ended", {{"method", method_}, {"code", code}, {"seconds", latency}}, id_);
+    } else {
+      Log(level, "call ended",
+          {{"method", method_}, {"code", code}, {"seconds", latency}, {"error", status.error_message()}}, id_);
+    }
+  }
+
   Metrics& metrics_;
   const Clock& clock_;
   const std::string method_;
+  const LogLevel end_level_;
   const absl::Time start_;
+  CallId id_;
 };
 
 class CallRecorderFactory final : public grpc::experimental::ServerInterceptorFactoryInterface {
@@ -52,13 +95,15 @@ class CallRecorderFactory final : public grpc::experimental::ServerInterceptorFa
   grpc::experimental::Interceptor* CreateServerInterceptor(grpc::experimental::ServerRpcInfo* info) override {
     const auto method = methods_.find(absl::string_view(info->method()));
     const std::string name = method == methods_.end() ? std::string("other") : *method;
-    return new CallRecorder(metrics_, clock_, name);  // gRPC takes ownership
+    const LogLevel end_level = changes_.contains(name) ? LogLevel::kInfo : LogLevel::kDebug;
+    return new CallRecorder(metrics_, clock_, name, end_level);  // gRPC takes ownership
   }
 
  private:
   Metrics& metrics_;
   const Clock& clock_;
   const absl::flat_hash_set<std::string> methods_;
+  const absl::flat_hash_set<std::string> changes_{std::begin(kChanges), std::end(kChanges)};
 };
 
 }  // namespace

@@ -1,4 +1,4 @@
-// Counts and times every call of a server in one place.
+// Names, counts, times and logs every call of a server in one place.
 #pragma once
 
 #include <grpcpp/support/server_interceptor.h>
@@ -12,9 +12,14 @@
 
 namespace boss::server {
 
-// Interceptors that give each call's method, status code and duration to `metrics`, for grpc::ServerBuilder. Both
-// outlive the server. A method that is neither of `services` (full names; they are linked in) nor of gRPC's own health
-// and reflection is "other": clients make up any number of them.
+// Interceptors for grpc::ServerBuilder that
+// - give each call's method, status code and duration to `metrics`;
+// - make its request id what the client sent as x-request-id, if that is one IsRequestId() value, and a new one
+//   otherwise, and return it in the trailing metadata; drop a traceparent that is malformed;
+// - log it: its start at debug, its end at debug, at info if it changes what the server holds, and at error if the
+//   server itself failed.
+// `metrics` and `clock` outlive the server. A method that is neither of `services` (full names; they are linked in) nor
+// of gRPC's own health and reflection is "other": clients make up any number of them.
 std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> CallRecorders(
     Metrics& metrics, const Clock& clock, const std::vector<std::string>& services);
 

@@ -46,6 +46,11 @@ v1::Capabilities ToProto(const ServerDescription& description) {
   limits.set_max_import_bytes(description.max_import_bytes);
   limits.set_max_queued_jobs(description.max_queued_jobs);
   limits.set_max_queued_samples(description.max_queued_samples);
+  limits.set_max_pixels_per_request(description.max_pixels_per_request);
+  if (description.max_request_time != absl::InfiniteDuration()) {
+    *limits.mutable_max_request_time() = ToProto(description.max_request_time);
+  }
+  limits.set_max_streams_per_connection(description.max_streams_per_connection);
   *proto.mutable_start_time() = ToProto(description.start_time);
   return proto;
 }

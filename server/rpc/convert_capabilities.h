@@ -29,6 +29,9 @@ struct ServerDescription {
   int64_t max_message_bytes = 0;
   bool allow_torchscript = false;
   int64_t max_import_bytes = 0;
+  int64_t max_pixels_per_request = 0;
+  absl::Duration max_request_time = absl::InfiniteDuration();  // infinite: no limit
+  int64_t max_streams_per_connection = 0;
   absl::Time start_time = absl::UnixEpoch();
 };
 

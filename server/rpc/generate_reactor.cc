@@ -15,13 +15,20 @@ int64_t DataBytes(const v1::GenerateResponse& response) {
 
 }  // namespace
 
-GenerateReactor::GenerateReactor(Sampling& sampling, const v1::GenerateRequest& request)
-    : requested_format_(request.output_format()), request_id_(request.request_id()), sampling_(sampling) {
+GenerateReactor::GenerateReactor(Sampling& sampling, Admission admission, const v1::GenerateRequest& request,
+                                 CallId call)
+    : requested_format_(request.output_format()),
+      client_request_id_(request.request_id()),
+      call_(std::move(call)),
+      sampling_(sampling),
+      admission_(std::move(admission)) {
   sampling_.open_calls().Add();
 }
 
-GenerateReactor* GenerateReactor::Start(Sampling& sampling, const v1::GenerateRequest& request, absl::Time deadline) {
-  const std::shared_ptr<GenerateReactor> reactor(new GenerateReactor(sampling, request));
+GenerateReactor* GenerateReactor::Start(Sampling& sampling, Admission admission, const v1::GenerateRequest& request,
+                                        absl::Time deadline, CallId call) {
+  const std::shared_ptr<GenerateReactor> reactor(
+      new GenerateReactor(sampling, std::move(admission), request, std::move(call)));
   reactor->self_ = reactor;
   reactor->Begin(request, deadline);
   return reactor.get();
@@ -72,11 +79,12 @@ void GenerateReactor::OnSample(EncodedSample sample) {
 }
 
 void GenerateReactor::OnDone(absl::Status status, SampleSummary summary) {
-  LogSampling("generate", request_, request_id_, status, summary);
+  LogSampling("generate", request_, client_request_id_, status, summary, call_);
   absl::MutexLock lock(&mutex_);
   if (status.ok() && !request_.validate_only) {
     v1::GenerateResponse response;
     *response.mutable_summary() = ToProto(summary);
+    compute_end_ = summary.compute_end;
     queue_.push_back(std::move(response));
   } else if (!status.ok()) {
     queue_.clear();  // the client asks again for all of it, if at all
@@ -96,15 +104,18 @@ void GenerateReactor::Advance() {
     current_ = std::move(queue_.front());
     queue_.pop_front();
     writing_ = true;
+    if (current_.has_summary()) sampling_.CountOutput(compute_end_);
     StartWrite(&current_);
   } else if (final_status_) {
     finished_ = true;
+    admission_.Leave();
     Finish(ToGrpcStatus(*final_status_));
   }
 }
 
 void GenerateReactor::OnWriteDone(bool ok) {
   const int64_t taken = DataBytes(current_);
+  if (ok) sampling_.CountSent(current_.ByteSizeLong());
   {
     absl::MutexLock lock(&mutex_);
     writing_ = false;

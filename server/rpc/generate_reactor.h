@@ -13,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "boss/v1/sampling.pb.h"
 #include "server/engine/sample_request.h"
+#include "server/rpc/access.h"
 #include "server/rpc/sampling_call.h"
 
 namespace boss::server {
@@ -25,7 +26,8 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
  public:
   // Returns the reactor of a new call, which keeps itself alive and is one of the open calls until gRPC is done with
   // it. `sampling` outlives it.
-  static GenerateReactor* Start(Sampling& sampling, const v1::GenerateRequest& request, absl::Time deadline);
+  static GenerateReactor* Start(Sampling& sampling, Admission admission, const v1::GenerateRequest& request,
+                                absl::Time deadline, CallId call);
 
   void OnAccepted(AcceptedRequest accepted) override;
   void OnProgress(SampleProgress progress) override;
@@ -38,7 +40,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   void OnDone() override;
 
  private:
-  GenerateReactor(Sampling& sampling, const v1::GenerateRequest& request);
+  GenerateReactor(Sampling& sampling, Admission admission, const v1::GenerateRequest& request, CallId call);
 
   void Begin(const v1::GenerateRequest& request, absl::Time deadline);
   void Enqueue(v1::GenerateResponse response) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -46,8 +48,10 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const v1::OutputFormat requested_format_;
-  const std::string request_id_;
+  const std::string client_request_id_;
+  const CallId call_;
   Sampling& sampling_;
+  Admission admission_;
   SampleRequest request_;                  // constant once Begin has run
   std::shared_ptr<GenerateReactor> self_;  // until gRPC's OnDone
   SamplingCall engine_call_;               // released by gRPC's OnDone
@@ -58,6 +62,7 @@ class GenerateReactor final : public grpc::ServerWriteReactor<v1::GenerateRespon
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;
   std::optional<absl::Status> final_status_ ABSL_GUARDED_BY(mutex_);
+  absl::Time compute_end_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();  // of a request that has a summary
 };
 
 }  // namespace boss::server

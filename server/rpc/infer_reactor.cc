@@ -6,18 +6,22 @@
 
 namespace boss::server {
 
-InferReactor::InferReactor(Sampling& sampling, int64_t max_message_bytes, inference::ModelInferResponse& response)
-    : InferSink(sampling, max_message_bytes, "infer"), response_(response) {
+InferReactor::InferReactor(Sampling& sampling, Admission admission, int64_t max_message_bytes, CallId call,
+                           inference::ModelInferResponse& response)
+    : InferSink(sampling, max_message_bytes, "infer", std::move(call)),
+      admission_(std::move(admission)),
+      response_(response) {
   sampling_.open_calls().Add();
 }
 
-InferReactor* InferReactor::Start(Sampling& sampling, int64_t max_message_bytes,
-                                  const inference::ModelInferRequest& request, absl::Time deadline,
+InferReactor* InferReactor::Start(Sampling& sampling, Admission admission, int64_t max_message_bytes,
+                                  const inference::ModelInferRequest& request, absl::Time deadline, CallId call,
                                   inference::ModelInferResponse& response) {
-  const std::shared_ptr<InferReactor> reactor(new InferReactor(sampling, max_message_bytes, response));
+  const std::shared_ptr<InferReactor> reactor(
+      new InferReactor(sampling, std::move(admission), max_message_bytes, std::move(call), response));
   reactor->self_ = reactor;
   const absl::Status status = reactor->Submit(request, deadline, reactor);
-  if (!status.ok()) reactor->Finish(ToGrpcStatus(status));
+  if (!status.ok()) reactor->End(status);
   return reactor.get();
 }
 
@@ -31,7 +35,12 @@ absl::Status InferReactor::Take(EncodedSample sample) {
 }
 
 void InferReactor::End(absl::Status status) {
-  if (status.ok()) answer_->Finish();
+  if (status.ok()) {
+    answer_->Finish();
+    sampling_.CountSent(response_.ByteSizeLong());
+    sampling_.CountOutput(compute_end_);
+  }
+  admission_.Leave();
   Finish(ToGrpcStatus(status));
 }
 

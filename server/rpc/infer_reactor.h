@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "inference/grpc_service.pb.h"
+#include "server/rpc/access.h"
 #include "server/rpc/infer_answer.h"
 #include "server/rpc/infer_sink.h"
 
@@ -21,19 +22,22 @@ class InferReactor final : public grpc::ServerUnaryReactor,
  public:
   // Returns the reactor of a new call, which keeps itself alive and is one of the open calls until gRPC is done with
   // it. `sampling` outlives it; gRPC keeps `response` until then.
-  static InferReactor* Start(Sampling& sampling, int64_t max_message_bytes, const inference::ModelInferRequest& request,
-                             absl::Time deadline, inference::ModelInferResponse& response);
+  static InferReactor* Start(Sampling& sampling, Admission admission, int64_t max_message_bytes,
+                             const inference::ModelInferRequest& request, absl::Time deadline, CallId call,
+                             inference::ModelInferResponse& response);
 
   void OnCancel() override;
   void OnDone() override;
 
  private:
-  InferReactor(Sampling& sampling, int64_t max_message_bytes, inference::ModelInferResponse& response);
+  InferReactor(Sampling& sampling, Admission admission, int64_t max_message_bytes, CallId call,
+               inference::ModelInferResponse& response);
 
   int64_t SamplesTogether() const override { return request_.num_samples; }
   absl::Status Take(EncodedSample sample) override;
   void End(absl::Status status) override;
 
+  Admission admission_;
   inference::ModelInferResponse& response_;
   std::shared_ptr<InferReactor> self_;  // until gRPC's OnDone
   std::optional<InferAnswer> answer_;   // from the first sample on

@@ -4,17 +4,11 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "core/base/status_macros.h"
 #include "server/rpc/convert_sampling.h"
 #include "server/rpc/infer_answer.h"
 
 namespace boss::server {
-namespace {
-
-constexpr size_t kMaxLoggedId = 63;
-
-}  // namespace
 
 absl::Status InferSink::Submit(const inference::ModelInferRequest& request, absl::Time deadline,
                                std::shared_ptr<SampleSink> self) {
@@ -52,7 +46,8 @@ void InferSink::OnSample(EncodedSample sample) {
 
 void InferSink::OnDone(absl::Status status, SampleSummary summary) {
   if (!failure_.ok()) status = failure_;  // the engine may have been done before it heard of it
-  LogSampling(rpc_, request_, absl::CEscape(absl::string_view(infer_.id).substr(0, kMaxLoggedId)), status, summary);
+  LogSampling(rpc_, request_, infer_.id, status, summary, call_);
+  if (status.ok()) compute_end_ = summary.compute_end;
   End(std::move(status));
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
@@ -18,9 +19,9 @@ namespace boss::server {
 // calls it, one call at a time.
 class InferSink : public SampleSink {
  public:
-  // `sampling` outlives the sink. `rpc` names the call in the log.
-  InferSink(Sampling& sampling, int64_t max_message_bytes, const char* rpc)
-      : sampling_(sampling), max_message_bytes_(max_message_bytes), rpc_(rpc) {}
+  // `sampling` outlives the sink. `rpc` and `call` tell the log what it is a part of.
+  InferSink(Sampling& sampling, int64_t max_message_bytes, const char* rpc, CallId call)
+      : sampling_(sampling), max_message_bytes_(max_message_bytes), rpc_(rpc), call_(std::move(call)) {}
 
   // Once. `self` is this. On an error the sink hears nothing.
   absl::Status Submit(const inference::ModelInferRequest& request, absl::Time deadline,
@@ -47,11 +48,13 @@ class InferSink : public SampleSink {
   InferCall infer_;        // constant once Submit has begun to give it to the engine
   SampleRequest request_;  // likewise
   AcceptedRequest accepted_;
+  absl::Time compute_end_ = absl::InfinitePast();  // of a request that ended well; from End on
 
  private:
   absl::Status CheckSize() const;
 
   const char* const rpc_;
+  const CallId call_;
   absl::Status failure_;  // why the request was ended here
 };
 

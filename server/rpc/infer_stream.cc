@@ -14,13 +14,17 @@ namespace boss::server {
 class InferStream::Request final : public InferSink, public std::enable_shared_from_this<Request> {
  public:
   explicit Request(std::shared_ptr<InferStream> stream)
-      : InferSink(stream->sampling_, stream->max_message_bytes_, "stream_infer"), stream_(std::move(stream)) {}
+      : InferSink(stream->sampling_, stream->max_message_bytes_, "stream_infer", stream->call_),
+        stream_(std::move(stream)) {}
 
   void Begin(const inference::ModelInferRequest& request) {
-    const absl::Status status = Submit(request, stream_->deadline_, shared_from_this());
+    absl::Status status = stream_->admission_.AdmitRequest();
+    if (status.ok()) status = Submit(request, stream_->deadline_, shared_from_this());
     if (!status.ok()) End(status);
   }
   void Consumed(int64_t bytes) { engine_call_.Consumed(bytes); }
+  // Its last response is handed to gRPC.
+  void CountOutput() const { sampling_.CountOutput(compute_end_); }
 
  private:
   int64_t SamplesTogether() const override { return 1; }
@@ -67,9 +71,10 @@ class InferStream::Request final : public InferSink, public std::enable_shared_f
   std::optional<Answer> held_;
 };
 
-InferStream* InferStream::Start(Sampling& sampling, int64_t max_message_bytes, InferStreamList& list,
-                                absl::Time deadline) {
-  const std::shared_ptr<InferStream> stream(new InferStream(sampling, max_message_bytes, list, deadline));
+InferStream* InferStream::Start(Sampling& sampling, Admission admission, int64_t max_message_bytes,
+                                InferStreamList& list, absl::Time deadline, CallId call) {
+  const std::shared_ptr<InferStream> stream(
+      new InferStream(sampling, std::move(admission), max_message_bytes, list, deadline, std::move(call)));
   stream->self_ = stream;
   {
     absl::MutexLock lock(&stream->mutex_);
@@ -126,7 +131,10 @@ void InferStream::OnWriteDone(bool ok) {
     answer = std::move(current_);
     writing_ = false;
     Settle(answer);
-    if (ok) Advance();
+    if (ok) {
+      sampling_.CountSent(answer.response.ByteSizeLong());
+      Advance();
+    }
   }
   if (ok) {
     answer.request->Consumed(answer.data_bytes);
@@ -162,6 +170,7 @@ void InferStream::Advance() {
     current_ = std::move(queue_.front());
     queue_.pop_front();
     writing_ = true;
+    if (current_.is_last) current_.request->CountOutput();
     StartWrite(&current_.response);
   }
   const bool is_over = half_closed_ || abandoned_ || end_.has_value();
@@ -171,6 +180,7 @@ void InferStream::Advance() {
   }
   if (is_over && !writing_ && queue_.empty() && open_.empty() && !finished_) {
     finished_ = true;
+    admission_.Leave();
     if (abandoned_) {
       Finish(grpc::Status::CANCELLED);
     } else {

@@ -8,12 +8,14 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "inference/grpc_service.pb.h"
+#include "server/rpc/access.h"
 #include "server/rpc/reactor_list.h"
 #include "server/rpc/sampling_call.h"
 
@@ -36,7 +38,8 @@ class InferStream final
  public:
   // Returns the reactor of a new call, which keeps itself alive. `deadline` is the call's. `sampling` and `list`
   // outlive it. Each of its requests is one of the open calls.
-  static InferStream* Start(Sampling& sampling, int64_t max_message_bytes, InferStreamList& list, absl::Time deadline);
+  static InferStream* Start(Sampling& sampling, Admission admission, int64_t max_message_bytes, InferStreamList& list,
+                            absl::Time deadline, CallId call);
 
   // Reads no further requests and finishes with `status` once those that are open have been answered.
   void End(absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -56,8 +59,14 @@ class InferStream final
     bool is_last = false;    // of the request
   };
 
-  InferStream(Sampling& sampling, int64_t max_message_bytes, InferStreamList& list, absl::Time deadline)
-      : sampling_(sampling), max_message_bytes_(max_message_bytes), list_(list), deadline_(deadline) {}
+  InferStream(Sampling& sampling, Admission admission, int64_t max_message_bytes, InferStreamList& list,
+              absl::Time deadline, CallId call)
+      : sampling_(sampling),
+        admission_(std::move(admission)),
+        max_message_bytes_(max_message_bytes),
+        list_(list),
+        deadline_(deadline),
+        call_(std::move(call)) {}
 
   void Send(Answer answer) ABSL_LOCKS_EXCLUDED(mutex_);
   // The client hears nothing more: drops what waits and frees the engine.
@@ -68,9 +77,11 @@ class InferStream final
   void Advance() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Sampling& sampling_;
+  Admission admission_;
   const int64_t max_message_bytes_;
   InferStreamList& list_;
   const absl::Time deadline_;
+  const CallId call_;
   std::shared_ptr<InferStream> self_;      // until gRPC's OnDone
   inference::ModelInferRequest incoming_;  // being read, or converted
 

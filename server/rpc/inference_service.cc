@@ -3,49 +3,46 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
+#include "server/rpc/call_metadata.h"
 #include "server/rpc/convert_inference.h"
 #include "server/rpc/convert_model.h"
 #include "server/rpc/infer_reactor.h"
-#include "server/rpc/unary_call.h"
+#include "server/rpc/refusal.h"
 
 namespace boss::server {
-namespace {
-
-grpc::ServerUnaryReactor* FinishOk(grpc::CallbackServerContext* context) {
-  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  reactor->Finish(grpc::Status::OK);
-  return reactor;
-}
-
-}  // namespace
-
 grpc::ServerUnaryReactor* InferenceService::ServerLive(grpc::CallbackServerContext* context,
                                                        const inference::ServerLiveRequest*,
                                                        inference::ServerLiveResponse* response) {
-  response->set_live(true);
-  return FinishOk(context);
+  return calls_.RunHere(context, "ServerLive", [response] {
+    response->set_live(true);
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* InferenceService::ServerReady(grpc::CallbackServerContext* context,
                                                         const inference::ServerReadyRequest*,
                                                         inference::ServerReadyResponse* response) {
-  response->set_ready(ready_);
-  return FinishOk(context);
+  return calls_.RunHere(context, "ServerReady", [this, response] {
+    response->set_ready(ready_);
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* InferenceService::ServerMetadata(grpc::CallbackServerContext* context,
                                                            const inference::ServerMetadataRequest*,
                                                            inference::ServerMetadataResponse* response) {
-  response->set_name("boss");
-  response->set_version(options_.version);
-  response->add_extensions("parameters");
-  return FinishOk(context);
+  return calls_.RunHere(context, "ServerMetadata", [this, response] {
+    response->set_name("boss");
+    response->set_version(options_.version);
+    response->add_extensions("parameters");
+    return absl::OkStatus();
+  });
 }
 
 grpc::ServerUnaryReactor* InferenceService::ModelReady(grpc::CallbackServerContext* context,
                                                        const inference::ModelReadyRequest* request,
                                                        inference::ModelReadyResponse* response) {
-  return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
+  return calls_.Run(context, "ModelReady", [this, request, response]() -> absl::Status {
     BOSS_ASSIGN_OR_RETURN(const std::string reference, ModelReference(request->name(), request->version()));
     const absl::StatusOr<VersionKey> key = store_.Resolve(reference);
     if (!key.ok() && !absl::IsNotFound(key.status())) return key.status();
@@ -57,7 +54,7 @@ grpc::ServerUnaryReactor* InferenceService::ModelReady(grpc::CallbackServerConte
 grpc::ServerUnaryReactor* InferenceService::ModelMetadata(grpc::CallbackServerContext* context,
                                                           const inference::ModelMetadataRequest* request,
                                                           inference::ModelMetadataResponse* response) {
-  return RunUnaryCall(context, pool_, [this, request, response]() -> absl::Status {
+  return calls_.Run(context, "ModelMetadata", [this, request, response]() -> absl::Status {
     BOSS_ASSIGN_OR_RETURN(const std::string reference, ModelReference(request->name(), request->version()));
     BOSS_ASSIGN_OR_RETURN(const ModelView model, catalog_.Model(reference));
     BOSS_RETURN_IF_ERROR(model.shape.status());
@@ -74,17 +71,23 @@ grpc::ServerUnaryReactor* InferenceService::ModelMetadata(grpc::CallbackServerCo
 grpc::ServerUnaryReactor* InferenceService::ModelInfer(grpc::CallbackServerContext* context,
                                                        const inference::ModelInferRequest* request,
                                                        inference::ModelInferResponse* response) {
-  return InferReactor::Start(sampling_, options_.max_message_bytes, *request, DeadlineOf(*context), *response);
+  absl::StatusOr<Admission> admission = calls_.Admit(*context, "ModelInfer");
+  if (!admission.ok()) return new Refusal<grpc::ServerUnaryReactor>(admission.status());
+  return InferReactor::Start(sampling_, *std::move(admission), options_.max_message_bytes, *request,
+                             DeadlineOf(*context), CallIdOf(*context), *response);
 }
 
 grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>*
 InferenceService::ModelStreamInfer(grpc::CallbackServerContext* context) {
-  return InferStream::Start(sampling_, options_.max_message_bytes, streams_, DeadlineOf(*context));
+  absl::StatusOr<Admission> admission = calls_.Admit(*context, "ModelStreamInfer");
+  if (!admission.ok()) {
+    return new Refusal<grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>>(
+        admission.status());
+  }
+  return InferStream::Start(sampling_, *std::move(admission), options_.max_message_bytes, streams_,
+                            DeadlineOf(*context), CallIdOf(*context));
 }
 
-void InferenceService::EndStreams() {
-  ready_ = false;
-  streams_.EndAll(absl::UnavailableError("the server is shutting down"));
-}
+void InferenceService::EndStreams() { streams_.EndAll(absl::UnavailableError("the server is shutting down")); }
 
 }  // namespace boss::server

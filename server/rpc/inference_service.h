@@ -10,6 +10,7 @@
 #include "server/rpc/infer_stream.h"
 #include "server/rpc/model_catalog.h"
 #include "server/rpc/sampling_call.h"
+#include "server/rpc/unary_call.h"
 #include "server/store/model_store.h"
 
 namespace boss::server {
@@ -23,12 +24,12 @@ class InferenceService final : public inference::GRPCInferenceService::CallbackS
   };
 
   // Calls that may block run on `pool`.
-  InferenceService(Options options, const ModelStore& store, Sampling& sampling, ThreadPool& pool)
+  InferenceService(Options options, const ModelStore& store, Sampling& sampling, Access& access, ThreadPool& pool)
       : options_(std::move(options)),
         store_(store),
         sampling_(sampling),
         catalog_(store, sampling.devices()),
-        pool_(pool) {}
+        calls_(access, pool, inference::GRPCInferenceService::service_full_name()) {}
 
   grpc::ServerUnaryReactor* ServerLive(grpc::CallbackServerContext* context, const inference::ServerLiveRequest*,
                                        inference::ServerLiveResponse* response) override;
@@ -49,7 +50,9 @@ class InferenceService final : public inference::GRPCInferenceService::CallbackS
   grpc::ServerBidiReactor<inference::ModelInferRequest, inference::ModelStreamInferResponse>* ModelStreamInfer(
       grpc::CallbackServerContext* context) override;
 
-  // From now on ServerReady is false, and streams end with UNAVAILABLE once what is under way on them is answered.
+  // What ServerReady and ModelReady say; true at first.
+  void SetReady(bool ready) { ready_ = ready; }
+  // Streams end with UNAVAILABLE once what is under way on them is answered.
   void EndStreams();
 
  private:
@@ -57,7 +60,7 @@ class InferenceService final : public inference::GRPCInferenceService::CallbackS
   const ModelStore& store_;
   Sampling& sampling_;
   const ModelCatalog catalog_;
-  ThreadPool& pool_;
+  const UnaryCalls calls_;
   std::atomic<bool> ready_ = true;
   InferStreamList streams_;
 };

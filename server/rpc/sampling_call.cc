@@ -1,11 +1,11 @@
 #include "server/rpc/sampling_call.h"
 
-#include <spdlog/spdlog.h>
-
 #include <chrono>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
+#include "server/log/log.h"
 
 namespace boss::server {
 
@@ -34,6 +34,11 @@ uint64_t Sampling::ChooseSeed() {
   return absl::Uniform<uint32_t>(seeds_);
 }
 
+void Sampling::CountOutput(absl::Time compute_end) const {
+  if (compute_end == absl::InfinitePast()) return;  // nothing was computed
+  metrics_.output_seconds.Observe(absl::ToDoubleSeconds(clock_.Now() - compute_end));
+}
+
 absl::Status SamplingCall::Submit(Sampling& sampling, SampleRequest request, std::shared_ptr<SampleSink> sink) {
   BOSS_ASSIGN_OR_RETURN(const std::shared_ptr<SampleHandle> handle,
                         sampling.devices().Submit(std::move(request), std::move(sink)));
@@ -41,7 +46,10 @@ absl::Status SamplingCall::Submit(Sampling& sampling, SampleRequest request, std
   int64_t consumed = 0;
   {
     absl::MutexLock lock(&mutex_);
-    if (!released_) handle_ = handle;
+    if (!released_) {
+      handle_ = handle;
+      LimitTime(sampling, handle);
+    }
     cancel = cancelled_;
     std::swap(consumed, consumed_);
   }
@@ -51,6 +59,17 @@ absl::Status SamplingCall::Submit(Sampling& sampling, SampleRequest request, std
     handle->Consumed(consumed);
   }
   return absl::OkStatus();
+}
+
+void SamplingCall::LimitTime(const Sampling& sampling, std::shared_ptr<SampleHandle> handle) {
+  const absl::Duration limit = sampling.max_request_time();
+  if (limit == absl::InfiniteDuration()) return;
+  const auto end = [handle = std::move(handle), limit](bool is_time) {
+    if (!is_time) return;  // the call has ended before
+    handle->Cancel(absl::DeadlineExceededError(
+        absl::StrCat("the server gives a request ", absl::FormatDuration(limit), ", and this one took longer")));
+  };
+  time_limit_.Set(absl::ToChronoTime(sampling.clock().Now() + limit), end);
 }
 
 void SamplingCall::Cancel(absl::Status reason) {
@@ -77,6 +96,7 @@ void SamplingCall::Release() {
   std::shared_ptr<SampleHandle> handle;
   absl::MutexLock lock(&mutex_);
   released_ = true;
+  time_limit_.Cancel();
   handle.swap(handle_);
 }
 
@@ -86,12 +106,21 @@ absl::Time DeadlineOf(const grpc::ServerContextBase& context) {
   return has_deadline ? absl::FromChrono(deadline) : absl::InfiniteFuture();
 }
 
-void LogSampling(std::string_view rpc, const SampleRequest& request, std::string_view request_id,
-                 const absl::Status& status, const SampleSummary& summary) {
-  spdlog::info(
-      "{} model={} samples={} seed={} status={} queue_seconds={:.3f} compute_seconds={:.3f} nfe={:.1f} request_id={}",
-      rpc, request.model, summary.num_samples, request.seed, absl::StatusCodeToString(status.code()),
-      absl::ToDoubleSeconds(summary.queue_time), absl::ToDoubleSeconds(summary.compute_time), summary.nfe, request_id);
+void LogSampling(const char* rpc, const SampleRequest& request, std::string_view client_request_id,
+                 const absl::Status& status, const SampleSummary& summary, const CallId& call) {
+  // Longer ones, which nothing needs, would crowd out the rest.
+  constexpr size_t kMaxLoggedId = 63;
+  LogInfo(rpc,
+          {{"model", request.model},
+           {"samples", summary.num_samples},
+           {"seed", request.seed},
+           {"code", absl::StatusCodeToString(status.code())},
+           {"queue_seconds", summary.queue_time},
+           {"compute_seconds", summary.compute_time},
+           {"nfe", summary.nfe},
+           {"error", status.message()},
+           {"client_request_id", client_request_id.substr(0, kMaxLoggedId)}},
+          call);
 }
 
 }  // namespace boss::server

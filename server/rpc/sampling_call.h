@@ -1,6 +1,7 @@
 // What every RPC that samples shares: the calls that are open, and the engine's side of one.
 #pragma once
 
+#include <grpcpp/alarm.h>
 #include <grpcpp/server_context.h>
 
 #include <cstdint>
@@ -14,6 +15,8 @@
 #include "absl/time/time.h"
 #include "core/base/clock.h"
 #include "server/engine/device_pool.h"
+#include "server/log/call_id.h"
+#include "server/metrics/metrics.h"
 
 namespace boss::server {
 
@@ -37,19 +40,32 @@ class OpenCalls {
 // What services that sample work with. Thread-safe. `devices` and `clock` outlive it; it outlives the services' calls.
 class Sampling {
  public:
-  // `seeds` chooses the seeds of requests that have none.
-  Sampling(DevicePool& devices, const Clock& clock, absl::BitGen seeds)
-      : devices_(devices), clock_(clock), seeds_(std::move(seeds)) {}
+  // `seeds` chooses the seeds of requests that have none. A request that takes longer than `max_request_time` ends with
+  // DEADLINE_EXCEEDED.
+  Sampling(DevicePool& devices, const Clock& clock, absl::BitGen seeds, RpcMetrics metrics,
+           absl::Duration max_request_time)
+      : devices_(devices),
+        clock_(clock),
+        metrics_(metrics),
+        max_request_time_(max_request_time),
+        seeds_(std::move(seeds)) {}
 
   DevicePool& devices() { return devices_; }
   const Clock& clock() const { return clock_; }
   OpenCalls& open_calls() { return open_calls_; }
+  absl::Duration max_request_time() const { return max_request_time_; }
+  // A response of so many bytes has been written.
+  void CountSent(size_t bytes) const { metrics_.sent_bytes.Add(static_cast<double>(bytes)); }
+  // A request's last message is handed to gRPC. `compute_end` as SampleSummary's.
+  void CountOutput(absl::Time compute_end) const;
   // Short enough to be typed again.
   uint64_t ChooseSeed() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   DevicePool& devices_;
   const Clock& clock_;
+  const RpcMetrics metrics_;
+  const absl::Duration max_request_time_;
   OpenCalls open_calls_;
   absl::Mutex mutex_;
   absl::BitGen seeds_ ABSL_GUARDED_BY(mutex_);
@@ -70,7 +86,10 @@ class SamplingCall {
   void Release() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
+  void LimitTime(const Sampling& sampling, std::shared_ptr<SampleHandle> handle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   absl::Mutex mutex_;
+  grpc::Alarm time_limit_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<SampleHandle> handle_ ABSL_GUARDED_BY(mutex_);
   absl::Status cancelled_ ABSL_GUARDED_BY(mutex_);
   int64_t consumed_ ABSL_GUARDED_BY(mutex_) = 0;  // before there was a handle
@@ -80,8 +99,9 @@ class SamplingCall {
 // The call's deadline; infinite for none.
 absl::Time DeadlineOf(const grpc::ServerContextBase& context);
 
-// The log's line about a request that the engine is done with. `rpc`: e.g. "generate".
-void LogSampling(std::string_view rpc, const SampleRequest& request, std::string_view request_id,
-                 const absl::Status& status, const SampleSummary& summary);
+// The log's line about a request that the engine is done with. `rpc`: e.g. "generate". `client_request_id`: the one
+// inside the request.
+void LogSampling(const char* rpc, const SampleRequest& request, std::string_view client_request_id,
+                 const absl::Status& status, const SampleSummary& summary, const CallId& call);
 
 }  // namespace boss::server

@@ -1,6 +1,4 @@
 // How much is stored, and what is deleted.
-#include <spdlog/spdlog.h>
-
 #include <string>
 #include <utility>
 #include <vector>
@@ -8,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/base/status_macros.h"
+#include "server/log/log.h"
 #include "server/store/model_store.h"
 #include "server/store/store_files.h"
 
@@ -118,7 +117,7 @@ absl::Status ModelStore::Remove(const VersionKey& key, Trash& trash) {
   leftover.Update(files_.RemoveAll(ScheduleFolder(key)));
   leftover.Update(files_.RemoveAll(absl::StrCat(QuarantinedFolder(key), ".json")));
   if (!leftover.ok())
-    spdlog::warn("deleted model version leaves files version={} error={}", key.ToString(), leftover.ToString());
+    LogWarn("deleted model version leaves files", {{"version", key.ToString()}, {"error", leftover}});
   return absl::OkStatus();
 }
 
@@ -149,10 +148,10 @@ void ModelStore::CollectGarbageOf(absl::string_view only) {
       }
       const absl::Status removed = Remove(*key, trash);
       if (removed.ok()) {
-        spdlog::info("deleted old model version={} keep_versions={}", key->ToString(), options_.keep_versions);
+        LogInfo("deleted old model version", {{"version", key->ToString()}, {"keep_versions", options_.keep_versions}});
         changed = true;
       } else {
-        spdlog::error("cannot delete old model version={} error={}", key->ToString(), removed.ToString());
+        LogError("cannot delete old model version", {{"version", key->ToString()}, {"error", removed}});
       }
       key = old.erase(key);
     }

@@ -1,6 +1,4 @@
 // What a store finds on the disk when it opens: whole versions, what was never finished, and what is corrupt.
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
 #include <optional>
 #include <set>
@@ -13,6 +11,7 @@
 #include "absl/strings/strip.h"
 #include "core/base/status_macros.h"
 #include "core/io/atomic_file.h"
+#include "server/log/log.h"
 #include "server/store/json_reader.h"
 #include "server/store/model_store.h"
 #include "server/store/store_files.h"
@@ -28,9 +27,9 @@ std::string Message(const absl::Status& status) { return std::string(status.mess
 void RemoveUnfinished(const FileSystem& files, const std::string& path) {
   const absl::Status status = files.RemoveAll(path);
   if (status.ok()) {
-    spdlog::warn("removed what was never finished path={}", path);
+    LogWarn("removed what was never finished", {{"path", path}});
   } else {
-    spdlog::error("cannot remove what was never finished path={} error={}", path, status.ToString());
+    LogError("cannot remove what was never finished", {{"path", path}, {"error", status}});
   }
 }
 
@@ -91,7 +90,7 @@ absl::StatusOr<std::unique_ptr<ModelStore>> ModelStore::Open(const std::string& 
       if (CheckName("model", entry).ok()) {
         names.insert(std::move(entry));
       } else {
-        spdlog::warn("ignored what is no model's folder path={}/{}", path, entry);
+        LogWarn("ignored what is no model's folder", {{"path", absl::StrCat(path, "/", entry)}});
       }
     }
   }
@@ -110,7 +109,7 @@ void ModelStore::ReadModel(const std::string& name) {
   if (!model.versions.empty()) model.next_version = std::max(model.next_version, model.versions.rbegin()->first + 1);
   if (model.unreadable.ok()) model.unreadable = ReadAliases(name, model);
   if (!model.unreadable.ok())
-    spdlog::error("cannot read all of a model name={} error={}", name, model.unreadable.ToString());
+    LogError("cannot read all of a model", {{"name", name}, {"error", model.unreadable}});
 }
 
 absl::Status ModelStore::ReadModelFolder(const std::string& name, Model& model) {
@@ -147,13 +146,13 @@ void ModelStore::ReadVersion(const VersionKey& key, Model& model) {
   const std::string message = absl::StrCat(key.ToString(), ": ", Message(why));
   version.manifest =
       absl::IsFailedPrecondition(why) ? absl::FailedPreconditionError(message) : absl::DataLossError(message);
-  spdlog::error("cannot read model version={} error={}", key.ToString(), why.ToString());
+  LogError("cannot read model version", {{"version", key.ToString()}, {"error", why}});
 }
 
 void ModelStore::ReadQuarantine(const std::string& name, Model& model) {
   const absl::StatusOr<std::vector<std::string>> entries = ListAndTidy(files_, QuarantineFolder(name));
   if (!entries.ok()) {
-    spdlog::error("cannot read the quarantine of model name={} error={}", name, entries.status().ToString());
+    LogError("cannot read the quarantine of a model", {{"name", name}, {"error", entries.status()}});
     return;
   }
   const std::set<std::string> there(entries->begin(), entries->end());
@@ -170,7 +169,7 @@ void ModelStore::ReadQuarantine(const std::string& name, Model& model) {
     const auto [version, is_new] = model.versions.try_emplace(key.version);
     if (!is_new) {
       if (version->second.manifest.ok())
-        spdlog::warn("a quarantined model version was put back version={}", key.ToString());
+        LogWarn("a quarantined model version was put back", {{"version", key.ToString()}});
       continue;
     }
     std::string reason = absl::StrCat(key.ToString(), ": found corrupt earlier");
@@ -182,7 +181,7 @@ void ModelStore::ReadQuarantine(const std::string& name, Model& model) {
     }
     version->second.manifest = absl::DataLossError(reason);
     version->second.size_bytes = FolderSize(files_, QuarantinedFolder(key));
-    spdlog::error("model version is in quarantine version={} reason=\"{}\"", key.ToString(), reason);
+    LogError("model version is in quarantine", {{"version", key.ToString()}, {"reason", reason}});
   }
 }
 
@@ -247,8 +246,7 @@ void ModelStore::ReadScheduleSet(const VersionKey& key, const std::string& file,
     SetAside(key.name, absl::StrCat(ScheduleFolder(key), "/", file),
              absl::StrCat(kSchedulesFolder, "-", key.version, "-", file), set.status());
   } else {
-    spdlog::error("cannot read schedule set version={} file={} error={}", key.ToString(), file,
-                  set.status().ToString());
+    LogError("cannot read schedule set", {{"version", key.ToString()}, {"file", file}, {"error", set.status()}});
   }
 }
 
@@ -264,9 +262,9 @@ void ModelStore::Quarantine(const VersionKey& key, Version& version, const absl:
     BOSS_RETURN_IF_ERROR(files_.RemoveAll(QuarantinedFolder(key)));
     return MoveAndSync(files_, VersionFolder(key), QuarantinedFolder(key));
   }();
-  spdlog::error("quarantined model version={} reason=\"{}\"", key.ToString(), reason);
+  LogError("quarantined model version", {{"version", key.ToString()}, {"reason", reason}});
   if (!moved.ok())
-    spdlog::error("cannot move a quarantined model version={} error={}", key.ToString(), moved.ToString());
+    LogError("cannot move a quarantined model version", {{"version", key.ToString()}, {"error", moved}});
 }
 
 bool ModelStore::SetAside(const std::string& name, const std::string& path, const std::string& label,
@@ -278,8 +276,8 @@ bool ModelStore::SetAside(const std::string& name, const std::string& path, cons
     BOSS_RETURN_IF_ERROR(files_.RemoveAll(target));
     return MoveAndSync(files_, path, target);
   }();
-  spdlog::error("quarantined a file of a model path={} reason=\"{}\"", path, Message(why));
-  if (!moved.ok()) spdlog::error("cannot move a corrupt file path={} error={}", path, moved.ToString());
+  LogError("quarantined a file of a model", {{"path", path}, {"reason", Message(why)}});
+  if (!moved.ok()) LogError("cannot move a corrupt file", {{"path", path}, {"error", moved}});
   return moved.ok();
 }
 

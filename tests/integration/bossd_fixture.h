@@ -60,15 +60,18 @@ class BossdTest : public ::testing::Test {
     WriteSeedModel(folder_ / "seeds", "vectors", kTinyVectorArchitecture);
   }
 
-  void Start(std::vector<std::string> arguments = {}) {
+  void Start(std::vector<std::string> arguments = {}, ServerPorts ports = {}) {
     for (const std::string& argument :
          {"--data=" + (folder_ / "data"), "--seed-models=" + (folder_ / "seeds"), std::string("--threads=1")}) {
       arguments.push_back(argument);
     }
-    auto server = ServerProcess::Start(BOSSD_BINARY, folder_.path(), arguments);
+    auto server = ServerProcess::Start(BOSSD_BINARY, folder_.path(), arguments, ports, log_);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
-    const auto channel = grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials());
+    Connect(grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials()));
+  }
+
+  void Connect(const std::shared_ptr<grpc::Channel>& channel) {
     sampler_ = v1::Sampler::NewStub(channel);
     jobs_ = v1::Jobs::NewStub(channel);
     models_ = v1::Models::NewStub(channel);
@@ -161,6 +164,7 @@ class BossdTest : public ::testing::Test {
   }
 
   TempFolder folder_;
+  std::string log_;  // file for the server's standard error; empty: the test's
   std::unique_ptr<ServerProcess> server_;
   std::unique_ptr<v1::Sampler::Stub> sampler_;
   std::unique_ptr<v1::Jobs::Stub> jobs_;

@@ -56,7 +56,7 @@ class Server:
         self.log = []
         self.process = subprocess.Popen(
             [BOSSD, "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", f"--port-file={port_file}",
-             f"--data={os.path.join(WORK.name, 'data')}", "--threads=1"],
+             f"--data={os.path.join(WORK.name, 'data')}", "--threads=1", "--drain-seconds=0"],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         ready = threading.Event()
         self.reader = threading.Thread(target=self._read_log, args=(ready,))

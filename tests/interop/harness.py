@@ -40,7 +40,8 @@ class Bossd:
         self.log = []
         self.process = subprocess.Popen(
             [BOSSD, "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", f"--port-file={port_file}",
-             f"--data={os.path.join(self.work.name, 'data')}", "--threads=1", *arguments],
+             f"--data={os.path.join(self.work.name, 'data')}", "--threads=1", "--drain-seconds=0",
+             *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         ready = threading.Event()
         self.reader = threading.Thread(target=self._read_log, args=(ready,))

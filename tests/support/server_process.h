@@ -13,13 +13,25 @@
 
 namespace boss::testing {
 
+// Free ones where they are 0.
+struct ServerPorts {
+  int grpc = 0, metrics = 0;
+};
+
 // Killed, if it still runs, when this goes away. Not thread-safe.
 class ServerProcess {
  public:
-  // Starts `binary` with `arguments`, --listen and --metrics-listen on free loopback ports, and --port-file in
-  // `folder`, and waits until it is ready. \error if it ends instead: ABORTED by a signal, INTERNAL otherwise.
+  // Starts `binary` with `arguments`, --listen and --metrics-listen on loopback, and --port-file in `folder`, and waits
+  // until it is ready. Without --drain-seconds among the arguments it does not drain. `log`: as of Launch. \error if it
+  // ends instead: ABORTED by a signal, INTERNAL otherwise.
   static absl::StatusOr<std::unique_ptr<ServerProcess>> Start(const std::string& binary, const std::string& folder,
-                                                              std::vector<std::string> arguments);
+                                                              std::vector<std::string> arguments,
+                                                              ServerPorts ports = {}, const std::string& log = "");
+  // Starts it with these arguments alone and does not wait; its ports are not known. `log`: file for its standard
+  // error; empty: this process's.
+  static absl::StatusOr<std::unique_ptr<ServerProcess>> Launch(const std::string& binary,
+                                                               const std::vector<std::string>& arguments,
+                                                               const std::string& log = "");
   ~ServerProcess();
   ServerProcess(const ServerProcess&) = delete;
   ServerProcess& operator=(const ServerProcess&) = delete;

@@ -9,7 +9,7 @@
 #include "server/app/data_lock.h"
 #include "server/app/job_counter.h"
 #include "server/app/seed_models.h"
-#include "server/app/termination.h"
+#include "server/app/signals.h"
 #include "tests/support/temp_folder.h"
 #include "tests/support/tiny_models.h"
 
@@ -67,13 +67,15 @@ TEST(JobCounterTest, FollowsJobsThroughTheirStates) {
   EXPECT_EQ(value(families[1], "FAILED"), -1);
 }
 
-TEST(TerminationSignalsTest, ASignalIsReceivedOnceAndStopEndsTheWait) {
-  TerminationSignals signals;
-  kill(getpid(), SIGTERM);
-  EXPECT_TRUE(signals.Wait());
+TEST(ProcessSignalsTest, EachSignalIsReceivedOnceAndStopEndsTheWait) {
+  ProcessSignals signals;
+  for (const int signal : {SIGHUP, SIGINT, SIGTERM}) {
+    kill(getpid(), signal);
+    EXPECT_EQ(signals.Wait(), signal);
+  }
   signals.Stop();
-  EXPECT_FALSE(signals.Wait());
-  EXPECT_FALSE(signals.Wait());
+  EXPECT_EQ(signals.Wait(), std::nullopt);
+  EXPECT_EQ(signals.Wait(), std::nullopt);
 }
 
 }  // namespace

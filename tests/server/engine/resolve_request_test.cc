@@ -48,6 +48,11 @@ TEST_F(ResolveRequestTest, EachWrongFieldIsNamed) {
   ExpectFieldError(request, "num_samples", "[1, 100], got 101");
   request.num_samples = 0;
   ExpectFieldError(request, "num_samples", "got 0");
+  limits_.max_pixels_per_request = 8;  // four samples of two values
+  request.num_samples = 4;
+  EXPECT_TRUE(Resolve(request).ok());
+  request.num_samples = 5;
+  ExpectFieldError(request, "num_samples", "at most 4 for samples of 2 pixels each");
   request = Request();
   request.steps = -1;
   ExpectFieldError(request, "steps", "got -1");
@@ -266,9 +271,8 @@ TEST_F(ResolveRequestTest, AnotherSolverOrGuidanceScaleThanTheSchedulesIsWarnedO
   ASSERT_TRUE(resolved.ok()) << resolved.status();
   EXPECT_EQ(resolved->accepted.time_grid, (std::vector<double>{0, 0.2, 1}));
   EXPECT_EQ(resolved->accepted.nfe, 8);
-  EXPECT_THAT(resolved->accepted.warnings,
-              ::testing::ElementsAre(HasSubstr("made for euler, the solver is heun"),
-                                     HasSubstr("guidance scale 1.5, the request's is 3")));
+  EXPECT_THAT(resolved->accepted.warnings, ::testing::ElementsAre(HasSubstr("made for euler, the solver is heun"),
+                                                                  HasSubstr("guidance scale 1.5, the request's is 3")));
   // What a client named is used by name alone.
   request = Request(1, 2);
   request.class_labels = {1};
@@ -354,6 +358,41 @@ TEST_F(ResolveRequestTest, AModelChoosesMultistepWhereNothingIsKnownToBeBetter) 
   // A search over a finer grid has found other Euler schedules since.
   ASSERT_TRUE(store_->AddScheduleSet(vectors_, boss::testing::TinyScheduleSet(20)).ok());
   EXPECT_EQ(solver(), SolverKind::kEuler);
+}
+
+TEST_F(ResolveRequestTest, AStraightenedVersionTakesTheCoefficientsThatWereFittedToIt) {
+  Manifest manifest;
+  manifest.architecture_json = boss::testing::kTinyVectorArchitecture;
+  NativeSchedule native{"bellman", 1.0, 10, {}};
+  native.schedule.knots = {0, 3, 10};
+  native.schedule.time_grid = *TimeGrid::Create({0, 0.3, 1});
+  native.schedule.solver = SolverKind::kMultistep;
+  native.schedule.coefficients = {{1, {0.25}}, {0.875, {0.75, -0.125}}};
+  manifest.schedules = {native};
+  const auto key =
+      store_->Publish("straight", manifest, boss::testing::TinyModel(manifest.architecture_json, 2)->State());
+  ASSERT_TRUE(key.ok()) << key.status();
+  SampleRequest request = Request(1, 2);
+  request.default_solver = true;
+  const auto chosen = Resolve(request, *key);
+  ASSERT_TRUE(chosen.ok()) << chosen.status();
+  EXPECT_EQ(chosen->accepted.solver, SolverKind::kMultistep);
+  EXPECT_EQ(chosen->accepted.schedule, ScheduleSource::kBellman);
+  EXPECT_EQ(chosen->accepted.time_grid, (std::vector<double>{0, 0.3, 1}));
+  EXPECT_EQ(chosen->solver.coefficients, native.schedule.coefficients);
+  // Euler's steps, which it was straightened for, are there for who asks.
+  request.default_solver = false;
+  const auto euler = Resolve(request, *key);
+  ASSERT_TRUE(euler.ok()) << euler.status();
+  EXPECT_EQ(euler->accepted.solver, SolverKind::kEuler);
+  EXPECT_EQ(euler->accepted.time_grid, (std::vector<double>{0, 0.3, 1}));
+  EXPECT_TRUE(euler->solver.coefficients.empty());
+  // A later search, whose coefficients lead to the version's own fine samples, is not preferred.
+  ASSERT_TRUE(store_->AddScheduleSet(*key, boss::testing::TinyMultistepSet(10, 4)).ok());
+  request.solver = SolverKind::kMultistep;
+  EXPECT_EQ(Resolve(request, *key)->solver.coefficients, native.schedule.coefficients);
+  request.steps = 3;
+  EXPECT_EQ(Resolve(request, *key)->accepted.schedule_set, "multistep-g1-k10");
 }
 
 TEST_F(ResolveRequestTest, AnImportedSetHasTheStepsThatItHas) {

@@ -1,4 +1,4 @@
-#include "server/app/termination.h"
+#include "server/app/signals.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -11,31 +11,31 @@
 
 namespace boss::server {
 
-TerminationSignals::TerminationSignals() {
+ProcessSignals::ProcessSignals() {
   sigset_t signals;
   sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) sigaddset(&signals, signal);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
   signal_fd_ = signalfd(-1, &signals, SFD_CLOEXEC);
   stop_fd_ = eventfd(0, EFD_CLOEXEC);
 }
 
-TerminationSignals::~TerminationSignals() {
+ProcessSignals::~ProcessSignals() {
   close(signal_fd_);
   close(stop_fd_);
 }
 
-bool TerminationSignals::Wait() {
+std::optional<int> ProcessSignals::Wait() {
   pollfd descriptors[] = {{.fd = stop_fd_, .events = POLLIN}, {.fd = signal_fd_, .events = POLLIN}};
   while (poll(descriptors, 2, -1) < 0 && errno == EINTR) {
   }
-  if (descriptors[0].revents != 0) return false;
+  if (descriptors[0].revents != 0) return std::nullopt;
   signalfd_siginfo received;
-  return read(signal_fd_, &received, sizeof received) == sizeof received;
+  if (read(signal_fd_, &received, sizeof received) != sizeof received) return std::nullopt;
+  return static_cast<int>(received.ssi_signo);
 }
 
-void TerminationSignals::Stop() {
+void ProcessSignals::Stop() {
   const uint64_t one = 1;
   // An eventfd takes 2^64 - 2 of these before it would block.
   [[maybe_unused]] const ssize_t written = write(stop_fd_, &one, sizeof one);
