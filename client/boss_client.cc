@@ -4,11 +4,9 @@
 #include <grpcpp/security/credentials.h>
 
 #include <algorithm>
-#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "client/status.h"
 
 namespace boss::client {
@@ -51,10 +49,7 @@ Request Named(const std::string& name) {
 
 }  // namespace
 
-std::string Client::NewId() {
-  std::random_device device;
-  return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
-}
+std::string Client::NewId() { return NewRandomId(); }
 
 Client::Client(ClientOptions options)
     : Client(MakeChannel(options, {.channel = grpc::InsecureChannelCredentials()}), options) {}
@@ -71,7 +66,7 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(ClientOptions options, c
 }
 
 Client::Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options, CallControl::TokenSource token)
-    : control_(options.timeout, options.retry, std::move(token)),
+    : control_(options.timeout, options.retry, std::move(token), options.trace_parent),
       sampler_(boss::v1::Sampler::NewStub(channel)),
       jobs_(boss::v1::Jobs::NewStub(channel)),
       models_(boss::v1::Models::NewStub(channel)),
@@ -87,7 +82,7 @@ absl::StatusOr<Response> Client::Unary(Stub& stub,
     absl::Status status;
     {
       CallControl::Call call(control_, /*with_deadline=*/true);
-      status = FromGrpcStatus((stub.*method)(&call.context(), request, &response));
+      status = call.End((stub.*method)(&call.context(), request, &response));
     }
     if (status.ok()) return response;
     if (!attempts.Again(status)) return status;
@@ -113,7 +108,7 @@ absl::Status Client::Generate(const boss::v1::GenerateRequest& request,
           break;
         }
       }
-      status = FromGrpcStatus(reader->Finish());
+      status = call.End(reader->Finish());
       if (!stop.ok()) return stop;
     }
     if (status.ok() || received || !attempts.Again(status)) return status;
@@ -218,7 +213,7 @@ absl::Status Client::WatchJob(boss::v1::WatchJobRequest request,
         }
       }
       if (!stop.ok()) call.context().TryCancel();
-      status = FromGrpcStatus(reader->Finish());
+      status = call.End(reader->Finish());
       if (!stop.ok()) return stop;
     }
     if (status.ok() || !attempts.Again(status)) return status;

@@ -27,6 +27,7 @@ struct ClientOptions {
   absl::Duration timeout = absl::Seconds(120);  // of every unary call; streams have none of their own
   int max_message_bytes = 256 << 20;
   RetryPolicy retry;
+  std::string trace_parent;  // W3C trace context that calls are a part of, as of "traceparent"; empty: none
 };
 
 // Everything that a Generate call streamed.

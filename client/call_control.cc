@@ -2,11 +2,26 @@
 
 #include <algorithm>
 #include <cmath>
+#include <random>
+#include <utility>
 
+#include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
 #include "client/status.h"
 
 namespace boss::client {
+namespace {
+
+constexpr char kRequestIdKey[] = "x-request-id";
+
+}  // namespace
+
+std::string NewRandomId() {
+  std::random_device device;
+  return absl::StrFormat("%08x%08x%08x%08x", device(), device(), device(), device());
+}
 
 void CallControl::Cancel() {
   absl::MutexLock lock(&mutex_);
@@ -18,6 +33,8 @@ CallControl::Call::Call(CallControl& control, bool with_deadline) : control_(con
   if (with_deadline && control.timeout_ < absl::InfiniteDuration()) {
     context_.set_deadline(absl::ToChronoTime(absl::Now() + control.timeout_));
   }
+  context_.AddMetadata(kRequestIdKey, NewRandomId());
+  if (!control.trace_parent_.empty()) context_.AddMetadata("traceparent", control.trace_parent_);
   if (control.token_) context_.AddMetadata("authorization", absl::StrCat("Bearer ", control.token_()));
   absl::MutexLock lock(&control_.mutex_);
   control_.contexts_.insert(&context_);
@@ -29,13 +46,23 @@ CallControl::Call::~Call() {
   control_.contexts_.erase(&context_);
 }
 
+absl::Status CallControl::Call::End(const grpc::Status& status) const {
+  absl::Status result = FromGrpcStatus(status);
+  const auto& trailing = context_.GetServerTrailingMetadata();
+  const auto id = trailing.find(kRequestIdKey);
+  if (id == trailing.end()) return result;  // no server has heard of it
+  return WithRequestId(std::move(result), absl::string_view(id->second.data(), id->second.size()));
+}
+
 bool CallControl::Attempts::Again(const absl::Status& status) {
   if (!absl::IsUnavailable(status) || control_.cancelled()) return false;
   const RetryPolicy& policy = control_.policy_;
   if (++failed_ >= limit_) return false;
   const absl::Duration delay =
       std::min(policy.initial_delay * std::pow(policy.multiplier, failed_ - 1), policy.max_delay);
-  control_.Wait(std::max(delay, RetryDelay(status).value_or(absl::ZeroDuration())));
+  absl::BitGen random;
+  const double longer = 1 + absl::Uniform(absl::IntervalClosed, random, 0.0, policy.jitter);
+  control_.Wait(std::max(delay, RetryDelay(status).value_or(absl::ZeroDuration())) * longer);
   return !control_.cancelled();
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <grpcpp/client_context.h>
+#include <grpcpp/support/status.h>
 
 #include <functional>
 #include <set>
@@ -25,9 +26,13 @@ struct RetryPolicy {
   absl::Duration initial_delay = absl::Milliseconds(200);
   absl::Duration max_delay = absl::Seconds(5);
   double multiplier = 2.0;
+  double jitter = 0.2;  // each wait is longer by up to this part of itself, so that not all clients come back at once
   // Instead of waiting, for tests; unset waits, and Cancel() ends the wait.
   std::function<void(absl::Duration)> wait;
 };
+
+// 128 random bits in hexadecimal digits.
+std::string NewRandomId();
 
 // Thread-safe.
 class CallControl {
@@ -35,9 +40,12 @@ class CallControl {
   // The token of the next call; thread-safe.
   using TokenSource = std::function<std::string()>;
 
-  // `token`: null sends none.
-  CallControl(absl::Duration timeout, RetryPolicy policy, TokenSource token)
-      : timeout_(timeout), policy_(std::move(policy)), token_(std::move(token)) {}
+  // `token`: null sends none. `trace_parent`: the W3C trace context of every call; empty: none.
+  CallControl(absl::Duration timeout, RetryPolicy policy, TokenSource token, std::string trace_parent)
+      : timeout_(timeout),
+        policy_(std::move(policy)),
+        token_(std::move(token)),
+        trace_parent_(std::move(trace_parent)) {}
   CallControl(const CallControl&) = delete;
   CallControl& operator=(const CallControl&) = delete;
 
@@ -45,7 +53,8 @@ class CallControl {
   void Cancel() ABSL_LOCKS_EXCLUDED(mutex_);
   bool cancelled() const { return cancelled_.HasBeenNotified(); }
 
-  // A context while its call is under way, with the token. Unary calls get the deadline.
+  // A context while its call is under way, with the token, a request id of its own, and the trace. Unary calls get the
+  // deadline.
   class Call {
    public:
     Call(CallControl& control, bool with_deadline);
@@ -53,6 +62,8 @@ class CallControl {
     Call(const Call&) = delete;
     Call& operator=(const Call&) = delete;
     grpc::ClientContext& context() { return context_; }
+    // How the call ended; an error knows the id that the server has for it (client/status.h).
+    absl::Status End(const grpc::Status& status) const;
 
    private:
     CallControl& control_;
@@ -82,6 +93,7 @@ class CallControl {
   const absl::Duration timeout_;
   const RetryPolicy policy_;
   const TokenSource token_;
+  const std::string trace_parent_;
   absl::Notification cancelled_;
   absl::Mutex mutex_;
   std::set<grpc::ClientContext*> contexts_ ABSL_GUARDED_BY(mutex_);

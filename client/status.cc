@@ -11,6 +11,7 @@ namespace {
 
 constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
 constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
+constexpr char kRequestIdPayload[] = "boss.client/request-id";  // of the client's own: the text itself
 
 template <typename Message>
 std::optional<Message> Payload(const absl::Status& status, const char* type_url) {
@@ -39,6 +40,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status) {
   details.set_code(static_cast<int>(status.code()));
   details.set_message(std::string(status.message()));
   status.ForEachPayload([&](absl::string_view type_url, const absl::Cord& payload) {
+    if (type_url == kRequestIdPayload) return;
     auto* detail = details.add_details();
     detail->set_type_url(std::string(type_url));
     detail->set_value(std::string(payload));
@@ -63,6 +65,16 @@ std::optional<absl::Duration> RetryDelay(const absl::Status& status) {
   return absl::Seconds(retry->retry_delay().seconds()) + absl::Nanoseconds(retry->retry_delay().nanos());
 }
 
+absl::Status WithRequestId(absl::Status status, absl::string_view id) {
+  if (!status.ok()) status.SetPayload(kRequestIdPayload, absl::Cord(id));
+  return status;
+}
+
+std::string RequestIdOf(const absl::Status& status) {
+  const auto payload = status.GetPayload(kRequestIdPayload);
+  return payload ? std::string(*payload) : std::string();
+}
+
 std::string DescribeStatus(const absl::Status& status) {
   std::string text = absl::StrCat(absl::StatusCodeToString(status.code()), ": ", status.message());
   for (const std::string& line : FieldViolations(status)) {
@@ -71,6 +83,7 @@ std::string DescribeStatus(const absl::Status& status) {
     if (!absl::StrContains(status.message(), description)) absl::StrAppend(&text, "\n  ", line);
   }
   if (const auto delay = RetryDelay(status)) absl::StrAppend(&text, "\n  try again in ", absl::FormatDuration(*delay));
+  if (const std::string id = RequestIdOf(status); !id.empty()) absl::StrAppend(&text, "\n  request id ", id);
   return text;
 }
 

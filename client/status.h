@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
 namespace boss::client {
@@ -25,7 +26,13 @@ std::vector<std::string> FieldViolations(const absl::Status& status);
 // How long the server asks to wait before trying again, if it says so.
 std::optional<absl::Duration> RetryDelay(const absl::Status& status);
 
-// "NOT_FOUND: model nothing does not exist", with field violations and the retry delay on lines of their own.
+// The error with the id by which the server's log knows the call; unchanged if it is OK.
+absl::Status WithRequestId(absl::Status status, absl::string_view id);
+// Empty: it has none.
+std::string RequestIdOf(const absl::Status& status);
+
+// "NOT_FOUND: model nothing does not exist", with field violations, the retry delay and the request id on lines of
+// their own.
 std::string DescribeStatus(const absl::Status& status);
 
 }  // namespace boss::client

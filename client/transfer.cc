@@ -87,7 +87,7 @@ absl::StatusOr<int64_t> Client::QueryUpload(boss::v1::ImportStart start) {
   *message.mutable_start() = std::move(start);
   writer->Write(message);
   writer->WritesDone();
-  const absl::Status status = FromGrpcStatus(writer->Finish());
+  const absl::Status status = call.End(writer->Finish());
   if (!status.ok()) return status;
   return response.committed_bytes();
 }
@@ -112,7 +112,7 @@ absl::StatusOr<boss::v1::ImportModelResponse> Client::SendUpload(const boss::v1:
     if (open) on_progress(offset);
   }
   writer->WritesDone();
-  const absl::Status status = FromGrpcStatus(writer->Finish());
+  const absl::Status status = call.End(writer->Finish());
   if (!status.ok()) return status;
   return response;
 }
@@ -207,7 +207,7 @@ absl::StatusOr<boss::v1::ExportModelResponse::Header> Client::ExportModel(
       absl::Status stop;
       while (stop.ok() && reader->Read(&message)) stop = take(message);
       if (!stop.ok()) call.context().TryCancel();
-      status = FromGrpcStatus(reader->Finish());
+      status = call.End(reader->Finish());
       if (!stop.ok()) return stop;
       if (received > before) attempts.Progress();
     }

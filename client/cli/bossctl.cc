@@ -21,7 +21,8 @@ constexpr char kFooter[] =
     "  130  interrupted; a job that was followed goes on\n"
     "\n"
     "Environment: BOSS_ADDRESS is the default of --address, BOSS_TOKEN_FILE of --token-file. BOSS_TOKEN is a token\n"
-    "itself, used where no file is given; no flag takes one, because everybody on a machine sees command lines.";
+    "itself, used where no file is given; no flag takes one, because everybody on a machine sees command lines.\n"
+    "TRACEPARENT is sent along with every call, for the server's logs.";
 
 void AddSecurityFlags(CLI::App& app, Credentials& credentials) {
   app.add_flag("--tls", credentials.tls, "Talk TLS; also turned on by the flags that need it")->group("Security");

@@ -2,6 +2,7 @@
 
 #include <google/protobuf/util/json_util.h>
 
+#include <cstdlib>
 #include <ostream>
 
 #include "client/status.h"
@@ -29,6 +30,7 @@ absl::Status Context::Connect() {
   ClientOptions options;
   options.address = address;
   options.timeout = timeout_s > 0 ? absl::Seconds(timeout_s) : absl::InfiniteDuration();
+  if (const char* const trace = std::getenv("TRACEPARENT")) options.trace_parent = trace;
   absl::StatusOr<std::unique_ptr<Client>> client = Client::Connect(std::move(options), credentials);
   if (!client.ok()) return client.status();
   client_ = *std::move(client);

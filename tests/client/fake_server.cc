@@ -267,6 +267,7 @@ FakeServer::~FakeServer() { server_->Shutdown(); }
 ClientOptions FakeServer::client_options() {
   ClientOptions options;
   options.address = address();
+  options.retry.jitter = 0;
   options.retry.wait = [this](absl::Duration duration) { waits.push_back(duration); };
   return options;
 }
