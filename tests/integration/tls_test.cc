@@ -174,6 +174,7 @@ TEST_F(TlsTest, SecretsAreInNoLogErrorOrMetric) {
   EXPECT_GE(parsed->samples.at("boss_access_refused_total{reason=\"rate\"}"), 1);
   const std::string log = Log();
   EXPECT_THAT(log, HasSubstr("access refused"));
+  EXPECT_THAT(log, HasSubstr("info  access granted method=/boss.v1.Models/DeleteVersion name=ops"));
   for (const std::string& text : {said, metrics, log}) {
     EXPECT_THAT(text, Not(HasSubstr("secret")));
     EXPECT_THAT(text, Not(HasSubstr(HashOf("secret-of-ops"))));
