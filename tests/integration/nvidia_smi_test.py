@@ -49,7 +49,7 @@ def served(bossd):
     with tempfile.TemporaryDirectory(prefix="boss-nvidia-smi-") as work:
         port_file = os.path.join(work, "ports.json")
         with subprocess.Popen([bossd, "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", f"--data={work}/data",
-                               f"--port-file={port_file}"], stderr=subprocess.PIPE, text=True) as process:
+                               f"--port-file={port_file}", "--drain-seconds=0"], stderr=subprocess.PIPE, text=True) as process:
             log = ""
             for line in process.stderr:
                 log += line

@@ -76,7 +76,7 @@ class Bossd:
         self.process = subprocess.Popen(  # pylint: disable=consider-using-with
             [BOSSD, "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0", f"--port-file={port_file}",
              f"--data={os.path.join(work, 'data')}", f"--dataset-folder={sets}", "--threads=1",
-             *arguments],
+             "--drain-seconds=0", *arguments],
             env={**os.environ, "LD_LIBRARY_PATH": FAKE_NVML_FOLDER}, stdout=self.log, stderr=self.log)
 
         def ports():
