@@ -250,6 +250,7 @@ void ModelRegistry::Load(const VersionKey& key) {
 }
 
 ModelRegistry::Loaded ModelRegistry::LoadNow(const VersionKey& key) {
+  const absl::Time start = options_.clock->Now();
   absl::StatusOr<std::unique_ptr<LoadedModel>> loaded = LoadFromStore(key);
   absl::StatusOr<std::shared_ptr<const LoadedModel>> result = absl::InternalError("not loaded");
   if (loaded.ok()) {
@@ -296,6 +297,9 @@ ModelRegistry::Loaded ModelRegistry::LoadNow(const VersionKey& key) {
     }
   }
   evicted.clear();  // its memory is free before the new version is used
+  const ModelMetrics& metrics = options_.metrics;
+  (result.ok() ? metrics.loads : metrics.failed_loads).Add(1);
+  if (result.ok()) metrics.load_seconds.Observe(absl::ToDoubleSeconds(options_.clock->Now() - start));
   return {std::move(result), std::move(waiting)};
 }
 
@@ -321,6 +325,16 @@ ModelStatus ModelRegistry::Status(const VersionKey& key) const {
   if (found == state_->entries.end()) return {.key = key};
   const Entry& entry = found->second;
   return {.key = key, .state = entry.state, .error = entry.error, .memory_bytes = entry.memory_bytes};
+}
+
+std::vector<ModelStatus> ModelRegistry::Statuses() const {
+  absl::MutexLock lock(&state_->mutex);
+  std::vector<ModelStatus> statuses;
+  for (const auto& [key, entry] : state_->entries) {
+    if (entry.state != ModelState::kUnloaded)
+      statuses.push_back({.key = key, .state = entry.state, .memory_bytes = entry.memory_bytes});
+  }
+  return statuses;
 }
 
 int64_t ModelRegistry::MemoryBytes() const {

@@ -101,6 +101,7 @@ struct SampleSummary {
   absl::Duration queue_time;    // from acceptance to the first solver step
   absl::Duration compute_time;  // from the first solver step's start to the last one's end
   absl::Duration output_time;   // encoding
+  absl::Time compute_end = absl::InfinitePast();  // of the last solver step; infinite past if there was none
   double nfe = 0;               // velocity evaluations per sample, the mean over batches
   int64_t num_samples = 0;      // delivered
   std::string device;

@@ -13,6 +13,11 @@
 #include "server/engine/open_request.h"
 
 namespace boss::server {
+namespace {
+
+constexpr absl::Duration kDeadlineSlack = absl::Milliseconds(100);
+
+}  // namespace
 
 SamplerEngine::SamplerEngine(SamplerEngineOptions options, const ModelStore& store, ModelRegistry& registry,
                              DeviceWorker& worker, EngineMetrics metrics, const Clock& clock)
@@ -53,6 +58,7 @@ absl::StatusOr<std::shared_ptr<SampleHandle>> SamplerEngine::Submit(SampleReques
     open->reserved_samples = num_samples;
     queued_samples_ += num_samples;
     metrics_.queued_samples.Set(static_cast<double>(queued_samples_));
+    UpdateLaneGauges();
     open_.insert(open);
   }
   open->strand.Post([this, open] { Prepare(open); });
@@ -193,7 +199,6 @@ void SamplerEngine::Cancel(const RequestPtr& request, absl::Status reason) {
   if (request->phase == Request::Phase::kDone || !request->stop.ok()) return;
   request->abandoned = true;
   request->stop = std::move(reason);
-  metrics_.cancelled_requests.Add(1);
   if (!request->in_unit) FinishLocked(request, request->stop);
 }
 
@@ -213,6 +218,8 @@ void SamplerEngine::FinishLocked(const RequestPtr& request, absl::Status status)
   active_.erase(std::remove(active_.begin(), active_.end(), request), active_.end());
   Release(request, request->reserved_samples);
   LeaveGroup(request);
+  UpdateLaneGauges();
+  CountEnd(*request, status);
   if (request->start_time) metrics_.compute_seconds.Observe(absl::ToDoubleSeconds(request->device_time));
   if (!status.ok()) request->abandoned = true;
   request->strand.Post([this, request, status = std::move(status)] {
@@ -223,6 +230,21 @@ void SamplerEngine::FinishLocked(const RequestPtr& request, absl::Status status)
     absl::MutexLock lock(&mutex_);
     open_.erase(request);
   });
+}
+
+void SamplerEngine::CountEnd(const Request& request, const absl::Status& status) const {
+  if (status.ok()) return;
+  // A client whose deadline has passed cancels, and is a little ahead of the server's clock.
+  const bool is_late = absl::IsCancelled(status) && request.request.deadline <= clock_.Now() + kDeadlineSlack;
+  if (absl::IsDeadlineExceeded(status) || is_late) {
+    metrics_.expired_requests.Add(1);
+  } else if (absl::IsCancelled(status)) {
+    metrics_.cancelled_requests.Add(1);
+  } else if (absl::IsUnavailable(request.stop)) {
+    metrics_.stopped_requests.Add(1);
+  } else {
+    metrics_.failed_requests.Add(1);
+  }
 }
 
 void SamplerEngine::LeaveGroup(const RequestPtr& request) {

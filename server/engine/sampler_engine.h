@@ -131,6 +131,8 @@ class SamplerEngine {
   void Finish(const RequestPtr& request, absl::Status status) ABSL_LOCKS_EXCLUDED(mutex_);
   void FinishLocked(const RequestPtr& request, absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Release(const RequestPtr& request, int64_t samples) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // For metrics.
+  void CountEnd(const Request& request, const absl::Status& status) const ABSL_SHARED_LOCKS_REQUIRED(mutex_);
 
   void EnsureUnit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration RetryDelay() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

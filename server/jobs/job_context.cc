@@ -57,6 +57,7 @@ absl::Status JobContext::Run(absl::FunctionRef<absl::Status()> step) {
 absl::Status JobContext::EnterStage(JobStage stage, int64_t total_units, int64_t done) {
   BOSS_RETURN_IF_ERROR(CheckStop());
   const StageChange change{stage_, stage};
+  LeaveStage();
   stage_ = stage;
   const auto planned =
       std::find_if(plan_.begin(), plan_.end(), [stage](const PlannedStage& other) { return other.stage == stage; });
@@ -70,6 +71,14 @@ absl::Status JobContext::EnterStage(JobStage stage, int64_t total_units, int64_t
   const JobProgress progress = Progress(stage_start_);
   if (!first_fraction_ && planned != plan_.end() && planned->weight > 0) first_fraction_ = progress.fraction;
   return manager_.Record(job_.id, [&](Job& job) { job.progress = progress; }, {change});
+}
+
+void JobContext::LeaveStage() {
+  const JobStage left = std::exchange(stage_, JobStage::kNone);
+  if (left == JobStage::kNone) return;
+  options()
+      .metrics.stage_seconds.With({JobKindName(job_.kind()), JobStageName(left)})
+      .Observe(absl::ToDoubleSeconds(manager_.clock_.Now() - stage_start_));
 }
 
 absl::Status JobContext::Advance(double units, int64_t evaluations) {
@@ -122,7 +131,13 @@ JobProgress JobContext::Progress(absl::Time now) const {
   return progress;
 }
 
+void JobContext::NoteSaved() const {
+  const absl::Duration now = manager_.clock_.Now() - absl::UnixEpoch();
+  options().metrics.last_checkpoint.With({}).Set(absl::ToDoubleSeconds(now));
+}
+
 absl::Status JobContext::ReportSaved() {
+  NoteSaved();
   const JobProgress progress = Progress(manager_.clock_.Now());
   return manager_.Record(job_.id,
                          [&](Job& job) {

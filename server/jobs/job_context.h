@@ -55,12 +55,16 @@ class JobContext final : public StepExecutor {
   void SetPlan(std::vector<PlannedStage> plan) { plan_ = std::move(plan); }
   // `done`: of total_units, what an earlier run has done already.
   absl::Status EnterStage(JobStage stage, int64_t total_units, int64_t done = 0);
+  // For metrics: the stage is over. Part of EnterStage; at the end of a run, before its outcome is told to anybody.
+  void LeaveStage();
   // Adds to the units done, and to the velocity evaluations of single samples. Leads to a progress event at most every
   // 200 ms, less often the longer the run takes (5 s from 3 hours on), and always at the end of a stage.
   absl::Status Advance(double units, int64_t evaluations);
 
   // What has been done so far is on the disk: a run after a crash goes on behind it. Crashes before it count no more.
   absl::Status ReportSaved();
+  // For metrics: some of the work has been put on the disk now. Part of ReportSaved.
+  void NoteSaved() const;
   // Whether metrics may be reported again: as often as progress.
   bool MetricsAreDue() const;
   absl::Status ReportMetrics(const JobMetrics& metrics);

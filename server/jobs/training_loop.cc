@@ -46,7 +46,8 @@ class TrainingRun {
         objective_(objective),
         samples_per_step_(objective.batch_size() * trainer.options().accumulation_steps),
         evaluations_(samples_per_step_ * evaluations_per_step),
-        hooks_(hooks) {}
+        hooks_(hooks),
+        train_steps_(context.options().metrics.train_steps.With({JobKindName(context.job().kind())})) {}
 
   absl::Status Restore();
   absl::Status Save();
@@ -67,6 +68,7 @@ class TrainingRun {
   const int64_t samples_per_step_;
   const int64_t evaluations_;
   const TrainingHooks& hooks_;
+  const Counter train_steps_;
 
   // Sums since the metrics before.
   TrainStepMetrics sums_;
@@ -101,6 +103,7 @@ absl::Status TrainingRun::Save() {
     });
   }));
   BOSS_RETURN_IF_ERROR(WriteSafetensors(StatePath(trainer_.step()), state, context_.files()));
+  context_.NoteSaved();
   BOSS_ASSIGN_OR_RETURN(const std::vector<int64_t> steps, SavedSteps(context_));
   for (size_t i = 0; i + kKeptStates < steps.size(); ++i)
     BOSS_RETURN_IF_ERROR(context_.files().RemoveAll(StatePath(steps[i])));
@@ -126,6 +129,7 @@ absl::Status TrainingRun::TrainOneStep() {
     sums_.gradient_norm += metrics.gradient_norm;
     sums_.learning_rate = metrics.learning_rate;
     ++summed_steps_;
+    train_steps_.Add(1);
     return absl::OkStatus();
   });
 }
