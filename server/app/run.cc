@@ -14,6 +14,7 @@
 #include "absl/synchronization/notification.h"
 #include "core/io/atomic_file.h"
 #include "server/app/config.h"
+#include "server/app/grpc_log.h"
 #include "server/app/signals.h"
 #include "server/log/log.h"
 
@@ -122,6 +123,7 @@ int RunServer(int argc, const char* const* argv, const ServerDisk& disk) {
   if (const int* exit_status = std::get_if<int>(&parsed)) return *exit_status;
   const auto& config = std::get<ServerConfig>(parsed);
   SetUpLog(config.log_format, config.log_level);
+  RouteGrpcLog();
   Supervisor supervisor(argc, argv, config, signals);
   return Serve(config, disk, supervisor);
 }

@@ -54,6 +54,8 @@ TEST_F(TlsTest, ServesThoseWhoTrustItsCaAndNobodyInTheClear) {
   EXPECT_THAT(NewConnection(other.Pem()), HasSubstr("UNAVAILABLE"));
   const auto clear = Channel(grpc::InsecureChannelCredentials());
   EXPECT_THAT(Outcome(Capabilities(clear, "ops-token")), HasSubstr("UNAVAILABLE"));
+  // What gRPC says about it is in the server's log, in its form.
+  EXPECT_THAT(Log(), HasSubstr("warning grpc text=\"Handshake failed"));
 }
 
 TEST_F(TlsTest, NothingOlderThanTls12) {
