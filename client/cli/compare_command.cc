@@ -34,8 +34,8 @@ boss::v1::Solver OrEuler(boss::v1::Solver solver) {
   return solver == boss::v1::SOLVER_UNSPECIFIED ? boss::v1::SOLVER_EULER : solver;
 }
 
-// Every set of the version for the solver and the guidance scale, unless some are named. Returns the exit code of a
-// failure.
+// Every set of the version for the solver and the guidance scale, and beside Euler's steps Heun's and multistep's,
+// unless some are named. Returns the exit code of a failure.
 std::optional<int> ChooseSets(Context& context, boss::v1::EvaluateSpec& spec) {
   spec.set_model(OneVersion(spec.model()));
   spec.add_schedules(boss::v1::SCHEDULE_KIND_UNIFORM);
@@ -45,38 +45,46 @@ std::optional<int> ChooseSets(Context& context, boss::v1::EvaluateSpec& spec) {
   request.set_model(spec.model());
   const auto sets = context.client().ListSchedules(request).Take();
   if (!sets.ok()) return context.Fail(sets.status());
+  const bool adds_solvers = OrEuler(spec.solver()) == boss::v1::SOLVER_EULER && spec.other_solvers().empty();
+  bool has_multistep = false;
   for (const boss::v1::ScheduleSet& set : *sets) {
-    if (FormatReal(set.guidance_scale()) == guidance && OrEuler(set.solver()) == OrEuler(spec.solver())) {
+    const bool same_guidance = FormatReal(set.guidance_scale()) == guidance;
+    if (same_guidance && OrEuler(set.solver()) == OrEuler(spec.solver())) {
       spec.add_schedule_sets(set.name());
+    } else if (same_guidance && set.solver() == boss::v1::SOLVER_MULTISTEP && adds_solvers) {
+      has_multistep = true;
     } else {
       context.err() << "left out: " << set.name() << ", for " << SolverName(OrEuler(set.solver()))
                     << " and guidance scale " << FormatReal(set.guidance_scale()) << "\n";
     }
   }
+  if (adds_solvers) spec.add_other_solvers(boss::v1::SOLVER_HEUN);
+  if (has_multistep) spec.add_other_solvers(boss::v1::SOLVER_MULTISTEP);
   return std::nullopt;
 }
 
-// The best of each K is marked.
+// The best at each number of evaluations is marked.
 std::string RenderComparison(const Job& job) {
   std::vector<EvaluationRow> rows(job.result().evaluation().begin(), job.result().evaluation().end());
-  std::stable_sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.steps() < b.steps(); });
-  std::map<int, double> least_error, least_distance;
-  const auto keep_least = [](std::map<int, double>& least, int steps, double value) {
-    const auto [place, is_new] = least.try_emplace(steps, value);
+  SortByEvaluations(rows);
+  std::map<int64_t, double> least_error, least_distance;
+  const auto keep_least = [](std::map<int64_t, double>& least, const EvaluationRow& row, double value) {
+    const auto [place, is_new] = least.try_emplace(EvaluationsOf(row), value);
     if (!is_new) place->second = std::min(place->second, value);
   };
   for (const EvaluationRow& row : rows) {
-    keep_least(least_error, row.steps(), row.trajectory_error());
-    if (row.has_frechet_distance()) keep_least(least_distance, row.steps(), row.frechet_distance());
+    keep_least(least_error, row, row.trajectory_error());
+    if (row.has_frechet_distance()) keep_least(least_distance, row, row.frechet_distance());
   }
   Table table({{"K", true}, {"SCHEDULE"}, {"NFE", true}, {"TRAJECTORY ERROR", true}, {"FRECHET DISTANCE", true}});
   for (const EvaluationRow& row : rows) {
     const auto mark = [](bool best) { return best ? "* " : ""; };
+    const int64_t evaluations = EvaluationsOf(row);
     std::string error =
-        absl::StrFormat("%s%.4f", mark(row.trajectory_error() == least_error[row.steps()]), row.trajectory_error());
+        absl::StrFormat("%s%.4f", mark(row.trajectory_error() == least_error[evaluations]), row.trajectory_error());
     std::string distance = "-";
     if (row.has_frechet_distance()) {
-      distance = absl::StrFormat("%s%.3f", mark(row.frechet_distance() == least_distance[row.steps()]),
+      distance = absl::StrFormat("%s%.3f", mark(row.frechet_distance() == least_distance[evaluations]),
                                  row.frechet_distance());
     }
     table.AddRow(
@@ -138,8 +146,9 @@ void AddCompareCommand(CLI::App& schedules, Context& context) {
   auto arguments = std::make_shared<Arguments>();
   Arguments* a = arguments.get();
   const auto spec = [a] { return a->request.mutable_spec(); };
-  CLI::App* command =
-      schedules.add_subcommand("compare", "Judge uniform steps and all schedule sets of a version on the same noises");
+  CLI::App* command = schedules.add_subcommand(
+      "compare",
+      "Judge uniform steps, all schedule sets of a version, and Heun's and multistep's steps on the same noises");
   Add<std::string>(
       *command, "model", [spec](const std::string& v) { spec()->set_model(v); }, "Version")
       ->required();

@@ -22,6 +22,12 @@ void AddJudgingOptions(CLI::App& app, std::function<EvaluateSpec*()> spec, const
   Add<std::string>(
       app, "--feature-network", [spec](const std::string& v) { spec()->set_feature_network(v); },
       "Default: the classifier that is stored with the model");
+  AddParsed(
+      app, "--other-solvers", ParseSolvers,
+      [spec](const std::vector<boss::v1::Solver>& solvers) {
+        for (const boss::v1::Solver solver : solvers) spec()->add_other_solvers(solver);
+      },
+      "Judged beside, of heun,multistep: heun with half as many steps, multistep where the version has such schedules");
   AddFlag(
       app, "--straightness", [spec] { spec()->set_measure_straightness(true); }, "Measure straightness too");
   AddFlag(

@@ -43,6 +43,16 @@ absl::StatusOr<boss::v1::Solver> ParseSolver(absl::string_view text) {
   return solver;
 }
 
+absl::StatusOr<std::vector<boss::v1::Solver>> ParseSolvers(absl::string_view text) {
+  std::vector<boss::v1::Solver> solvers;
+  for (const absl::string_view part : absl::StrSplit(text, ',')) {
+    const auto solver = ParseSolver(part);
+    if (!solver.ok()) return solver.status();
+    solvers.push_back(*solver);
+  }
+  return solvers;
+}
+
 absl::StatusOr<boss::v1::OutputFormat> ParseOutputFormat(absl::string_view text) {
   if (text == "auto") return boss::v1::OUTPUT_FORMAT_UNSPECIFIED;
   boss::v1::OutputFormat format;

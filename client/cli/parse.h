@@ -23,6 +23,8 @@ struct ScheduleArgument {
 absl::StatusOr<ScheduleArgument> ParseSchedule(absl::string_view text);
 
 absl::StatusOr<boss::v1::Solver> ParseSolver(absl::string_view text);
+// "heun,multistep".
+absl::StatusOr<std::vector<boss::v1::Solver>> ParseSolvers(absl::string_view text);
 
 // "auto", "png", "uint8", "float32", "latents".
 absl::StatusOr<boss::v1::OutputFormat> ParseOutputFormat(absl::string_view text);

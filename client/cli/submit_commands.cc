@@ -182,6 +182,9 @@ void AddOptimizeStepsizes(CLI::App& jobs, Context& context) {
   Add<int32_t>(
       app, "--multistep-steps", [spec](int32_t v) { spec()->set_max_multistep_steps(v); },
       "Also multistep schedules of up to this many steps; 0 for none; default 8, with --schedule-set none");
+  Add<int64_t>(
+      app, "--multistep-refinement", [spec](int64_t v) { spec()->set_multistep_refinement(v); },
+      "Evaluations for each K that a search of single times may take besides; default none");
   AddFineGrid(app, spec);
 }
 
@@ -229,6 +232,9 @@ void AddDistill(CLI::App& jobs, Context& context) {
       app, "--held-out-share", [spec](double v) { spec()->set_held_out_share(v); }, "Default 0.1");
   AddFlag(
       app, "--regenerate-pairs", [spec] { spec()->set_regenerate_pairs(true); }, "Store no pairs, draw fresh ones");
+  Add<bool>(
+      app, "--fit-multistep", [spec](bool v) { spec()->set_fit_multistep(v); },
+      "true or false: also fit multistep coefficients to the held-out noises; default true for boss");
   Add<double>(
       app, "-g,--guidance", [spec](double v) { spec()->set_guidance_scale(v); }, "Guidance scale; default 1");
   AddFlag(

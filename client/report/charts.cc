@@ -44,6 +44,13 @@ std::string RowLabel(const boss::v1::EvaluationRow& row) {
   return row.label().empty() ? ScheduleName(row.schedule()) : row.label();
 }
 
+int64_t EvaluationsOf(const boss::v1::EvaluationRow& row) { return row.nfe() > 0 ? row.nfe() : row.steps(); }
+
+void SortByEvaluations(std::vector<boss::v1::EvaluationRow>& rows) {
+  std::stable_sort(rows.begin(), rows.end(),
+                   [](const auto& a, const auto& b) { return EvaluationsOf(a) < EvaluationsOf(b); });
+}
+
 std::string ScheduleChart(const boss::v1::ScheduleSet& set, absl::Span<const int> steps) {
   std::vector<const boss::v1::Schedule*> chosen;
   for (const int k : steps) {
@@ -154,12 +161,16 @@ std::string EvaluationChart(absl::Span<const boss::v1::EvaluationRow> rows, Meas
   // versions; unless a label occurs twice for a K: then versions differ in what they are compared for.
   std::set<std::pair<std::string, int>> seen;
   std::set<std::string> ambiguous;
+  std::set<double> evaluations_per_step;
   for (const auto& row : rows) {
     if (row.label() == "fine") continue;
+    if (row.steps() > 0) evaluations_per_step.insert(static_cast<double>(EvaluationsOf(row)) / row.steps());
     if (!seen.emplace(RowLabel(row), row.steps()).second) ambiguous.insert(RowLabel(row));
   }
+  const bool over_evaluations = evaluations_per_step.size() > 1;
   std::vector<Series> series;
   std::map<std::string, size_t> places;
+  std::set<double> places_on_axis;
   for (const auto& row : rows) {
     if ((frechet && !row.has_frechet_distance()) || row.label() == "fine") continue;
     const std::string label = RowLabel(row);
@@ -168,15 +179,17 @@ std::string EvaluationChart(absl::Span<const boss::v1::EvaluationRow> rows, Meas
     if (is_new) {
       series.push_back({.label = name, .markers = true, .color = static_cast<int>(series.size()) % kColors});
     }
-    series[place->second].points.emplace_back(row.steps(), frechet ? row.frechet_distance() : row.trajectory_error());
+    const double x = static_cast<double>(over_evaluations ? EvaluationsOf(row) : row.steps());
+    places_on_axis.insert(x);
+    series[place->second].points.emplace_back(x, frechet ? row.frechet_distance() : row.trajectory_error());
   }
   // A single number of steps is no curve.
-  std::set<int> steps;
-  for (const auto& [label, k] : seen) steps.insert(k);
-  if (steps.size() < 2) return "";
+  if (places_on_axis.size() < 2) return "";
   for (Series& one : series) std::sort(one.points.begin(), one.points.end());
-  return LineChart(series, "solver steps K", frechet ? "Frechet distance" : "trajectory error", false,
-                   frechet ? "Frechet distance over solver steps" : "Trajectory error over solver steps");
+  const char* const measured = frechet ? "Frechet distance" : "Trajectory error";
+  return LineChart(series, over_evaluations ? "velocity evaluations per sample" : "solver steps K",
+                   frechet ? measured : "trajectory error", false,
+                   absl::StrCat(measured, " over ", over_evaluations ? "evaluations" : "solver steps"));
 }
 
 }  // namespace boss::client

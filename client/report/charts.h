@@ -1,6 +1,7 @@
 // The report's drawings. Each returns an <svg> element, or "" where there is nothing to draw.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,7 +38,12 @@ std::string SegmentLossChart(absl::Span<const boss::v1::JobEvent> events);
 // What a row's sampler is called: its label, or its schedule.
 std::string RowLabel(const boss::v1::EvaluationRow& row);
 
-// One line for each sampler: trajectory error, or Frechet distance, over the number of steps.
+// Velocity evaluations per sample: what makes rows comparable, whatever their solver takes for a step.
+int64_t EvaluationsOf(const boss::v1::EvaluationRow& row);
+void SortByEvaluations(std::vector<boss::v1::EvaluationRow>& rows);
+
+// One line for each sampler: trajectory error, or Frechet distance, over the number of steps; over the number of
+// evaluations where the steps of some samplers take more of them than those of others.
 enum class Measure { kTrajectoryError, kFrechetDistance };
 std::string EvaluationChart(absl::Span<const boss::v1::EvaluationRow> rows, Measure measure);
 

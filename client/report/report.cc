@@ -33,12 +33,12 @@ std::string Fact(absl::string_view name, absl::string_view value) {
                                       "</b></div>\n");
 }
 
-// All jobs' rows by number of steps, in the order of the jobs.
+// All jobs' rows by number of evaluations, in the order of the jobs.
 std::vector<EvaluationRow> RowsOf(const std::vector<ReportJob>& jobs) {
   std::vector<EvaluationRow> rows;
   for (const ReportJob& one : jobs)
     rows.insert(rows.end(), one.job.result().evaluation().begin(), one.job.result().evaluation().end());
-  std::stable_sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return a.steps() < b.steps(); });
+  SortByEvaluations(rows);
   return rows;
 }
 
@@ -47,12 +47,12 @@ std::string NumberCell(const std::string& text, bool best) {
 }
 
 std::string EvaluationTable(const std::vector<EvaluationRow>& rows) {
-  std::map<int, double> best_error, best_distance;
-  std::map<int, int> count;
+  std::map<int64_t, double> best_error, best_distance;
+  std::map<int64_t, int> count;
   for (const EvaluationRow& row : rows) {
-    ++count[row.steps()];
-    const auto keep_least = [&row](std::map<int, double>& least, double value) {
-      const auto [place, is_new] = least.try_emplace(row.steps(), value);
+    ++count[EvaluationsOf(row)];
+    const auto keep_least = [&row](std::map<int64_t, double>& least, double value) {
+      const auto [place, is_new] = least.try_emplace(EvaluationsOf(row), value);
       if (!is_new) place->second = std::min(place->second, value);
     };
     keep_least(best_error, row.trajectory_error());
@@ -64,13 +64,14 @@ std::string EvaluationTable(const std::vector<EvaluationRow>& rows) {
       "class=\"number\">NFE</th><th class=\"number\">Trajectory error</th><th class=\"number\">Frechet "
       "distance</th><th "
       "class=\"number\">Samples/s</th></tr></thead><tbody>\n";
-  int previous = -1;
+  int64_t previous = -1;
   for (const EvaluationRow& row : rows) {
-    const int k = row.steps();
+    const int64_t k = EvaluationsOf(row);
     const bool compared = count[k] > 1;
-    absl::StrAppend(&html, "<tr", k != previous ? " class=\"group\"" : "", ">", NumberCell(absl::StrCat(k), false),
-                    "<td>", EscapeHtml(RowLabel(row)), "</td><td>", EscapeHtml(row.model()), "</td><td>",
-                    EscapeHtml(SolverName(row.solver())), "</td>", NumberCell(absl::StrCat(row.nfe()), false),
+    absl::StrAppend(&html, "<tr", k != previous ? " class=\"group\"" : "", ">",
+                    NumberCell(absl::StrCat(row.steps()), false), "<td>", EscapeHtml(RowLabel(row)), "</td><td>",
+                    EscapeHtml(row.model()), "</td><td>", EscapeHtml(SolverName(row.solver())), "</td>",
+                    NumberCell(absl::StrCat(row.nfe()), false),
                     NumberCell(absl::StrFormat("%.4f", row.trajectory_error()),
                                compared && row.trajectory_error() == best_error[k]),
                     row.has_frechet_distance() ? NumberCell(absl::StrFormat("%.3f", row.frechet_distance()),
@@ -90,7 +91,7 @@ std::string EvaluationSection(const std::vector<EvaluationRow>& rows) {
                    " Euler steps) from the same ", FormatCount(first.num_samples()), " noises");
   if (first.has_frechet_distance())
     absl::StrAppend(&note, "; Frechet distance of features (", first.feature_network(), ")");
-  absl::StrAppend(&note, ". Lower is better; the best of each K is marked.");
+  absl::StrAppend(&note, ". Lower is better; the best at each number of evaluations (NFE) is marked.");
   return absl::StrCat(
       "<h2>Evaluation</h2>\n<p class=\"note\">", EscapeHtml(note), "</p>\n", EvaluationTable(rows),
       "<div class=\"pair\">\n",

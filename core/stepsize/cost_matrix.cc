@@ -10,14 +10,9 @@
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
 #include "core/stepsize/bellman.h"
+#include "core/stepsize/trajectory_chunks.h"
 
 namespace boss {
-namespace {
-
-// Elements of a sample that are multiplied at once: bounds the float64 copies to a few MB.
-constexpr int64_t kChunk = 16384;
-
-}  // namespace
 
 CostMatrixAccumulator::CostMatrixAccumulator(int k_max)
     : k_max_(k_max),
@@ -26,30 +21,16 @@ CostMatrixAccumulator::CostMatrixAccumulator(int k_max)
       velocity_velocity_(at::zeros({k_max}, at::kDouble)) {}
 
 absl::Status CostMatrixAccumulator::Add(const Trajectory& trajectory) {
-  if (trajectory.time_grid.steps() != k_max_) {
-    return absl::InvalidArgumentError(absl::StrFormat("trajectory: got %d fine intervals, expected k_max = %d",
-                                                      trajectory.time_grid.steps(), k_max_));
-  }
-  const std::vector<double> times(trajectory.time_grid.times().begin(), trajectory.time_grid.times().end());
-  if (!times_.empty() && times != times_)
-    return absl::InvalidArgumentError("trajectory: got another time grid than that of the first one");
+  BOSS_RETURN_IF_ERROR(CheckFineGrid(trajectory, k_max_, times_));
   return GuardTorch("cost matrix", [&]() -> absl::Status {
     const c10::NoGradGuard no_grad;
-    const at::Tensor states = trajectory.states.reshape({k_max_ + 1, -1});
-    const at::Tensor velocities = trajectory.velocities.reshape({k_max_, -1});
-    for (int64_t begin = 0; begin < states.size(1); begin += kChunk) {
-      const int64_t end = std::min(begin + kChunk, states.size(1));
-      // Differences to the middle state leave every cost as it is and take away what all states have in common before
-      // it can cancel.
-      at::Tensor x = states.slice(1, begin, end).to(at::kDouble);
-      x = x - x[k_max_ / 2].clone();
-      const at::Tensor v = velocities.slice(1, begin, end).to(at::kDouble);
+    ForEachChunk(trajectory, [&](const at::Tensor& x, const at::Tensor& v) {
       state_state_.addmm_(x, x.t());
       velocity_state_.addmm_(v, x.t());
       velocity_velocity_.add_(v.square().sum(1));
-    }
+    });
     num_samples_ += trajectory.states.size(1);
-    times_ = times;
+    times_.assign(trajectory.time_grid.times().begin(), trajectory.time_grid.times().end());
     return absl::OkStatus();
   });
 }

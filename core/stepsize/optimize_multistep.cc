@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <set>
 #include <utility>
 
 #include "core/base/status_macros.h"
@@ -17,6 +18,14 @@ namespace {
 // Plain candidates go up to the order that serves few steps; higher ones belong to the fits' candidates.
 constexpr int kMaxPlainOrder = 2;
 constexpr int kMaxPairIntervals = 256;
+// Of a mean step's intervals, the share that a time is moved by at first.
+constexpr int kFirstMoves = 4;
+
+absl::StatusOr<TimeGrid> GridOf(const TimeGrid& fine_grid, const std::vector<int>& knots) {
+  std::vector<double> times;
+  for (const int knot : knots) times.push_back(fine_grid[knot]);
+  return TimeGrid::Create(std::move(times));
+}
 
 absl::StatusOr<double> RootMeanSquareError(const at::Tensor& samples, const at::Tensor& target) {
   return GuardTorch("multistep error",
@@ -51,9 +60,7 @@ absl::StatusOr<OptimizedMultistep> OptimizeMultistep(const VelocityModel& model,
   at::Tensor best_noise, best_target;  // of the noises that a plain winner was not yet run from
   for (const std::vector<int>& knots : candidates) {
     BOSS_ASSIGN_OR_RETURN(const at::Tensor fine, states(knots));
-    std::vector<double> times;
-    for (const int knot : knots) times.push_back(fine_grid[knot]);
-    BOSS_ASSIGN_OR_RETURN(const TimeGrid grid, TimeGrid::Create(std::move(times)));
+    BOSS_ASSIGN_OR_RETURN(const TimeGrid grid, GridOf(fine_grid, knots));
     const auto offer = [&](std::vector<StepCoefficients> coefficients, double fit_error, double held_out_error) {
       if (!(held_out_error < best.schedule.held_out_error)) return false;
       best.schedule = {.knots = knots,
@@ -88,6 +95,51 @@ absl::StatusOr<OptimizedMultistep> OptimizeMultistep(const VelocityModel& model,
                                          best.schedule.coefficients, options.batch_size, executor));
     best.evaluations += count * best.schedule.time_grid.steps();
     BOSS_ASSIGN_OR_RETURN(best.schedule.fit_error, RootMeanSquareError(samples, best_target));
+  }
+  return best;
+}
+
+absl::StatusOr<OptimizedMultistep> RefineMultistep(const VelocityModel& model, const TimeGrid& fine_grid,
+                                                   OptimizedMultistep start, FineStatesAt states,
+                                                   const Condition& condition, const MultistepFitOptions& options,
+                                                   int64_t max_evaluations, StepExecutor& executor) {
+  OptimizedMultistep best = std::move(start);
+  int64_t left = max_evaluations;
+  std::set<std::vector<int>> tried{best.schedule.knots};
+  // Whether there was no budget for it.
+  const auto try_knots = [&](const std::vector<int>& knots) -> absl::StatusOr<bool> {
+    if (!tried.insert(knots).second) return false;
+    BOSS_ASSIGN_OR_RETURN(const at::Tensor fine, states(knots));
+    BOSS_ASSIGN_OR_RETURN(TimeGrid grid, GridOf(fine_grid, knots));
+    const int64_t cost = fine.size(1) * grid.steps();
+    if (cost > left) return true;
+    left -= cost;
+    best.evaluations += cost;
+    BOSS_ASSIGN_OR_RETURN(MultistepFit fit, FitMultistep(model, fine, condition, grid, options, executor));
+    if (fit.held_out_error < best.schedule.held_out_error) {
+      best.schedule = {.knots = knots,
+                       .time_grid = std::move(grid),
+                       .solver = SolverKind::kMultistep,
+                       .coefficients = std::move(fit.coefficients),
+                       .fit_error = fit.fit_error,
+                       .held_out_error = fit.held_out_error};
+    }
+    return false;
+  };
+  const int steps = best.schedule.time_grid.steps();
+  int distance = std::max(1, fine_grid.steps() / (kFirstMoves * steps));
+  while (distance >= 1) {
+    const double before = best.schedule.held_out_error;
+    for (int i = 1; i < steps; ++i) {
+      for (const int move : {-distance, distance}) {
+        std::vector<int> knots = best.schedule.knots;
+        knots[i] += move;
+        if (knots[i] <= knots[i - 1] || knots[i] >= knots[i + 1]) continue;
+        BOSS_ASSIGN_OR_RETURN(const bool is_spent, try_knots(knots));
+        if (is_spent) return best;
+      }
+    }
+    if (!(best.schedule.held_out_error < before)) distance /= 2;
   }
   return best;
 }

@@ -41,4 +41,13 @@ absl::StatusOr<OptimizedMultistep> OptimizeMultistep(const VelocityModel& model,
                                                      const Condition& condition, const MultistepFitOptions& options,
                                                      StepExecutor& executor);
 
+// A coordinate search from `start`, of the true error: moves one inner time after the other to other points of the fine
+// grid, far ones first, fits the coefficients again, and keeps what lowers the error on the held-out noises. Takes at
+// most `max_evaluations` velocity evaluations of single samples, and adds those that it took. \error as
+// OptimizeMultistep.
+absl::StatusOr<OptimizedMultistep> RefineMultistep(const VelocityModel& model, const TimeGrid& fine_grid,
+                                                   OptimizedMultistep start, FineStatesAt states,
+                                                   const Condition& condition, const MultistepFitOptions& options,
+                                                   int64_t max_evaluations, StepExecutor& executor);
+
 }  // namespace boss

@@ -8,12 +8,11 @@
 #include "absl/strings/str_format.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
+#include "core/stepsize/trajectory_chunks.h"
 
 namespace boss {
 namespace {
 
-// Elements of a sample that are multiplied at once: bounds the float64 copies to a few MB.
-constexpr int64_t kChunk = 16384;
 // Of the velocities' squared norms: keeps the fit away from coefficients of opposite signs that are huge.
 constexpr double kRidge = 1e-6;
 
@@ -33,34 +32,21 @@ StepCosts::StepCosts(int k_max) : k_max_(k_max) {
 }
 
 absl::Status StepCosts::Add(const Trajectory& trajectory) {
-  if (trajectory.time_grid.steps() != k_max_) {
-    return absl::InvalidArgumentError(absl::StrFormat("trajectory: got %d fine intervals, expected k_max = %d",
-                                                      trajectory.time_grid.steps(), k_max_));
-  }
-  const std::vector<double> times(trajectory.time_grid.times().begin(), trajectory.time_grid.times().end());
-  if (!times_.empty() && times != times_)
-    return absl::InvalidArgumentError("trajectory: got another time grid than that of the first one");
+  BOSS_RETURN_IF_ERROR(CheckFineGrid(trajectory, k_max_, times_));
   return GuardTorch("step costs", [&]() -> absl::Status {
     const c10::NoGradGuard no_grad;
-    const at::Tensor states = trajectory.states.reshape({k_max_ + 1, -1});
-    const at::Tensor velocities = trajectory.velocities.reshape({k_max_, -1});
     at::Tensor xx = at::zeros({k_max_ + 1, k_max_ + 1}, at::kDouble), vx = at::zeros_like(xx), vv = at::zeros_like(xx);
-    for (int64_t begin = 0; begin < states.size(1); begin += kChunk) {
-      const int64_t end = std::min(begin + kChunk, states.size(1));
-      // Differences to the middle state leave every cost as it is and take away what all states have in common before
-      // it can cancel.
-      at::Tensor x = states.slice(1, begin, end).to(at::kDouble);
-      x = x - x[k_max_ / 2].clone();
-      const at::Tensor v = at::constant_pad_nd(velocities.slice(1, begin, end).to(at::kDouble), {0, 0, 0, 1});
+    ForEachChunk(trajectory, [&](const at::Tensor& x, const at::Tensor& v) {
+      const at::Tensor padded = at::constant_pad_nd(v, {0, 0, 0, 1});
       xx.addmm_(x, x.t());
-      vx.addmm_(v, x.t());
-      vv.addmm_(v, v.t());
-    }
+      vx.addmm_(padded, x.t());
+      vv.addmm_(padded, padded.t());
+    });
     AddTo(state_state_, xx);
     AddTo(velocity_state_, vx);
     AddTo(velocity_velocity_, vv);
     num_samples_ += trajectory.states.size(1);
-    times_ = times;
+    times_.assign(trajectory.time_grid.times().begin(), trajectory.time_grid.times().end());
     return absl::OkStatus();
   });
 }

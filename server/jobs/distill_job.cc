@@ -8,6 +8,8 @@
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
 #include "core/finetune/objectives.h"
+#include "core/flow/multistep.h"
+#include "core/stepsize/optimize_multistep.h"
 #include "server/jobs/job_models.h"
 #include "server/jobs/pair_blocks.h"
 #include "server/jobs/pair_store.h"
@@ -61,6 +63,7 @@ class Distillation {
     BOSS_RETURN_IF_ERROR(
         context_.ReportSchedule(schedules_ != nullptr ? schedules_->Name() : "", teacher_key_, native_.schedule));
     BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> student, Train());
+    if (spec_.fit_multistep) BOSS_RETURN_IF_ERROR(FitCoefficients(*student));
     std::vector<EvaluationRow> rows;
     if (spec_.evaluation) {
       BOSS_ASSIGN_OR_RETURN(rows, Evaluate(*student));
@@ -147,11 +150,7 @@ class Distillation {
     return expanded;
   }
 
-  // Noises whose pairs are not trained on.
-  int64_t held_out_noises() const {
-    const auto share = static_cast<int64_t>(static_cast<double>(spec_.num_noises) * spec_.held_out_share);
-    return std::min(share, spec_.num_noises - 1);
-  }
+  int64_t held_out_noises() const { return spec_.held_out_noises(); }
   int64_t pairs_per_step() const { return spec_.training.batch_size * spec_.training.trainer.accumulation_steps; }
   std::vector<int> knots() const { return reflow() ? std::vector<int>{0, spec_.k_max} : native_.schedule.knots; }
 
@@ -203,6 +202,7 @@ class Distillation {
     const std::unique_ptr<PairObjective> objective = NewObjective();
     std::optional<PairBlocks> blocks;
     BOSS_ASSIGN_OR_RETURN(SegmentPairs held_out, PreparePairs(source, *objective, blocks));
+    if (spec_.fit_multistep) held_out_ = held_out;
     if (reflow() && held_out_noises() > 0) held_out = AlongChord(held_out);
 
     BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> model, NewStudent());
@@ -229,6 +229,35 @@ class Distillation {
                        noises.evaluations_per_step(), hooks);
   }
 
+  // Coefficients for the student on its own times. It was trained from states of the teacher's trajectory; a sampler is
+  // somewhere else after its first step, and what the steps before have left over is corrected by those that follow. So
+  // what each step is fitted to is the teacher's state, on noises that training has not seen.
+  absl::Status FitCoefficients(const VelocityModel& student) {
+    const int64_t noises = held_out_.size() / spec_.steps;
+    at::Tensor fine_states, class_labels;
+    BOSS_RETURN_IF_ERROR(GuardTorch("multistep fit", [&]() -> absl::Status {
+      // The pairs of a noise follow each other.
+      const auto by_noise = [&](const at::Tensor& tensor) { return tensor.unflatten(0, {noises, spec_.steps}); };
+      const at::Tensor ends = by_noise(held_out_.x_end).select(1, spec_.steps - 1).unsqueeze(0);
+      fine_states = at::cat({by_noise(held_out_.x_start).transpose(0, 1), ends});
+      if (held_out_.class_labels.defined()) class_labels = by_noise(held_out_.class_labels).select(1, 0).contiguous();
+      return absl::OkStatus();
+    }));
+    held_out_ = {};
+    const std::vector<std::vector<int>> candidates(1, native_.schedule.knots);
+    const auto states = [&](absl::Span<const int>) -> absl::StatusOr<at::Tensor> { return fine_states; };
+    const Condition condition{.class_labels = class_labels, .guidance_scale = spec_.guidance_scale};
+    BOSS_ASSIGN_OR_RETURN(OptimizedMultistep best,
+                          OptimizeMultistep(student, FineGridOf(spec_), candidates, states, condition,
+                                            {.batch_size = kHeldOutBatch}, context_));
+    BOSS_RETURN_IF_ERROR(context_.Advance(0, best.evaluations * (spec_.guidance_scale != 1.0 ? 2 : 1)));
+    if (best.schedule.coefficients == AdamsBashforth(native_.schedule.time_grid, 1))
+      return context_.ReportMessage(Severity::kInfo, "no fitted coefficients are better than Euler's steps");
+    best.schedule.total_cost = native_.schedule.total_cost;
+    native_.schedule = std::move(best.schedule);
+    return context_.ReportSchedule(schedules_->Name(), teacher_key_, native_.schedule);
+  }
+
   absl::StatusOr<std::vector<EvaluationRow>> Evaluate(const VelocityModel& student) {
     const std::string teacher = teacher_key_.ToString();
     std::vector<Sampler> samplers;
@@ -243,8 +272,10 @@ class Distillation {
     BOSS_ASSIGN_OR_RETURN(const std::vector<Sampler> chosen,
                           ChosenSamplers(context_, evaluation_, *teacher_, teacher_key_));
     for (const Sampler& sampler : chosen) samplers.push_back(sampler);
-    samplers.push_back(
-        {student, "", reflow() ? "reflow" : "straightened", native_.kind, "", native_.schedule.time_grid});
+    BOSS_ASSIGN_OR_RETURN(const std::vector<Sampler> others,
+                          OtherSolversSamplers(context_, evaluation_, *teacher_, teacher_key_));
+    for (const Sampler& sampler : others) samplers.push_back(sampler);
+    for (const Sampler& sampler : NativeSamplers(student, "", native_)) samplers.push_back(sampler);
     // One unit each for the baseline's samples and its row.
     BOSS_RETURN_IF_ERROR(context_.EnterStage(JobStage::kEvaluation, static_cast<int64_t>(samplers.size()) + 2));
     BOSS_ASSIGN_OR_RETURN(SamplerEvaluation evaluation,
@@ -281,6 +312,7 @@ class Distillation {
   std::shared_ptr<const VelocityModel> teacher_;
   std::shared_ptr<const StoredScheduleSet> schedules_;  // null: reflow without any
   NativeSchedule native_;
+  SegmentPairs held_out_;  // with spec_.fit_multistep, from training until the fit
 };
 
 }  // namespace

@@ -18,26 +18,25 @@ struct Candidate {
   std::vector<Sampler> samplers;
 };
 
-// The version's own schedules of the steps that the spec names: for Euler's steps and Heun's.
-std::vector<Sampler> NativeSamplers(const Candidate& candidate, const Manifest& manifest, const EvaluateSpec& spec) {
+// The version's own schedules of the steps that the spec names.
+std::vector<Sampler> OwnSamplers(const Candidate& candidate, const Manifest& manifest, const EvaluateSpec& spec) {
   std::vector<Sampler> samplers;
-  if (spec.solver == SolverKind::kMultistep) return samplers;
   for (const NativeSchedule& native : manifest.schedules) {
     const int steps = native.schedule.time_grid.steps();
     if (std::find(spec.steps.begin(), spec.steps.end(), steps) == spec.steps.end()) continue;
     if (FormatGuidance(native.guidance_scale) != FormatGuidance(spec.guidance_scale)) continue;
-    const char* label = native.kind == "uniform" ? "reflow" : "straightened";
-    samplers.push_back({*candidate.model, candidate.key.ToString(), label, native.kind, "", native.schedule.time_grid});
+    for (const Sampler& sampler : NativeSamplers(*candidate.model, candidate.key.ToString(), native)) {
+      // Without fitted coefficients multistep has nothing there.
+      if (spec.solver == SolverKind::kMultistep && !sampler.solver) continue;
+      samplers.push_back(sampler);
+    }
   }
   return samplers;
 }
 
-// The version's own schedules, or else uniform and Bellman ones.
+// Uniform and Bellman schedules, after those in `samplers`.
 absl::StatusOr<std::vector<Sampler>> UsualSamplers(const ModelStore& store, const Candidate& candidate,
-                                                   const EvaluateSpec& spec) {
-  BOSS_ASSIGN_OR_RETURN(const VersionInfo info, store.GetVersion(candidate.key));
-  std::vector<Sampler> samplers = NativeSamplers(candidate, info.manifest, spec);
-  if (!samplers.empty() && !spec.schedules.more()) return samplers;
+                                                   const EvaluateSpec& spec, std::vector<Sampler> samplers) {
   const std::string version = candidate.key.ToString();
   if (spec.schedules.uniform) {
     for (int steps : spec.steps)
@@ -67,10 +66,16 @@ absl::StatusOr<std::vector<Sampler>> UsualSamplers(const ModelStore& store, cons
 
 absl::StatusOr<std::vector<Sampler>> AllSamplers(JobContext& context, const Candidate& candidate,
                                                  const EvaluateSpec& spec) {
-  BOSS_ASSIGN_OR_RETURN(std::vector<Sampler> samplers, UsualSamplers(context.store(), candidate, spec));
+  BOSS_ASSIGN_OR_RETURN(const VersionInfo info, context.store().GetVersion(candidate.key));
+  std::vector<Sampler> own = OwnSamplers(candidate, info.manifest, spec);
+  if (!own.empty() && !spec.schedules.more()) return own;
+  BOSS_ASSIGN_OR_RETURN(std::vector<Sampler> samplers, UsualSamplers(context.store(), candidate, spec, std::move(own)));
   BOSS_ASSIGN_OR_RETURN(const std::vector<Sampler> chosen,
                         ChosenSamplers(context, spec, *candidate.model, candidate.key));
   for (const Sampler& sampler : chosen) samplers.push_back(sampler);
+  BOSS_ASSIGN_OR_RETURN(const std::vector<Sampler> others,
+                        OtherSolversSamplers(context, spec, *candidate.model, candidate.key));
+  for (const Sampler& sampler : others) samplers.push_back(sampler);
   return samplers;
 }
 

@@ -1,7 +1,9 @@
 #include "server/jobs/job_spec.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstddef>
 #include <limits>
 #include <set>
 #include <utility>
@@ -20,6 +22,7 @@ constexpr int kMaxKMax = 1000;
 constexpr int64_t kMaxTrainSteps = 1'000'000'000;
 constexpr int64_t kMaxSamples = 1'000'000;
 constexpr int64_t kMaxBatch = 65536;
+constexpr int64_t kMaxRefinement = 1'000'000'000;
 constexpr double kMaxGuidance = 1000;
 
 constexpr std::array<std::pair<JobKind, const char*>, 4> kKinds = {{
@@ -117,7 +120,10 @@ absl::Status Validate(const OptimizeStepsizesSpec& spec) {
       const absl::Status status = CheckScheduleSetName("spec.schedule_set", MultistepSetName(spec));
       if (!status.ok()) return WithField(status, "spec.schedule_set");
     }
+  } else if (spec.multistep_refinement != 0) {
+    return FieldError("spec.multistep_refinement", "there are no multistep schedules to refine, expected 0");
   }
+  BOSS_RETURN_IF_ERROR(InRange("multistep_refinement", spec.multistep_refinement, 0, kMaxRefinement));
   return InRange("batch_size", spec.batch_size, 0, kMaxBatch);
 }
 
@@ -133,6 +139,16 @@ absl::Status ValidateEvaluation(absl::string_view prefix, const EvaluateSpec& sp
   if (spec.solver == SolverKind::kRk45)
     return FieldError(absl::StrCat("spec.", field("solver")),
                       "rk45 chooses its own times: expected euler, heun or multistep");
+  for (size_t i = 0; i < spec.other_solvers.size(); ++i) {
+    const SolverKind solver = spec.other_solvers[i];
+    const auto before = spec.other_solvers.begin() + static_cast<std::ptrdiff_t>(i);
+    const bool is_known = solver == SolverKind::kHeun || solver == SolverKind::kMultistep;
+    if (!is_known || solver == spec.solver || std::find(spec.other_solvers.begin(), before, solver) != before) {
+      return FieldError(absl::StrCat("spec.", field("other_solvers")),
+                        absl::StrCat("expected heun and multistep, each once and not as the solver, got ",
+                                     std::string(SolverName(solver))));
+    }
+  }
   if (!spec.schedules.uniform && !spec.schedules.bellman && !spec.schedules.more()) {
     return FieldError(absl::StrCat("spec.", field("schedules")), "expected uniform, bellman, named sets or time grids");
   }
@@ -162,6 +178,12 @@ absl::Status Validate(const DistillSpec& spec) {
   BOSS_RETURN_IF_ERROR(NumberInRange("held_out_share", spec.held_out_share, 0.0, 0.5));
   BOSS_RETURN_IF_ERROR(NumberInRange("guidance_scale", spec.guidance_scale, 0.0, kMaxGuidance));
   BOSS_RETURN_IF_ERROR(InRange("batch_size", spec.batch_size, 0, kMaxBatch));
+  if (spec.fit_multistep && spec.method == DistillMethod::kReflow)
+    return FieldError("spec.fit_multistep", "coefficients are fitted on the times of BOSS, expected false for reflow");
+  if (spec.fit_multistep && spec.held_out_noises() < 2) {
+    return FieldError("spec.fit_multistep", absl::StrCat("coefficients are fitted to at least 2 held-out noises, got ",
+                                                         spec.held_out_noises(), " (num_noises times held_out_share)"));
+  }
   if (spec.lora) {
     BOSS_RETURN_IF_ERROR(InRange("lora.rank", spec.lora->rank, 1, 1024));
     BOSS_RETURN_IF_ERROR(NumberInRange("lora.alpha", spec.lora->alpha, std::numeric_limits<double>::min(), 1e6));

@@ -1,6 +1,7 @@
 // What a client asks of a job, by kind.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -67,6 +68,8 @@ struct OptimizeStepsizesSpec {
   std::string schedule_set;            // the set's name; empty: the server chooses one
   // K up to which multistep schedules are made of the same trajectories, at most k_max; 0: none. Needs two samples.
   int max_multistep_steps = 0;
+  // For each of these K, velocity evaluations that a search of single times may take, besides; 0: none.
+  int64_t multistep_refinement = 0;
 };
 
 // Which schedules an evaluation compares.
@@ -93,6 +96,9 @@ struct EvaluateSpec {
   std::vector<int> steps = {2, 4, 6, 8};
   ScheduleChoice schedules;
   SolverKind solver = SolverKind::kEuler;
+  // Judged beside it: kHeun with uniform steps, half of each even number of `steps`; kMultistep with the version's own
+  // schedules, if it has any.
+  std::vector<SolverKind> other_solvers;
   int64_t num_samples = 1000;
   int64_t batch_size = 0;  // 0: 64
   uint64_t seed = 0;
@@ -135,6 +141,15 @@ struct DistillSpec {
   // train steps as use each pair once on average. Held-out pairs are of noises of their own.
   bool regenerate_pairs = false;
   std::string description;  // goes into the manifest
+  // Fits coefficients on the version's own times after straightening, over the held-out noises, 2 at least.
+  bool fit_multistep = false;
+
+  // Noises whose pairs are not trained on; 0 for a share that is out of range.
+  int64_t held_out_noises() const {
+    if (!(held_out_share >= 0 && held_out_share <= 0.5)) return 0;
+    const auto share = static_cast<int64_t>(static_cast<double>(num_noises) * held_out_share);
+    return std::min(share, num_noises - 1);
+  }
 };
 
 // The alternatives are in the order of JobKind.

@@ -1,5 +1,9 @@
+#include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "server/jobs/job_spec.h"
 #include "server/store/json_reader.h"
@@ -93,7 +97,8 @@ Json ToJson(const OptimizeStepsizesSpec& spec) {
           {"seed", spec.seed},
           {"batch_size", spec.batch_size},
           {"unconditional", spec.unconditional},
-          {"max_multistep_steps", spec.max_multistep_steps}};
+          {"max_multistep_steps", spec.max_multistep_steps},
+          {"multistep_refinement", spec.multistep_refinement}};
 }
 
 absl::StatusOr<OptimizeStepsizesSpec> OptimizeStepsizesFromJson(const Json& json) {
@@ -109,6 +114,7 @@ absl::StatusOr<OptimizeStepsizesSpec> OptimizeStepsizesFromJson(const Json& json
   reader.Required("batch_size", spec.batch_size);
   reader.Required("unconditional", spec.unconditional);
   reader.Optional("max_multistep_steps", spec.max_multistep_steps);
+  reader.Optional("multistep_refinement", spec.multistep_refinement);
   BOSS_RETURN_IF_ERROR(reader.status());
   return spec;
 }
@@ -136,6 +142,7 @@ Json ToJson(const EvaluateSpec& spec) {
                {"include_fine", spec.include_fine},
                {"measure_straightness", spec.measure_straightness}};
   PutOptional(json, "reference_dataset", spec.reference_dataset);
+  for (const SolverKind solver : spec.other_solvers) json["other_solvers"].push_back(std::string(SolverName(solver)));
   return json;
 }
 
@@ -153,6 +160,8 @@ absl::StatusOr<EvaluateSpec> EvaluateFromJson(const Json& json) {
   reader.Optional("schedule_sets", spec.schedules.sets);
   reader.Optional("time_grids", spec.schedules.time_grids);
   reader.Name("solver", spec.solver, ParseSolver);
+  std::vector<std::string> other_solvers;
+  reader.Optional("other_solvers", other_solvers);
   reader.Required("num_samples", spec.num_samples);
   reader.Required("batch_size", spec.batch_size);
   reader.Required("seed", spec.seed);
@@ -165,6 +174,11 @@ absl::StatusOr<EvaluateSpec> EvaluateFromJson(const Json& json) {
   reader.Required("include_fine", spec.include_fine);
   reader.Required("measure_straightness", spec.measure_straightness);
   BOSS_RETURN_IF_ERROR(reader.status());
+  for (const std::string& name : other_solvers) {
+    const std::optional<SolverKind> solver = ParseSolver(name);
+    if (!solver) return absl::DataLossError(absl::StrCat("evaluate.other_solvers: unknown value ", name));
+    spec.other_solvers.push_back(*solver);
+  }
   return spec;
 }
 
@@ -203,7 +217,8 @@ Json ToJson(const DistillSpec& spec) {
                {"batch_size", spec.batch_size},
                {"unconditional", spec.unconditional},
                {"regenerate_pairs", spec.regenerate_pairs},
-               {"description", spec.description}};
+               {"description", spec.description},
+               {"fit_multistep", spec.fit_multistep}};
   if (spec.lora) json["lora"] = {{"rank", spec.lora->rank}, {"alpha", spec.lora->alpha}};
   if (spec.evaluation) json["evaluation"] = ToJson(*spec.evaluation);
   return json;
@@ -232,6 +247,7 @@ absl::StatusOr<DistillSpec> DistillFromJson(const Json& json) {
   reader.Required("unconditional", spec.unconditional);
   reader.Optional("regenerate_pairs", spec.regenerate_pairs);
   reader.Required("description", spec.description);
+  reader.Optional("fit_multistep", spec.fit_multistep);
   BOSS_RETURN_IF_ERROR(reader.status());
   return spec;
 }

@@ -29,7 +29,8 @@ int64_t MultistepUnits(const OptimizeStepsizesSpec& spec) {
 
 double MultistepWeight(const OptimizeStepsizesSpec& spec) {
   const auto kept = static_cast<double>(std::min(spec.num_samples, kMaxKept));
-  return kEvaluationsPerStep * kept * static_cast<double>(MultistepUnits(spec));
+  return kEvaluationsPerStep * kept * static_cast<double>(MultistepUnits(spec)) +
+         static_cast<double>(spec.multistep_refinement) * spec.max_multistep_steps;
 }
 
 MultistepSearch::MultistepSearch(JobContext& context, const OptimizeStepsizesSpec& spec,
@@ -134,6 +135,10 @@ absl::Status MultistepSearch::Fit(const VelocityModel& model, const VersionKey& 
     BOSS_ASSIGN_OR_RETURN(OptimizedMultistep best,
                           OptimizeMultistep(model, euler.FineGrid(), knots[static_cast<size_t>(steps) - 1], states,
                                             condition, options, context_));
+    if (spec_.multistep_refinement > 0) {
+      BOSS_ASSIGN_OR_RETURN(best, RefineMultistep(model, euler.FineGrid(), std::move(best), states, condition, options,
+                                                  spec_.multistep_refinement, context_));
+    }
     set.schedules.push_back(std::move(best.schedule));
     BOSS_RETURN_IF_ERROR(WriteFileAtomically(SchedulesPath(), ScheduleSetToJson(stored), context_.files()));
     BOSS_RETURN_IF_ERROR(context_.ReportSaved());

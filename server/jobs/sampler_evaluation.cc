@@ -68,6 +68,47 @@ absl::StatusOr<std::vector<Sampler>> ChosenSamplers(JobContext& context, const E
   return samplers;
 }
 
+std::vector<Sampler> NativeSamplers(const VelocityModel& model, const std::string& version,
+                                    const NativeSchedule& native) {
+  const Schedule& schedule = native.schedule;
+  const char* const label = native.kind == "uniform" ? "reflow" : "straightened";
+  std::vector<Sampler> samplers;
+  samplers.push_back({model, version, label, native.kind, "", schedule.time_grid});
+  if (schedule.solver == SolverKind::kMultistep) {
+    samplers.push_back({model, version, absl::StrCat(label, "-multistep"), native.kind, "", schedule.time_grid,
+                        schedule.coefficients, SolverKind::kMultistep});
+  }
+  return samplers;
+}
+
+absl::StatusOr<std::vector<Sampler>> OtherSolversSamplers(JobContext& context, const EvaluateSpec& spec,
+                                                          const VelocityModel& model, const VersionKey& version) {
+  std::vector<Sampler> samplers;
+  for (const SolverKind solver : spec.other_solvers) {
+    if (solver == SolverKind::kHeun) {
+      for (const int steps : spec.steps) {
+        if (steps % 2 != 0) continue;
+        samplers.push_back(
+            {model, version.ToString(), "heun", "uniform", "", TimeGrid::Uniform(steps / 2), {}, solver});
+      }
+      continue;
+    }
+    const auto stored = context.store().FindScheduleSet(version, spec.guidance_scale, solver);
+    if (absl::IsNotFound(stored.status())) {
+      BOSS_RETURN_IF_ERROR(context.ReportMessage(Severity::kInfo, std::string(stored.status().message())));
+      continue;
+    }
+    BOSS_RETURN_IF_ERROR(stored.status());
+    for (const int steps : spec.steps) {
+      const Schedule* const schedule = (*stored)->set.Find(steps);
+      if (schedule == nullptr) continue;
+      samplers.push_back({model, version.ToString(), "multistep", "bellman", (*stored)->Name(), schedule->time_grid,
+                          schedule->coefficients, solver});
+    }
+  }
+  return samplers;
+}
+
 double RowWeight(const EvaluateSpec& spec, int steps) { return static_cast<double>(spec.num_samples) * steps; }
 
 absl::StatusOr<SamplerEvaluation> SamplerEvaluation::Create(JobContext& context, const EvaluateSpec& spec,
@@ -216,13 +257,14 @@ absl::StatusOr<EvaluationRow> SamplerEvaluation::Score(const Sampler& sampler, S
 }
 
 absl::StatusOr<EvaluationRow> SamplerEvaluation::Judge(const Sampler& sampler) {
-  if (const std::optional<EvaluationRow> row = Reported(sampler, spec_->solver)) {
+  const SolverKind solver = sampler.solver.value_or(spec_->solver);
+  if (const std::optional<EvaluationRow> row = Reported(sampler, solver)) {
     BOSS_RETURN_IF_ERROR(context_->Advance(1, 0));
     return *row;
   }
   BOSS_RETURN_IF_ERROR(Prepare());
-  BOSS_ASSIGN_OR_RETURN(const Drawn drawn, Draw(sampler, spec_->solver));
-  return Score(sampler, spec_->solver, drawn);
+  BOSS_ASSIGN_OR_RETURN(const Drawn drawn, Draw(sampler, solver));
+  return Score(sampler, solver, drawn);
 }
 
 absl::StatusOr<EvaluationRow> SamplerEvaluation::JudgeFine(const VelocityModel& model, const std::string& version) {

@@ -28,7 +28,17 @@ struct Sampler {
   TimeGrid time_grid;
   // Of a multistep schedule. Empty where the solver is multistep: those of Adams and Bashforth of order 2.
   std::vector<StepCoefficients> coefficients = {};
+  std::optional<SolverKind> solver = {};  // absent: the spec's
 };
+
+// Of a version with its own schedule, which may not be published yet: the spec's solver on its times and, if
+// coefficients were fitted on them, multistep.
+std::vector<Sampler> NativeSamplers(const VelocityModel& model, const std::string& version,
+                                    const NativeSchedule& native);
+
+// The samplers of spec.other_solvers. That the version has no multistep schedules is reported as a message.
+absl::StatusOr<std::vector<Sampler>> OtherSolversSamplers(JobContext& context, const EvaluateSpec& spec,
+                                                          const VelocityModel& model, const VersionKey& version);
 
 // The samplers of the sets and the times that the spec asks for beside uniform and Bellman steps. Of a set, the
 // schedules of spec.steps; what it has none of, or what the version lacks though the spec names it, is reported as a

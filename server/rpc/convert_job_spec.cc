@@ -109,6 +109,10 @@ absl::StatusOr<EvaluateSpec> EvaluateFromProto(const v1::EvaluateSpec& proto, co
     BOSS_ASSIGN_OR_RETURN(spec.schedules.time_grids.emplace_back(), TimesFromProto(schedule, path + "time_grids"));
   }
   BOSS_ASSIGN_OR_RETURN(spec.solver, SolverFromProto(proto.solver(), path + "solver"));
+  for (const int other : proto.other_solvers()) {
+    BOSS_ASSIGN_OR_RETURN(spec.other_solvers.emplace_back(),
+                          SolverFromProto(static_cast<v1::Solver>(other), path + "other_solvers"));
+  }
   SetUnlessZero(spec.num_samples, proto.num_samples());
   spec.batch_size = proto.batch_size();
   spec.seed = proto.seed();
@@ -139,6 +143,7 @@ v1::EvaluateSpec ToProto(const EvaluateSpec& spec) {
   }
   proto.mutable_fine_time_grid()->Add(spec.fine_time_grid.begin(), spec.fine_time_grid.end());
   proto.set_solver(server::ToProto(spec.solver));
+  for (const SolverKind other : spec.other_solvers) proto.add_other_solvers(server::ToProto(other));
   proto.set_num_samples(spec.num_samples);
   proto.set_batch_size(spec.batch_size);
   proto.set_seed(spec.seed);
@@ -182,6 +187,7 @@ v1::OptimizeStepsizesSpec ToProto(const OptimizeStepsizesSpec& spec) {
   proto.mutable_fine_time_grid()->Add(spec.fine_time_grid.begin(), spec.fine_time_grid.end());
   proto.set_schedule_set(spec.schedule_set);
   proto.set_max_multistep_steps(spec.max_multistep_steps);
+  proto.set_multistep_refinement(spec.multistep_refinement);
   return proto;
 }
 
@@ -211,6 +217,7 @@ v1::DistillSpec ToProto(const DistillSpec& spec) {
   proto.set_unconditional(spec.unconditional);
   proto.set_regenerate_pairs(spec.regenerate_pairs);
   proto.set_description(spec.description);
+  proto.set_fit_multistep(spec.fit_multistep);
   return proto;
 }
 
@@ -253,6 +260,7 @@ absl::StatusOr<JobSpec> JobSpecFromProto(const v1::OptimizeStepsizesSpec& proto)
   } else if (spec.num_samples >= 2 && spec.schedule_set.empty()) {
     spec.max_multistep_steps = std::min(kDefaultMultistepSteps, spec.k_max);
   }
+  spec.multistep_refinement = proto.multistep_refinement();
   return spec;
 }
 
@@ -293,6 +301,8 @@ absl::StatusOr<JobSpec> JobSpecFromProto(const v1::DistillSpec& proto) {
   spec.unconditional = proto.unconditional();
   spec.regenerate_pairs = proto.regenerate_pairs();
   spec.description = proto.description();
+  const bool can_fit = spec.method == DistillMethod::kStraighten && spec.held_out_noises() >= 2;
+  spec.fit_multistep = proto.has_fit_multistep() ? proto.fit_multistep() : can_fit;
   return spec;
 }
 

@@ -83,11 +83,11 @@ bool ChoosesMultistep(const VersionView& view, int steps) {
     if (set.solver == SolverKind::kMultistep && set.Find(steps) != nullptr)
       multistep_k_max = std::max(multistep_k_max, set.k_max);
   }
-  const std::vector<NativeSchedule>& own = view.info->manifest.schedules;
-  const bool is_native = std::any_of(own.begin(), own.end(), [&](const NativeSchedule& native) {
-    return native.schedule.time_grid.steps() == steps && FormatGuidance(native.guidance_scale) == FormatGuidance(1.0);
-  });
-  return multistep_k_max > 0 && multistep_k_max >= euler_k_max && !is_native;
+  for (const NativeSchedule& native : view.info->manifest.schedules) {
+    if (native.schedule.time_grid.steps() == steps && FormatGuidance(native.guidance_scale) == FormatGuidance(1.0))
+      return native.schedule.solver == SolverKind::kMultistep;
+  }
+  return multistep_k_max > 0 && multistep_k_max >= euler_k_max;
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "core/base/parse_json.h"
 #include "core/base/status_macros.h"
+#include "server/store/coefficients_json.h"
 #include "server/store/json_reader.h"
 #include "server/store/manifest_json.h"
 
@@ -70,10 +71,16 @@ absl::Status CheckKnots(const std::vector<int>& knots, int k_max) {
 }
 
 Json ScheduleToJson(const Schedule& schedule) {
-  return {{"knots", schedule.knots},
-          {"time_grid", std::vector<double>(schedule.time_grid.times().begin(), schedule.time_grid.times().end())},
-          {"total_cost", schedule.total_cost},
-          {"solver", std::string(SolverName(schedule.solver))}};
+  Json json = {{"knots", schedule.knots},
+               {"time_grid", std::vector<double>(schedule.time_grid.times().begin(), schedule.time_grid.times().end())},
+               {"total_cost", schedule.total_cost},
+               {"solver", std::string(SolverName(schedule.solver))}};
+  if (schedule.solver == SolverKind::kMultistep) {
+    json["coefficients"] = CoefficientsToJson(schedule.coefficients);
+    json["fit_error"] = schedule.fit_error;
+    json["held_out_error"] = schedule.held_out_error;
+  }
+  return json;
 }
 
 absl::StatusOr<Schedule> ScheduleFromJson(const Json& json, int k_max) {
@@ -84,6 +91,12 @@ absl::StatusOr<Schedule> ScheduleFromJson(const Json& json, int k_max) {
   reader.Required("time_grid", times);
   reader.Optional("total_cost", schedule.total_cost);
   reader.Name("solver", schedule.solver, ParseSolver);
+  std::vector<std::vector<double>> coefficients;
+  if (schedule.solver == SolverKind::kMultistep) {
+    reader.Required("coefficients", coefficients);
+    reader.Required("fit_error", schedule.fit_error);
+    reader.Required("held_out_error", schedule.held_out_error);
+  }
   BOSS_RETURN_IF_ERROR(reader.status());
   absl::StatusOr<TimeGrid> grid = TimeGrid::Create(std::move(times));
   if (!grid.ok()) return absl::DataLossError(absl::StrCat("schedule.time_grid: ", grid.status().message()));
@@ -93,6 +106,11 @@ absl::StatusOr<Schedule> ScheduleFromJson(const Json& json, int k_max) {
     if (static_cast<int>(schedule.knots.size()) != schedule.time_grid.steps() + 1) {
       return absl::DataLossError("schedule: as many knots as times expected");
     }
+  }
+  if (schedule.solver == SolverKind::kMultistep) {
+    BOSS_ASSIGN_OR_RETURN(schedule.coefficients, CoefficientsFromLists(coefficients));
+    if (const absl::Status status = CheckCoefficients(schedule); !status.ok())
+      return absl::DataLossError(status.message());
   }
   return schedule;
 }

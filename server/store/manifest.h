@@ -47,7 +47,8 @@ struct EvaluationRow {
 };
 
 // A schedule that a version was trained for. Sampling with as many steps uses it before any schedule that was searched
-// later.
+// later. The training was for Euler's steps; where schedule.solver is kMultistep, coefficients were fitted on the same
+// times afterwards, and are the better choice.
 struct NativeSchedule {
   std::string kind;  // "bellman" or "uniform"
   double guidance_scale = 1.0;

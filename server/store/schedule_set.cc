@@ -1,7 +1,6 @@
 #include "server/store/schedule_set.h"
 
 #include <algorithm>
-#include <cmath>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -11,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "core/base/status_macros.h"
+#include "server/store/coefficients_json.h"
 #include "server/store/json_reader.h"
 #include "server/store/manifest.h"
 #include "server/store/manifest_json.h"
@@ -27,28 +27,6 @@ constexpr absl::string_view kReserved[] = {"auto", "explicit", "fine", "named", 
 
 std::vector<double> TimesOf(const TimeGrid& grid) { return {grid.times().begin(), grid.times().end()}; }
 
-absl::Status CheckCoefficients(const Schedule& schedule) {
-  const size_t steps = static_cast<size_t>(schedule.time_grid.steps());
-  if (schedule.coefficients.size() != steps) {
-    return absl::InvalidArgumentError(absl::StrFormat("schedule set.coefficients: got those of %d steps, expected %d",
-                                                      schedule.coefficients.size(), steps));
-  }
-  for (size_t step = 0; step < steps; ++step) {
-    const StepCoefficients& coefficients = schedule.coefficients[step];
-    const size_t most = std::min<size_t>(step + 1, kMaxMultistepOrder);
-    if (coefficients.velocities.empty() || coefficients.velocities.size() > most) {
-      return absl::InvalidArgumentError(
-          absl::StrFormat("schedule set.coefficients: step %d uses %d velocities, expected 1 to %d", step,
-                          coefficients.velocities.size(), most));
-    }
-    const bool are_finite =
-        std::isfinite(coefficients.state) && std::all_of(coefficients.velocities.begin(), coefficients.velocities.end(),
-                                                         [](double value) { return std::isfinite(value); });
-    if (!are_finite) return absl::InvalidArgumentError("schedule set.coefficients: expected finite numbers");
-  }
-  return absl::OkStatus();
-}
-
 absl::Status CheckSearched(const ScheduleSet& set) {
   if (set.k_max > kMaxKMax) {
     return absl::InvalidArgumentError(
@@ -62,7 +40,10 @@ absl::Status CheckSearched(const ScheduleSet& set) {
                           "costs for multistep",
                           k_max, set.schedules.size(), set.cost_matrix.size()));
     }
-    for (const Schedule& schedule : set.schedules) BOSS_RETURN_IF_ERROR(CheckCoefficients(schedule));
+    for (const Schedule& schedule : set.schedules) {
+      if (const absl::Status status = CheckCoefficients(schedule); !status.ok())
+        return absl::Status(status.code(), absl::StrCat("schedule set: ", status.message()));
+    }
   } else if (set.schedules.size() != k_max || set.cost_matrix.size() != points * points) {
     return absl::InvalidArgumentError(absl::StrCat("schedule set: got k_max ", set.k_max, ", ", set.schedules.size(),
                                                    " schedules and ", set.cost_matrix.size(),
@@ -96,27 +77,6 @@ absl::Status CheckImported(const ScheduleSet& set) {
     previous = schedule.time_grid.steps();
   }
   return absl::OkStatus();
-}
-
-// A step as one list: the state's coefficient, then the velocities', the newest first.
-Json CoefficientsToJson(const std::vector<StepCoefficients>& steps) {
-  Json json = Json::array();
-  for (const StepCoefficients& step : steps) {
-    std::vector<double> values{step.state};
-    values.insert(values.end(), step.velocities.begin(), step.velocities.end());
-    json.push_back(std::move(values));
-  }
-  return json;
-}
-
-absl::StatusOr<std::vector<StepCoefficients>> CoefficientsFromLists(const std::vector<std::vector<double>>& lists) {
-  std::vector<StepCoefficients> steps;
-  for (const std::vector<double>& values : lists) {
-    if (values.size() < 2)
-      return absl::DataLossError("schedule set.coefficients: expected those of the state and a velocity at least");
-    steps.push_back({values.front(), {values.begin() + 1, values.end()}});
-  }
-  return steps;
 }
 
 }  // namespace

@@ -120,8 +120,9 @@ TEST_F(BossctlTest, GenerateReadsConditionsFromFiles) {
 TEST_F(BossctlTest, ModulesAndDecodersAreImported) {
   std::ofstream(folder_ / "net.pt") << "network";
   std::ofstream(folder_ / "vae.pt") << "decoder!";
-  ASSERT_EQ(Run({"models", "import", folder_ / "net.pt", "-m", "new", "--torchscript", "--decoder", folder_ / "vae.pt"}),
-            kExitOk)
+  ASSERT_EQ(
+      Run({"models", "import", folder_ / "net.pt", "-m", "new", "--torchscript", "--decoder", folder_ / "vae.pt"}),
+      kExitOk)
       << err_.str();
   EXPECT_EQ(server_.models.file, "networkdecoder!");
   EXPECT_EQ(server_.models.import_start.format(), boss::v1::ImportStart::TORCHSCRIPT);
@@ -192,13 +193,16 @@ TEST_F(BossctlTest, DistillSendsWhatItsOptionsSay) {
 
 TEST_F(BossctlTest, JobsSayHowLongTheyAreKeptAndHowOftenTheyMayCrash) {
   server_.jobs.job = MakeDistillJob();
-  ASSERT_EQ(Run({"jobs", "distill", "-m", "m", "--retention", "90", "--max-crashes", "0", "--regenerate-pairs"}),
+  ASSERT_EQ(Run({"jobs", "distill", "-m", "m", "--retention", "90", "--max-crashes", "0", "--regenerate-pairs",
+                 "--fit-multistep", "false"}),
             kExitOk)
       << err_.str();
   EXPECT_EQ(server_.jobs.distilled.options().retention().seconds(), 90);
   EXPECT_TRUE(server_.jobs.distilled.options().has_max_crashes());
   EXPECT_EQ(server_.jobs.distilled.options().max_crashes(), 0);
   EXPECT_TRUE(server_.jobs.distilled.spec().regenerate_pairs());
+  EXPECT_TRUE(server_.jobs.distilled.spec().has_fit_multistep());
+  EXPECT_FALSE(server_.jobs.distilled.spec().fit_multistep());
   ASSERT_EQ(Run({"jobs", "distill", "-m", "m"}), kExitOk);
   EXPECT_FALSE(server_.jobs.distilled.options().has_max_crashes());
   EXPECT_FALSE(server_.jobs.distilled.options().has_retention());

@@ -149,6 +149,7 @@ TEST_F(SchedulesTest, CompareJudgesEverySetOfTheSolverAndGuidanceScale) {
   EXPECT_EQ(spec.model(), "flow@latest");
   EXPECT_THAT(spec.schedules(), ElementsAre(boss::v1::SCHEDULE_KIND_UNIFORM));
   EXPECT_THAT(spec.schedule_sets(), ElementsAre("ays", "bellman-euler-g1-k8"));
+  EXPECT_THAT(spec.other_solvers(), ElementsAre(boss::v1::SOLVER_HEUN));
   EXPECT_THAT(spec.steps(), ElementsAre(2, 4));
   EXPECT_THAT(spec.time_grids(0).time_grid(), ElementsAre(0, 0.3, 1));
   EXPECT_THAT(err_.str(), HasSubstr("left out: guided, for euler and guidance scale 2\n"));
@@ -166,6 +167,50 @@ TEST_F(SchedulesTest, CompareJudgesEverySetOfTheSolverAndGuidanceScale) {
   ASSERT_EQ(Run({"schedules", "compare", "flow@1", "--set", "guided"}), kExitOk) << err_.str();
   EXPECT_THAT(server_.jobs.evaluated.spec().schedule_sets(), ElementsAre("guided"));
   EXPECT_EQ(server_.jobs.evaluated.spec().model(), "flow@1");
+  EXPECT_TRUE(server_.jobs.evaluated.spec().other_solvers().empty());
+}
+
+TEST_F(SchedulesTest, CompareShowsMultistepAndHeunAtAsManyEvaluationsAsEuler) {
+  server_.jobs.job = MakeDistillJob();
+  server_.jobs.job.mutable_evaluate()->set_model("flow@1");
+  server_.jobs.events = MakeEvents(5, boss::v1::Job::SUCCEEDED);
+  for (const char* name : {"bellman-euler-g1-k8", "multistep-g1-k8", "multistep-g2-k8"}) {
+    boss::v1::ScheduleSet& set = server_.models.listed_schedules.emplace_back();
+    set.set_name(name);
+    set.set_guidance_scale(std::string(name) == "multistep-g2-k8" ? 2 : 1);
+    set.set_solver(std::string(name).starts_with("multistep") ? boss::v1::SOLVER_MULTISTEP : boss::v1::SOLVER_EULER);
+  }
+  auto& rows = *server_.jobs.job.mutable_result()->mutable_evaluation();
+  for (const bool is_heun : {true, false}) {
+    boss::v1::EvaluationRow& row = *rows.Add();
+    row = rows.Get(0);
+    row.set_label(is_heun ? "heun" : "multistep");
+    row.set_solver(is_heun ? boss::v1::SOLVER_HEUN : boss::v1::SOLVER_MULTISTEP);
+    row.set_steps(is_heun ? 2 : 4);
+    row.set_nfe(4);
+    row.set_trajectory_error(is_heun ? 0.35 : 0.125);
+    row.set_frechet_distance(is_heun ? 24 : 12);
+  }
+  ASSERT_EQ(Run({"schedules", "compare", "flow", "--report", folder_ / "page.html"}), kExitOk) << err_.str();
+  EXPECT_THAT(server_.jobs.evaluated.spec().other_solvers(),
+              ElementsAre(boss::v1::SOLVER_HEUN, boss::v1::SOLVER_MULTISTEP));
+  EXPECT_THAT(err_.str(), HasSubstr("left out: multistep-g2-k8, for multistep and guidance scale 2\n"));
+  EXPECT_EQ(out_.str(),
+            "K  SCHEDULE   NFE  TRAJECTORY ERROR  FRECHET DISTANCE\n"
+            "2  uniform      2            0.5000            40.000\n"
+            "2  bellman      2          * 0.4000          * 30.000\n"
+            "4  uniform      4            0.3000            20.000\n"
+            "4  bellman      4            0.2500            21.000\n"
+            "2  heun         4            0.3500            24.000\n"
+            "4  multistep    4          * 0.1250          * 12.000\n");
+  const std::string page = Contents(folder_ / "page.html");
+  for (const char* part : {"Trajectory error over evaluations", "velocity evaluations per sample", ">heun<",
+                           ">multistep<", "<td class=\"number best\">0.1250"})
+    EXPECT_THAT(page, HasSubstr(part));
+  // What is asked for by name is all there is.
+  ASSERT_EQ(Run({"schedules", "compare", "flow", "--other-solvers", "multistep"}), kExitOk) << err_.str();
+  EXPECT_THAT(server_.jobs.evaluated.spec().other_solvers(), ElementsAre(boss::v1::SOLVER_MULTISTEP));
+  EXPECT_EQ(Run({"schedules", "compare", "flow", "--other-solvers", "midpoint"}), kExitUsage);
 }
 
 TEST_F(SchedulesTest, AComparisonThatFailsSaysWhy) {
@@ -200,13 +245,14 @@ TEST_F(SchedulesTest, JobsTakeFineGridsAndNames) {
   server_.jobs.job = MakeDistillJob();
   // The order of the options does not matter.
   ASSERT_EQ(Run({"jobs", "optimize-stepsizes", "-m", "flow", "--fine-grid", "edm:7", "--k-max", "4", "--schedule-set",
-                 "edm", "--multistep-steps", "3"}),
+                 "edm", "--multistep-steps", "3", "--multistep-refinement", "900"}),
             kExitOk)
       << err_.str();
   EXPECT_EQ(server_.jobs.optimized.spec().fine_time_grid_size(), 5);
   EXPECT_EQ(server_.jobs.optimized.spec().k_max(), 4);
   EXPECT_EQ(server_.jobs.optimized.spec().schedule_set(), "edm");
   EXPECT_EQ(server_.jobs.optimized.spec().max_multistep_steps(), 3);
+  EXPECT_EQ(server_.jobs.optimized.spec().multistep_refinement(), 900);
   ASSERT_EQ(Run({"jobs", "distill", "-m", "flow", "--fine-grid", "0,0.25,0.5,1"}), kExitOk) << err_.str();
   EXPECT_THAT(server_.jobs.distilled.spec().fine_time_grid(), ElementsAre(0, 0.25, 0.5, 1));
   ASSERT_EQ(Run({"jobs", "evaluate", "-m", "flow", "--schedules", "uniform,named,mine", "--times", "0,0.5,1",

@@ -12,7 +12,8 @@ namespace {
 using boss::testing::FuzzCheck;
 
 bool Same(const Schedule& a, const Schedule& b) {
-  return a.knots == b.knots && a.time_grid == b.time_grid && a.total_cost == b.total_cost && a.solver == b.solver;
+  return a.knots == b.knots && a.time_grid == b.time_grid && a.total_cost == b.total_cost && a.solver == b.solver &&
+         a.coefficients == b.coefficients && a.fit_error == b.fit_error && a.held_out_error == b.held_out_error;
 }
 
 bool Same(const NativeSchedule& a, const NativeSchedule& b) {

@@ -121,6 +121,48 @@ TEST(OptimizeMultistep, TakesPlainCoefficientsWhereTheFitIsWorseOnTheHeldOutNois
   EXPECT_NEAR(best->schedule.fit_error, Error(fitted, recorded->states[kFine].slice(0, 0, 1)), 1e-5);
 }
 
+TEST(RefineMultistep, LowersTheErrorOfBadTimesWithinItsBudget) {
+  at::manual_seed(3);
+  const testing::FunctionModel model = CurvedFlow();
+  const auto recorded = Record(model, 40);
+  ASSERT_TRUE(recorded.ok()) << recorded.status();
+  const auto states = [&](absl::Span<const int> points) -> absl::StatusOr<at::Tensor> {
+    std::vector<at::Tensor> rows;
+    for (const int point : points) rows.push_back(recorded->states[point]);
+    return at::stack(rows);
+  };
+  const std::vector<std::vector<int>> candidates = {{0, 1, 2, 3, kFine}};
+  const auto start = Optimize(model, *recorded, candidates);
+  ASSERT_TRUE(start.ok()) << start.status();
+  const auto refine = [&](int64_t budget) {
+    InlineExecutor executor;
+    return RefineMultistep(model, TimeGrid::Uniform(kFine), *start, states, {}, {}, budget, executor);
+  };
+  constexpr int64_t kFit = 40 * 4;  // evaluations
+  const auto none = refine(kFit - 1);
+  ASSERT_TRUE(none.ok()) << none.status();
+  EXPECT_EQ(none->schedule.knots, candidates[0]);
+  EXPECT_EQ(none->evaluations, start->evaluations);
+  double least = start->schedule.held_out_error;
+  for (const int fits : {4, 40}) {
+    const auto refined = refine(fits * kFit);
+    ASSERT_TRUE(refined.ok()) << refined.status();
+    EXPECT_LE(refined->evaluations, start->evaluations + fits * kFit);
+    EXPECT_LT(refined->schedule.held_out_error, least);
+    least = refined->schedule.held_out_error;
+    // What is stored is what was judged.
+    const Schedule& schedule = refined->schedule;
+    ASSERT_EQ(schedule.knots.size(), 5u);
+    for (int i = 0; i <= 4; ++i) EXPECT_EQ(schedule.time_grid[i], TimeGrid::Uniform(kFine)[schedule.knots[i]]);
+    InlineExecutor executor;
+    const at::Tensor held_out = recorded->states.slice(1, 30);
+    const at::Tensor samples =
+        *SolveMultistep(model, held_out[0], {}, schedule.time_grid, schedule.coefficients, 64, executor);
+    EXPECT_NEAR(Error(samples, held_out[kFine]), schedule.held_out_error, 1e-6);
+  }
+  EXPECT_LT(least, 0.75 * start->schedule.held_out_error);
+}
+
 TEST(OptimizeMultistep, VeryFineGridsHaveEulersKnotsAlone) {
   ScheduleSet euler;
   euler.k_max = 257;

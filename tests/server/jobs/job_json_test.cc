@@ -40,6 +40,7 @@ EvaluateSpec UnusualEvaluation() {
   spec.seed = ~uint64_t{0};
   spec.guidance_scale = 2.5;
   spec.k_max = 23;
+  spec.other_solvers = {SolverKind::kMultistep, SolverKind::kHeun};
   spec.reference_dataset = "";
   spec.feature_network = "inception";
   spec.unconditional = spec.include_fine = spec.measure_straightness = true;
@@ -61,6 +62,8 @@ std::vector<JobSpec> UnusualSpecs() {
   train.seed = 5;
   train.default_steps = 6;
   OptimizeStepsizesSpec optimize{"toy", 31, 32, 1.5, 33, 34, true, {0, 0.1, 1}, "edm"};
+  optimize.max_multistep_steps = 35;
+  optimize.multistep_refinement = 36;
   DistillSpec distill;
   distill.model = "toy@2";
   distill.method = DistillMethod::kReflow;
@@ -81,6 +84,7 @@ std::vector<JobSpec> UnusualSpecs() {
   distill.batch_size = 45;
   distill.unconditional = true;
   distill.description = "z";
+  distill.fit_multistep = true;
   return {train, optimize, distill, UnusualEvaluation()};
 }
 
@@ -101,6 +105,7 @@ TEST(JobJson, KeepsAJob) {
   job.id = "0123";
   job.spec = UnusualSpecs()[2];
   job.state = JobState::kFailed;
+  job.owner = "alice";
   job.request_id = "request";
   job.labels = {{"team", "vision"}};
   job.priority = -3;

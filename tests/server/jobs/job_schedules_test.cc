@@ -212,6 +212,121 @@ TEST_F(JobSchedulesTest, MultistepSchedulesNeedTwoTrajectoriesAndAsManyIntervals
   EXPECT_TRUE(ValidateSpec(spec).ok());
   spec.max_multistep_steps = 7;
   EXPECT_EQ(ValidateSpec(spec).code(), absl::StatusCode::kInvalidArgument);
+  // Without any there is nothing to refine.
+  spec.max_multistep_steps = 2;
+  spec.multistep_refinement = 100;
+  EXPECT_TRUE(ValidateSpec(spec).ok());
+  spec.max_multistep_steps = 0;
+  EXPECT_EQ(ValidateSpec(spec).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(JobSchedulesTest, ARefinementSpendsItsEvaluationsAndIsNeverWorseOnTheHeldOutNoises) {
+  const VersionKey key = PublishTeacher();
+  OptimizeStepsizesSpec spec{"teacher", 12, 20};
+  spec.max_multistep_steps = 4;
+  const Job plain = RunToSuccess(spec);
+  const auto before = *store_->FindScheduleSet(key, 1.0, SolverKind::kMultistep);
+  spec.multistep_refinement = 20 * 4 * 5;
+  const Job refined = RunToSuccess(spec);
+  const auto after = *store_->FindScheduleSet(key, 1.0, SolverKind::kMultistep);
+  const int64_t spent = refined.result.velocity_evaluations - plain.result.velocity_evaluations;
+  EXPECT_GE(spent, 20 * (2 + 3 + 4));
+  EXPECT_LE(spent, 4 * spec.multistep_refinement);
+  EXPECT_EQ(refined.progress.fraction, 1);
+  double sum_before = 0, sum_after = 0;
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_LE(after->set.schedules[i].held_out_error, before->set.schedules[i].held_out_error);
+    sum_before += before->set.schedules[i].held_out_error;
+    sum_after += after->set.schedules[i].held_out_error;
+  }
+  EXPECT_LT(sum_after, sum_before);
+}
+
+TEST_F(JobSchedulesTest, AStraightenedVersionGetsCoefficientsThatAreFittedToItsHeldOutNoises) {
+  const VersionKey teacher = PublishTeacher();
+  DistillSpec spec = ToyDistillation("student");
+  spec.num_noises = 400;
+  spec.evaluation.emplace();
+  spec.evaluation->steps = {3};
+  spec.evaluation->num_samples = 200;
+  spec.evaluation->k_max = 8;
+  spec.fit_multistep = true;
+  const Job job = RunToSuccess(spec);
+  const NativeSchedule native = *store_->FindSchedule({"student", 1}, 3, 1.0);
+  EXPECT_EQ(native.schedule.solver, SolverKind::kMultistep);
+  EXPECT_EQ(native.schedule.coefficients.size(), 3u);
+  EXPECT_GT(native.schedule.held_out_error, 0);
+  const Schedule searched = (*store_->FindScheduleSet(teacher, 1.0))->set.schedules[2];
+  EXPECT_EQ(native.schedule.knots, searched.knots);
+  EXPECT_EQ(native.schedule.total_cost, searched.total_cost);
+  EXPECT_EQ(job.result.schedule->coefficients, native.schedule.coefficients);
+  // Judged on noises that neither training nor the fit has seen.
+  const std::vector<std::string> rows = Rows(job);
+  ASSERT_EQ(rows.size(), 5u);
+  EXPECT_EQ(rows[3], "student@1 straightened 3 bellman");
+  EXPECT_EQ(rows[4], "student@1 straightened-multistep 3 bellman");
+  const std::vector<EvaluationRow>& judged = job.result.evaluation;
+  EXPECT_EQ(judged[3].solver, SolverKind::kEuler);
+  EXPECT_EQ(judged[4].solver, SolverKind::kMultistep);
+  EXPECT_EQ(judged[4].nfe, judged[3].nfe);
+  EXPECT_LT(judged[4].trajectory_error, judged[3].trajectory_error);
+
+  EvaluateSpec judge = *spec.evaluation;
+  judge.model = "student";
+  EXPECT_EQ(Rows(RunToSuccess(judge)), (std::vector<std::string>{rows[3], rows[4]}));
+  judge.solver = SolverKind::kMultistep;
+  EXPECT_EQ(Rows(RunToSuccess(judge)), std::vector<std::string>{rows[4]});
+
+  spec.fit_multistep = false;
+  spec.evaluation.reset();
+  RunToSuccess(spec);
+  EXPECT_EQ(store_->FindSchedule({"student", 2}, 3, 1.0)->schedule.solver, SolverKind::kEuler);
+  spec.fit_multistep = true;
+  spec.held_out_share = 0;
+  EXPECT_EQ(ValidateSpec(spec).code(), absl::StatusCode::kInvalidArgument);
+  spec.held_out_share = 0.1;
+  EXPECT_TRUE(ValidateSpec(spec).ok());
+  spec.method = DistillMethod::kReflow;
+  EXPECT_EQ(ValidateSpec(spec).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(JobSchedulesTest, OtherSolversAreJudgedBesideEulersAtAsManyEvaluations) {
+  PublishTeacher();
+  EvaluateSpec judge;
+  judge.model = "teacher";
+  judge.steps = {2, 3, 4};
+  judge.num_samples = 64;
+  judge.k_max = 10;
+  judge.reference_dataset = "";
+  judge.other_solvers = {SolverKind::kHeun, SolverKind::kMultistep};
+  const std::vector<std::string> uniform = {"teacher@1 uniform 2 uniform", "teacher@1 uniform 3 uniform",
+                                            "teacher@1 uniform 4 uniform"};
+  std::vector<std::string> expected = uniform;
+  expected.insert(expected.end(), {"teacher@1 heun 1 uniform", "teacher@1 heun 2 uniform"});
+  const Job without = RunToSuccess(judge);
+  EXPECT_EQ(Rows(without), expected);
+  EXPECT_EQ(without.result.evaluation[4].nfe, 4);
+  EXPECT_EQ(without.result.evaluation[4].solver, SolverKind::kHeun);
+  const std::vector<JobMessage> messages = PayloadsOf<JobMessage>(Follow(without.id));
+  ASSERT_FALSE(messages.empty());
+  EXPECT_NE(messages.back().text.find("no multistep schedules"), std::string::npos) << messages.back().text;
+
+  OptimizeStepsizesSpec search{"teacher", 10, 40};
+  search.max_multistep_steps = 3;
+  RunToSuccess(search);
+  judge.schedules.bellman = false;
+  const Job with = RunToSuccess(judge);
+  expected.insert(expected.end(), {"teacher@1 multistep 2 bellman", "teacher@1 multistep 3 bellman"});
+  EXPECT_EQ(Rows(with), expected);
+  EXPECT_EQ(with.result.evaluation[6].schedule_set, "multistep-g1-k10");
+  EXPECT_LT(with.result.evaluation[6].trajectory_error, with.result.evaluation[1].trajectory_error);
+
+  const std::vector<std::vector<SolverKind>> refused = {
+      {SolverKind::kEuler}, {SolverKind::kRk45}, {SolverKind::kHeun, SolverKind::kHeun}};
+  for (const std::vector<SolverKind>& wrong : refused) {
+    judge.other_solvers = wrong;
+    EXPECT_EQ(ValidateSpec(judge).code(), absl::StatusCode::kInvalidArgument);
+  }
 }
 
 TEST_F(JobSchedulesTest, EvaluationsJudgeNamedSetsAndGivenTimes) {

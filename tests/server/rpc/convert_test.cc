@@ -175,14 +175,15 @@ TEST(ConvertJobSpecTest, EveryFieldGoesThereAndBack) {
       batch_size: 5 seed: 4 guidance_scale: 2 k_max: 30 reference_dataset: "" feature_network: "f" unconditional: true
       include_fine: true
       measure_straightness: true time_grids { steps: 2 time_grid: [0, 0.5, 1] } time_grids { steps: 1 time_grid: [0, 1] }
-      other_models: "c" fine_time_grid: [0, 0.25, 1] schedule_sets: ["x", "y"])";
+      other_models: "c" fine_time_grid: [0, 0.25, 1] schedule_sets: ["x", "y"] other_solvers: [SOLVER_MULTISTEP, SOLVER_HEUN])";
   const auto train = Parse<v1::TrainSpec>(
       R"(dataset: "d" architecture_json: "{}" init_model: "i" output_model: "o" output_alias: "al" )" + training +
       R"(label_dropout: 0 flip: true description: "x" label_names: "l" seed: 3 default_steps: 6)");
   EXPECT_EQ(RoundTrip<v1::TrainSpec>(train.DebugString()).train().DebugString(), train.DebugString());
   const auto optimize = Parse<v1::OptimizeStepsizesSpec>(
       R"(model: "m" k_max: 20 num_samples: 30 guidance_scale: 1.5 seed: 9 batch_size: 3 unconditional: true
-        solver: SOLVER_EULER fine_time_grid: [0, 0.5, 1] schedule_set: "edm" max_multistep_steps: 2)");
+        solver: SOLVER_EULER fine_time_grid: [0, 0.5, 1] schedule_set: "edm" max_multistep_steps: 2
+        multistep_refinement: 700)");
   EXPECT_EQ(RoundTrip<v1::OptimizeStepsizesSpec>(optimize.DebugString()).optimize_stepsizes().DebugString(),
             optimize.DebugString());
   const auto evaluate = Parse<v1::EvaluateSpec>(evaluation);
@@ -194,7 +195,7 @@ TEST(ConvertJobSpecTest, EveryFieldGoesThereAndBack) {
          held_out_share: 0 )" +
       training + " guidance_scale: 2 evaluation { " + evaluation +
       R"( } output_model: "o" output_alias: "al" seed: 5 batch_size: 6 unconditional: true description: "x"
-         fine_time_grid: [0, 0.5, 1])");
+         fine_time_grid: [0, 0.5, 1] fit_multistep: true)");
   EXPECT_EQ(RoundTrip<v1::DistillSpec>(distill.DebugString()).distill().DebugString(), distill.DebugString());
 }
 
@@ -223,6 +224,18 @@ TEST(ConvertJobSpecTest, MultistepSchedulesAreMadeUnlessASetIsNamed) {
   EXPECT_EQ(steps("num_samples: 1"), 0);
 }
 
+TEST(ConvertJobSpecTest, CoefficientsAreFittedToAStraightenedVersionThatHasHeldOutNoises) {
+  const auto fits = [](const char* text) {
+    return std::get<DistillSpec>(*JobSpecFromProto(Parse<v1::DistillSpec>(text))).fit_multistep;
+  };
+  EXPECT_TRUE(fits(""));
+  EXPECT_FALSE(fits("fit_multistep: false"));
+  EXPECT_FALSE(fits("method: REFLOW"));
+  EXPECT_FALSE(fits("held_out_share: 0"));
+  EXPECT_FALSE(fits("held_out_share: nan"));
+  EXPECT_FALSE(fits("num_noises: 19"));  // one
+  EXPECT_TRUE(fits("num_noises: 20"));
+}
 TEST(ConvertJobSpecTest, AFineGridSaysHowManyIntervalsThereAre) {
   const auto intervals = [](const char* text) {
     return std::get<OptimizeStepsizesSpec>(*JobSpecFromProto(Parse<v1::OptimizeStepsizesSpec>(text))).k_max;

@@ -43,7 +43,12 @@ Manifest FullManifest() {
   native.schedule.knots = {0, 3, 10};
   native.schedule.time_grid = *TimeGrid::Create({0, 0.3, 1});
   native.schedule.total_cost = 1.0 / 3;
-  manifest.schedules = {native};
+  NativeSchedule fitted = native;
+  fitted.schedule.solver = SolverKind::kMultistep;
+  fitted.schedule.coefficients = {{1, {0.3}}, {0.9, {1.0 / 7, 0.5}}};
+  fitted.schedule.fit_error = 0.25;
+  fitted.schedule.held_out_error = 0.125;
+  manifest.schedules = {native, fitted};
   EvaluationRow row;
   row.label = "bellman";
   row.steps = 4;
@@ -66,6 +71,9 @@ TEST(Manifest, ReadsWhatItWrites) {
   EXPECT_EQ(read->adapter->base, (VersionKey{"toy", 1}));
   EXPECT_EQ(read->schedules[0].schedule.knots, (std::vector<int>{0, 3, 10}));
   EXPECT_EQ(read->schedules[0].schedule.total_cost, 1.0 / 3);
+  EXPECT_TRUE(read->schedules[0].schedule.coefficients.empty());
+  EXPECT_EQ(read->schedules[1].schedule.coefficients, manifest.schedules[1].schedule.coefficients);
+  EXPECT_EQ(read->schedules[1].schedule.held_out_error, 0.125);
   EXPECT_EQ(read->evaluation[0].frechet_distance, 12.25);
   EXPECT_FALSE(read->evaluation[0].straightness.has_value());
   EXPECT_EQ(read->create_time, manifest.create_time);
