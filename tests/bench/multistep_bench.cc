@@ -67,7 +67,8 @@ int main(int argc, char** argv) {
     status = boss::PrintStraightened(options);
   } else {
     std::fprintf(stderr,
-                 "usage: %s [--table=methods|noises|refinement|straightened|full] [--fit=N] [--judge=N] [--samples=N] [--k-max=N] "
+                 "usage: %s [--table=methods|noises|refinement|straightened|full] [--fit=N] [--judge=N] [--samples=N] "
+                 "[--k-max=N] "
                  "[--guidance=S] [--threads=N] [--results=FILE] [--print]\n",
                  argv[0]);
     return 2;

@@ -28,8 +28,8 @@ constexpr char kHeader[] = "guidance,k_max,fit,method,steps,measure,noises,value
 constexpr char kError[] = "trajectory error", kDistance[] = "Frechet distance";
 // In the order of the table's columns.
 enum Method { kUniform, kBellman, kAdamsBashforth, kMultistep, kStraightened, kStraightenedFitted };
-constexpr const char* kMethods[] = {"uniform Euler",      "Bellman Euler", "uniform AB2", "multistep",
-                                    "straightened Euler", "straightened, fitted"};
+constexpr const char* kMethods[] = {"uniform Euler", "Bellman Euler",      "uniform AB2",
+                                    "multistep",     "straightened Euler", "straightened, fitted"};
 
 struct Cell {
   Method method = kUniform;
@@ -60,7 +60,8 @@ std::vector<Cell> AllCells() {
   }
   add(kStraightenedFitted, Study::kMostSteps, false);
   for (int steps = 2; steps <= Study::kMostSteps; ++steps) {
-    for (const Method method : {kStraightened, kStraightenedFitted, kUniform, kAdamsBashforth}) add(method, steps, true);
+    for (const Method method : {kStraightened, kStraightenedFitted, kUniform, kAdamsBashforth})
+      add(method, steps, true);
   }
   return cells;
 }
@@ -138,9 +139,8 @@ class Samplers {
     if (cell.method != kStraightenedFitted) return schedule;
     BOSS_ASSIGN_OR_RETURN(const at::Tensor states, straightening_->HeldOutStates(cell.steps));
     InlineExecutor executor;
-    BOSS_ASSIGN_OR_RETURN(const MultistepFit fit,
-                          FitMultistep(model, states, straightening_->HeldOutCondition(), schedule.time_grid, {},
-                                       executor));
+    BOSS_ASSIGN_OR_RETURN(const MultistepFit fit, FitMultistep(model, states, straightening_->HeldOutCondition(),
+                                                               schedule.time_grid, {}, executor));
     schedule.coefficients = fit.coefficients;
     return schedule;
   }

@@ -89,8 +89,7 @@ absl::StatusOr<Stage1> Study::Search(int64_t fit) const {
   }
   BOSS_ASSIGN_OR_RETURN(std::vector<double> matrix, euler_costs.CostMatrix());
   BOSS_ASSIGN_OR_RETURN(
-      stage1.euler,
-      OptimizeSchedules(std::move(matrix), fine_grid_, static_cast<int>(fit), options_.guidance_scale));
+      stage1.euler, OptimizeSchedules(std::move(matrix), fine_grid_, static_cast<int>(fit), options_.guidance_scale));
   BOSS_ASSIGN_OR_RETURN(stage1.knots, MultistepKnots(stage1.costs, stage1.euler, kMostSteps));
   return stage1;
 }
@@ -135,8 +134,8 @@ absl::Status Study::Sample(const VelocityModel& model, const TimeGrid& grid,
   for (int64_t begin = 0; begin < count; begin += kBatch) {
     const int64_t end = std::min(begin + kBatch, count);
     const at::Tensor noise = SampleNoise(kJudgeSeed, begin, end - begin, model.SampleShape());
-    BOSS_ASSIGN_OR_RETURN(const at::Tensor samples, SolveMultistep(model, noise, ConditionOf(begin, end), grid,
-                                                                   coefficients, kBatch, executor));
+    BOSS_ASSIGN_OR_RETURN(const at::Tensor samples,
+                          SolveMultistep(model, noise, ConditionOf(begin, end), grid, coefficients, kBatch, executor));
     BOSS_RETURN_IF_ERROR(take(begin, samples));
   }
   return absl::OkStatus();
@@ -158,16 +157,17 @@ absl::Status Study::PrepareErrors() {
   std::vector<int64_t> shape = model_->SampleShape();
   shape.insert(shape.begin(), options_.judge);
   fine_samples_ = at::empty(shape, at::kFloat);
-  BOSS_RETURN_IF_ERROR(ParallelFor(options_.threads, (options_.judge + kBatch - 1) / kBatch, [&](int64_t i) -> absl::Status {
-    const int64_t begin = i * kBatch, end = std::min(begin + kBatch, options_.judge);
-    InlineExecutor executor;
-    BOSS_ASSIGN_OR_RETURN(const at::Tensor samples,
-                          SolveMultistep(*model_, SampleNoise(kJudgeSeed, begin, end - begin, model_->SampleShape()),
-                                         ConditionOf(begin, end), fine_grid_, AdamsBashforth(fine_grid_, 1), kBatch,
-                                         executor));
-    fine_samples_.slice(0, begin, end).copy_(samples);
-    return absl::OkStatus();
-  }));
+  BOSS_RETURN_IF_ERROR(
+      ParallelFor(options_.threads, (options_.judge + kBatch - 1) / kBatch, [&](int64_t i) -> absl::Status {
+        const int64_t begin = i * kBatch, end = std::min(begin + kBatch, options_.judge);
+        InlineExecutor executor;
+        BOSS_ASSIGN_OR_RETURN(
+            const at::Tensor samples,
+            SolveMultistep(*model_, SampleNoise(kJudgeSeed, begin, end - begin, model_->SampleShape()),
+                           ConditionOf(begin, end), fine_grid_, AdamsBashforth(fine_grid_, 1), kBatch, executor));
+        fine_samples_.slice(0, begin, end).copy_(samples);
+        return absl::OkStatus();
+      }));
   return path.empty() ? absl::OkStatus() : WriteSafetensors(path, {{{kSamples, fine_samples_}}, {}});
 }
 
@@ -187,18 +187,16 @@ absl::Status Study::PrepareDistances() {
   BOSS_ASSIGN_OR_RETURN(features_, LoadClassifierFeatures(EmbeddedModelFolder() + "/classifier.safetensors"));
   BOSS_ASSIGN_OR_RETURN(const ImageDataset data, OpenDataset(kReference));
   InlineExecutor executor;
-  BOSS_ASSIGN_OR_RETURN(reference_,
-                        ComputeStatistics(*features_, ToModelRange(data.images), kFeatureBatch, executor));
+  BOSS_ASSIGN_OR_RETURN(reference_, ComputeStatistics(*features_, ToModelRange(data.images), kFeatureBatch, executor));
   return absl::OkStatus();
 }
 
 absl::StatusOr<double> Study::Distance(const VelocityModel& model, const TimeGrid& grid,
                                        absl::Span<const StepCoefficients> coefficients) const {
   FeatureStatistics statistics;
-  BOSS_RETURN_IF_ERROR(Sample(model, grid, coefficients, options_.samples,
-                              [&](int64_t /*begin*/, const at::Tensor& samples) {
-                                return statistics.Add(features_->Features(samples));
-                              }));
+  BOSS_RETURN_IF_ERROR(Sample(
+      model, grid, coefficients, options_.samples,
+      [&](int64_t /*begin*/, const at::Tensor& samples) { return statistics.Add(features_->Features(samples)); }));
   return FrechetDistance(statistics, *reference_);
 }
 

@@ -26,9 +26,9 @@
 namespace boss {
 
 struct StudyOptions {
-  int64_t fit = 100;       // noises behind costs and coefficients
-  int64_t judge = 1000;    // noises of a trajectory error
-  int64_t samples = 10000; // of a Frechet distance
+  int64_t fit = 100;        // noises behind costs and coefficients
+  int64_t judge = 1000;     // noises of a trajectory error
+  int64_t samples = 10000;  // of a Frechet distance
   int k_max = 100;
   double guidance_scale = 1;
   int threads = 1;      // each evaluates batches of its own
@@ -86,7 +86,8 @@ class Study {
   Study(StudyOptions options, std::unique_ptr<VelocityModel> model);
   // Calls `take` with the samples of each batch of the first `count` noises to judge by.
   absl::Status Sample(const VelocityModel& model, const TimeGrid& grid, absl::Span<const StepCoefficients> coefficients,
-                      int64_t count, absl::FunctionRef<absl::Status(int64_t begin, const at::Tensor& samples)> take) const;
+                      int64_t count,
+                      absl::FunctionRef<absl::Status(int64_t begin, const at::Tensor& samples)> take) const;
 
   const StudyOptions options_;
   const std::unique_ptr<VelocityModel> model_;

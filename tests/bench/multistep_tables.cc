@@ -23,8 +23,8 @@ constexpr int kFewSteps[] = {2, 4, 6, 8};
 constexpr int64_t kFitsOfRefinement[] = {16, 64};
 
 // Fitted in sequence on the points: the schedule, judged by its own held-out noises.
-absl::StatusOr<Schedule> FitOn(const VelocityModel& model, const at::Tensor& states,
-                               const Condition& condition, const TimeGrid& grid) {
+absl::StatusOr<Schedule> FitOn(const VelocityModel& model, const at::Tensor& states, const Condition& condition,
+                               const TimeGrid& grid) {
   InlineExecutor executor;
   BOSS_ASSIGN_OR_RETURN(MultistepFit fit,
                         FitMultistep(model, states, condition, grid, {.batch_size = kBatch}, executor));
@@ -43,9 +43,10 @@ absl::Status PrintMethods(const StudyOptions& options) {
   const auto judge = [&](const TimeGrid& grid, const std::vector<StepCoefficients>& coefficients) {
     return study->TrajectoryError(study->model(), grid, coefficients);
   };
-  std::printf("| K | Euler, uniform | Euler, Bellman | Adams-Bashforth 2, uniform | pairs, fitted step by step | pairs, "
-              "fitted in sequence | Bellman times, fitted in sequence | best by the held-out noises / Euler, Bellman "
-              "|\n| --- | --- | --- | --- | --- | --- | --- | --- |\n");
+  std::printf(
+      "| K | Euler, uniform | Euler, Bellman | Adams-Bashforth 2, uniform | pairs, fitted step by step | pairs, "
+      "fitted in sequence | Bellman times, fitted in sequence | best by the held-out noises / Euler, Bellman "
+      "|\n| --- | --- | --- | --- | --- | --- | --- | --- |\n");
   for (int steps = 2; steps <= Study::kMostSteps; ++steps) {
     const size_t index = static_cast<size_t>(steps) - 1;
     const TimeGrid uniform = TimeGrid::Uniform(steps);
@@ -61,9 +62,8 @@ absl::Status PrintMethods(const StudyOptions& options) {
     BOSS_ASSIGN_OR_RETURN(const double pairs_local, judge(pair_grid, local));
     const auto fit_and_judge = [&](const std::vector<int>& points,
                                    const TimeGrid& grid) -> absl::StatusOr<std::pair<double, double>> {
-      BOSS_ASSIGN_OR_RETURN(const Schedule fitted,
-                            FitOn(study->model(), study->StatesAt(points, options.fit),
-                                  study->ConditionOf(0, options.fit), grid));
+      BOSS_ASSIGN_OR_RETURN(const Schedule fitted, FitOn(study->model(), study->StatesAt(points, options.fit),
+                                                         study->ConditionOf(0, options.fit), grid));
       BOSS_ASSIGN_OR_RETURN(const double error, judge(grid, fitted.coefficients));
       return std::pair{fitted.held_out_error, error};
     };
@@ -123,8 +123,7 @@ absl::Status PrintRefinement(const StudyOptions& options) {
     };
     BOSS_RETURN_IF_ERROR(print(0, start));
     for (const int64_t fits : kFitsOfRefinement) {
-      BOSS_ASSIGN_OR_RETURN(const OptimizedMultistep refined,
-                            study->Refine(stage1, start, fits * steps * options.fit));
+      BOSS_ASSIGN_OR_RETURN(const OptimizedMultistep refined, study->Refine(stage1, start, fits * steps * options.fit));
       BOSS_RETURN_IF_ERROR(print(fits, refined));
     }
   }
@@ -136,8 +135,9 @@ absl::Status PrintStraightened(const StudyOptions& options) {
   BOSS_RETURN_IF_ERROR(study->PrepareErrors());
   BOSS_ASSIGN_OR_RETURN(const Stage1 stage1, study->Search(options.fit));
   Straightening straightening(*study, stage1.euler);
-  std::printf("| K | straightened, Euler | fitted to the teacher, noises held out of the pairs | fitted to the teacher, "
-              "the search's noises | fitted to its own fine states |\n| --- | --- | --- | --- | --- |\n");
+  std::printf(
+      "| K | straightened, Euler | fitted to the teacher, noises held out of the pairs | fitted to the teacher, "
+      "the search's noises | fitted to its own fine states |\n| --- | --- | --- | --- | --- |\n");
   for (const int steps : kFewSteps) {
     BOSS_ASSIGN_OR_RETURN(const VelocityModel* const model, straightening.Model(steps));
     const Schedule& bellman = stage1.euler.schedules[static_cast<size_t>(steps) - 1];

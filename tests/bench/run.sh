@@ -4,7 +4,7 @@
 #   1  the server against the bare network          4  small requests and training beside others
 #   2  mixed load against uniform load              5  a train step and stage 1 against PyTorch
 #   3  the server against PyTorch and LitServe      6  memory
-#   7  importing published checkpoints, full size
+#   7  importing published checkpoints, full size   8  multistep against Euler
 #
 # usage: tests/bench/run.sh [--build=FOLDER] [--python=PYTHON] [TABLE ...]      all tables by default
 #
@@ -20,11 +20,11 @@ for argument in "$@"; do
   case "$argument" in
     --build=*) build=$(cd "${argument#*=}" && pwd) ;;
     --python=*) python=${argument#*=} ;;
-    [1-7]) tables+=("$argument") ;;
+    [1-8]) tables+=("$argument") ;;
     *) sed -n '2,/^$/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
 done
-[ "${#tables[@]}" -gt 0 ] || tables=(1 2 3 4 5 6 7)
+[ "${#tables[@]}" -gt 0 ] || tables=(1 2 3 4 5 6 7 8)
 
 for program in server/app/bossd tests/bench/serving_bench tests/bench/network_bench \
   tests/bench/import_bench; do
@@ -56,5 +56,6 @@ for table in "${tables[@]}"; do
     5) compare training ;;
     6) "$build/tests/bench/serving_bench" memory ;;
     7) TMPDIR="$work" "$build/tests/bench/import_bench" ;;
+    8) "$build/tests/bench/serving_bench" multistep ;;
   esac
 done

@@ -1,23 +1,20 @@
 // What serving costs beside the bare network, and what those who share a server cost each other. Prints tables; every
 // ratio is of numbers that were taken in turn in one run.
 //
-//   serving_bench [throughput] [mixed] [fairness] [memory]      all of them by default
+//   serving_bench [throughput] [mixed] [fairness] [memory] [multistep]      all of them by default
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
-#include <filesystem>
-#include <fstream>
 #include <functional>
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "boss/v1/jobs.grpc.pb.h"
@@ -26,9 +23,8 @@
 #include "core/base/clock.h"
 #include "core/flow/noise.h"
 #include "server/store/model_store.h"
-#include "tests/support/server_process.h"
+#include "tests/bench/serving_load.h"
 #include "tests/support/temp_folder.h"
-#include "tests/support/tiny_models.h"
 
 namespace boss {
 namespace {
@@ -37,120 +33,9 @@ using std::chrono::steady_clock;
 
 constexpr char kModel[] = "fashion-mnist";
 constexpr int kSteps = 8;
-constexpr double kWindow = 4;  // seconds of one measurement
-constexpr int kRounds = 3;     // of each side, in turn
+constexpr int kRounds = 3;  // of each side, in turn
 constexpr int64_t kTinyRequests = 100'000;
 constexpr int64_t kFullBatch = 32;  // of a server on the CPU
-
-double SecondsSince(steady_clock::time_point start) {
-  return std::chrono::duration<double>(steady_clock::now() - start).count();
-}
-
-[[noreturn]] void Fail(const std::string& what) {
-  std::fprintf(stderr, "%s\n", what.c_str());
-  std::exit(1);
-}
-
-double Quantile(std::vector<double> values, double share) {
-  std::sort(values.begin(), values.end());
-  return values[std::min(values.size() - 1, static_cast<size_t>(share * static_cast<double>(values.size())))];
-}
-double Median(const std::vector<double>& values) { return Quantile(values, 0.5); }
-
-// A bossd of its own, with the embedded model and a tiny one.
-class Server {
- public:
-  Server() {
-    std::filesystem::create_directories(folder_ / "seeds");
-    std::filesystem::create_directory_symlink(BOSS_SOURCE_DIR "/deploy/models/fashion-mnist",
-                                              folder_ / "seeds/fashion-mnist");
-    testing::WriteSeedModel(folder_ / "seeds", "tiny", testing::kTinyVectorArchitecture);
-    auto process = testing::ServerProcess::Start(
-        BOSSD_BINARY, folder_.path(),
-        {"--data=" + (folder_ / "data"), "--seed-models=" + (folder_ / "seeds"), "--max-samples-per-request=16384",
-         "--max-queued-samples=65536", "--log-level=warn"});
-    if (!process.ok()) Fail(process.status().ToString());
-    process_ = *std::move(process);
-    channel_ = grpc::CreateChannel(process_->address(), grpc::InsecureChannelCredentials());
-    start_rss_ = RssMebibytes();
-  }
-
-  std::shared_ptr<grpc::Channel> channel() const { return channel_; }
-  double start_rss() const { return start_rss_; }
-  double RssMebibytes() const {
-    std::ifstream status("/proc/" + std::to_string(process_->pid()) + "/status");
-    for (std::string line; std::getline(status, line);) {
-      if (line.starts_with("VmRSS:")) return std::atof(line.c_str() + 6) / 1024;
-    }
-    return 0;
-  }
-
- private:
-  testing::TempFolder folder_;
-  std::unique_ptr<testing::ServerProcess> process_;
-  std::shared_ptr<grpc::Channel> channel_;
-  double start_rss_ = 0;
-};
-
-v1::GenerateRequest Request(const std::string& model, int64_t samples, int steps, uint64_t seed) {
-  v1::GenerateRequest request;
-  request.set_model(model);
-  request.set_num_samples(static_cast<int>(samples));
-  request.set_steps(steps);
-  request.set_seed(seed);
-  return request;
-}
-
-// Velocity evaluations per sample that the request got; counts its samples.
-int64_t Generate(v1::Sampler::Stub& sampler, const v1::GenerateRequest& request, int64_t& samples,
-                 grpc::ClientContext* context = nullptr) {
-  grpc::ClientContext own;
-  const auto stream = sampler.Generate(context != nullptr ? context : &own, request);
-  int64_t nfe = 0;
-  for (v1::GenerateResponse response; stream->Read(&response);) {
-    samples += response.has_sample();
-    if (response.has_summary()) nfe = static_cast<int64_t>(response.summary().nfe());
-  }
-  const grpc::Status status = stream->Finish();
-  if (!status.ok() && status.error_code() != grpc::CANCELLED) Fail("Generate: " + status.error_message());
-  return nfe;
-}
-
-struct Load {
-  double seconds = 0;
-  int64_t samples = 0, evaluations = 0;
-  std::vector<double> latencies;  // seconds of each request
-};
-
-// `clients` threads that each send request after request for a window.
-Load Drive(const Server& server, int clients, const std::function<v1::GenerateRequest(uint64_t number)>& request,
-           double window = kWindow) {
-  std::atomic<uint64_t> number = 0;
-  std::vector<Load> loads(static_cast<size_t>(clients));
-  std::vector<std::thread> threads;
-  const auto start = steady_clock::now();
-  for (Load& load : loads) {
-    threads.emplace_back([&] {
-      const auto sampler = v1::Sampler::NewStub(server.channel());
-      while (SecondsSince(start) < window) {
-        const v1::GenerateRequest next = request(number++);
-        const auto begin = steady_clock::now();
-        const int64_t nfe = Generate(*sampler, next, load.samples);
-        load.latencies.push_back(SecondsSince(begin));
-        load.evaluations += nfe * next.num_samples();
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  Load sum;
-  sum.seconds = SecondsSince(start);
-  for (const Load& load : loads) {
-    sum.samples += load.samples;
-    sum.evaluations += load.evaluations;
-    sum.latencies.insert(sum.latencies.end(), load.latencies.begin(), load.latencies.end());
-  }
-  return sum;
-}
 
 // The network without anything around it: an Euler loop over a batch.
 class Bare {
@@ -352,6 +237,46 @@ void Memory(const Server& server) {
   std::printf("after %-38ld %10.1f\n\n", static_cast<long>(requests), rss());
 }
 
+void Multistep(const Server& server) {
+  v1::OptimizeStepsizesJobRequest search;
+  search.mutable_spec()->set_model(kModel);
+  const auto jobs = v1::Jobs::NewStub(server.channel());
+  v1::Job job;
+  grpc::ClientContext context, watch_context;
+  if (const grpc::Status status = jobs->OptimizeStepsizesJob(&context, search, &job); !status.ok())
+    Fail(status.error_message());
+  v1::WatchJobRequest watch;
+  watch.set_name(job.name());
+  const auto events = jobs->WatchJob(&watch_context, watch);
+  for (v1::JobEvent event; events->Read(&event);) continue;
+  if (const grpc::Status status = events->Finish(); !status.ok()) Fail(status.error_message());
+  std::printf("8. Multistep against Euler, Bellman schedules of %d steps\n%8s %8s %15s %11s %8s\n", kSteps, "clients",
+              "samples", "multistep, /s", "Euler, /s", "ratio");
+  for (const auto& [clients, samples] : std::vector<std::pair<int, int>>{{1, 1}, {32, 1}, {1, 64}, {32, 64}}) {
+    const auto rate = [&, samples = samples, clients = clients](v1::Solver solver, double window) {
+      const Load load = Drive(
+          server, clients,
+          [&](uint64_t number) {
+            v1::GenerateRequest request = Request(kModel, samples, kSteps, number * 1000);
+            request.set_solver(solver);
+            request.set_schedule(v1::SCHEDULE_KIND_BELLMAN);
+            return request;
+          },
+          window);
+      return static_cast<double>(load.samples) / load.seconds;
+    };
+    rate(v1::SOLVER_MULTISTEP, 1);  // warm-up
+    std::vector<double> ours, theirs;
+    for (int round = 0; round < 3 * kRounds; ++round) {
+      ours.push_back(rate(v1::SOLVER_MULTISTEP, kWindow));
+      theirs.push_back(rate(v1::SOLVER_EULER, kWindow));
+    }
+    std::printf("%8d %8d %15.1f %11.1f %8.3f\n", clients, samples, Median(ours), Median(theirs),
+                Median(ours) / Median(theirs));
+  }
+  std::printf("\n");
+}
+
 }  // namespace
 }  // namespace boss
 
@@ -365,5 +290,6 @@ int main(int argc, char** argv) {
   if (runs("mixed")) boss::Mixed(server);
   if (runs("fairness")) boss::Fairness(server);
   if (runs("memory")) boss::Memory(server);
+  if (runs("multistep")) boss::Multistep(server);
   return 0;
 }
