@@ -13,6 +13,7 @@ import metric_names
 
 PROMTOOL, REPOSITORY = sys.argv[1:3]
 WIDTH = 24  # of Grafana's grid
+HEIGHT = 32  # of it, in 1,200 pixels
 
 
 def load():
@@ -21,7 +22,8 @@ def load():
 
 
 DASHBOARD = load()
-PANELS = DASHBOARD["panels"]
+# A collapsed row holds its panels.
+PANELS = [panel for outer in DASHBOARD["panels"] for panel in [outer, *outer.get("panels", [])]]
 CHARTS = [panel for panel in PANELS if panel["type"] != "row"]
 
 
@@ -41,12 +43,17 @@ class DashboardTest(unittest.TestCase):
             self.assertEqual(len(letters), len(set(letters)), chart["title"])
 
     def test_panels_lie_side_by_side(self):
-        taken = {}
-        for panel in PANELS:
-            for cell in cells(panel):
-                self.assertLess(cell[0], WIDTH, panel["title"])
-                self.assertNotIn(cell, taken, f"{panel['title']} lies on {taken.get(cell)}")
-                taken[cell] = panel["title"]
+        opened = [[row, *row["panels"]] for row in DASHBOARD["panels"] if row.get("panels")]
+        for panels in [DASHBOARD["panels"], *opened]:
+            taken = {}
+            for panel in panels:
+                for cell in cells(panel):
+                    self.assertLess(cell[0], WIDTH, panel["title"])
+                    self.assertNotIn(cell, taken, f"{panel['title']} lies on {taken.get(cell)}")
+                    taken[cell] = panel["title"]
+
+    def test_what_is_open_fits_on_a_screen(self):
+        self.assertLessEqual(max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in DASHBOARD["panels"]), HEIGHT)
 
     def test_panels_explain_themselves(self):
         for chart in CHARTS:
