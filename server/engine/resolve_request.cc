@@ -47,8 +47,8 @@ absl::StatusOr<ConditioningTensors> ResolveTensors(absl::string_view field,
   ConditioningTensors tensors;
   for (const auto& [name, tensor] : given) {
     const std::string what = absl::StrCat("\"", absl::Utf8SafeCEscape(name), "\"");
-    const auto spec =
-        std::find_if(specs.begin(), specs.end(), [&](const ConditioningSpec& each) { return each.name == name; });
+    const auto spec = std::find_if(specs.begin(), specs.end(),
+                                   [&name = name](const ConditioningSpec& each) { return each.name == name; });
     if (spec == specs.end()) {
       const auto append_name = [](std::string* out, const ConditioningSpec& each) { out->append(each.name); };
       return FieldError(
