@@ -18,6 +18,14 @@ CollectedFamily Family(std::string name, std::string help, CollectedFamily::Kind
 
 }  // namespace
 
+JobCounter::JobCounter() {
+  using enum JobState;
+  for (const JobKind kind : {JobKind::kTrain, JobKind::kOptimizeStepsizes, JobKind::kDistill, JobKind::kEvaluate}) {
+    for (const JobState state : {kQueued, kRunning, kPausing, kPaused, kCancelling}) unfinished_[{kind, state}] = 0;
+    for (const JobState state : {kSucceeded, kFailed, kCancelled}) finished_[{kind, state}] = 0;
+  }
+}
+
 void JobCounter::OnChange(JobKind kind, std::optional<JobState> from, JobState to) {
   absl::MutexLock lock(&mutex_);
   if (from) --unfinished_[{kind, *from}];

@@ -17,6 +17,9 @@ namespace boss::server {
 // Thread-safe.
 class JobCounter {
  public:
+  // Every kind and state is there from the beginning: a first failure is a step from 0.
+  JobCounter();
+
   // As JobStateListener (server/jobs/job_manager.h).
   void OnChange(JobKind kind, std::optional<JobState> from, JobState to) ABSL_LOCKS_EXCLUDED(mutex_);
 

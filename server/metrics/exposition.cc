@@ -24,12 +24,15 @@ constexpr absl::string_view kUnits[] = {"seconds", "bytes", "ratio", "joules", "
 
 constexpr absl::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
 
-// The shortest text that gives the same number again.
+// The shortest text that gives the same number again; as people write it where it is of a common size.
 std::string Number(double value) {
   if (std::isnan(value)) return "NaN";
   if (std::isinf(value)) return value > 0 ? "+Inf" : "-Inf";
+  const double size = std::abs(value);
+  const bool is_plain = size == 0 || (size >= 1e-5 && size < 1e15);
+  const auto format = is_plain ? std::chars_format::fixed : std::chars_format::general;
   char buffer[32];
-  return std::string(buffer, std::to_chars(buffer, buffer + sizeof buffer, value).ptr);
+  return std::string(buffer, std::to_chars(buffer, buffer + sizeof buffer, value, format).ptr);
 }
 
 // Length of the UTF-8 character at the beginning; 0 if there is none.

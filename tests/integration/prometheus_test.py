@@ -229,7 +229,7 @@ class PrometheusTest(unittest.TestCase):
         cls.load = Load(sampler, cls.sampling_pb2, "points", clients=2)
         cls.addClassCleanup(cls.load.stop)
         # A job beside the load, whose metrics Prometheus sees grow: it has scraped the series of the first one.
-        cls.prometheus.wait_for_value('boss_jobs_finished_total{kind="TRAIN",state="SUCCEEDED"}')
+        cls.prometheus.wait_for_value('boss_jobs_finished_total{kind="TRAIN",state="SUCCEEDED"}', lambda value: value >= 1)
         cls.run_job("TrainJob", cls.jobs_pb2.TrainJobRequest(spec=cls.jobs_pb2.TrainSpec(
             dataset=cls.bossd.dataset, output_model="points", init_model="points",
             training=cls.jobs_pb2.TrainingOptions(train_steps=60, batch_size=8, checkpoint_interval=20))))

@@ -27,13 +27,13 @@ absl::StatusOr<std::map<std::string, OpenMetricsFamily>> ParseOpenMetrics(const 
                                            folder / "families", " 2>", folder / "error");
   if (std::system(command.c_str()) != 0) return absl::InvalidArgumentError(ReadAll(folder / "error"));
   std::map<std::string, OpenMetricsFamily> families;
-  for (const auto& [name, json] : nlohmann::json::parse(ReadAll(folder / "families")).items()) {
+  const nlohmann::json parsed = nlohmann::json::parse(ReadAll(folder / "families"));
+  for (const auto& [name, json] : parsed.items()) {
     OpenMetricsFamily& family = families[name];
     family.type = json.at("type");
     family.unit = json.at("unit");
     family.help = json.at("help");
     for (const auto& sample : json.at("samples")) {
-      // Python's json writes what JSON has no numbers for as NaN and Infinity, which this reader refuses.
       family.samples.push_back({sample.at(0), sample.at(1), sample.at(2)});
     }
   }

@@ -55,7 +55,7 @@ TEST(JobCounterTest, FollowsJobsThroughTheirStates) {
   ASSERT_EQ(families.size(), 2u);
   const auto value = [&](const CollectedFamily& family, const std::string& state) {
     for (const auto& series : family.series) {
-      if (series.labels.at(1).second == state) return series.value;
+      if (series.labels.at(0).second == "TRAIN" && series.labels.at(1).second == state) return series.value;
     }
     return -1.0;
   };
@@ -64,7 +64,9 @@ TEST(JobCounterTest, FollowsJobsThroughTheirStates) {
   EXPECT_EQ(value(families[0], "RUNNING"), 0);
   EXPECT_EQ(families[1].name, "boss_jobs_finished_total");
   EXPECT_EQ(value(families[1], "SUCCEEDED"), 1);
-  EXPECT_EQ(value(families[1], "FAILED"), -1);
+  EXPECT_EQ(value(families[1], "FAILED"), 0);
+  EXPECT_EQ(families[0].series.size(), 4u * 5);
+  EXPECT_EQ(families[1].series.size(), 4u * 3);
 }
 
 TEST(ProcessSignalsTest, EachSignalIsReceivedOnceAndStopEndsTheWait) {

@@ -3,10 +3,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+#include <string>
+#include <utility>
+
+#include "absl/synchronization/notification.h"
 #include "server/app/server.h"
 #include "server/device/cuda_loader.h"
 #include "tests/support/fake_device.h"
 #include "tests/support/temp_folder.h"
+#include "tests/support/tiny_models.h"
 
 namespace boss::server {
 namespace {
@@ -70,8 +76,7 @@ TEST(ServerDevicesTest, DescribesEveryDeviceAndItsPrecision) {
 
 class CollectTest : public ::testing::TestWithParam<int> {};
 
-// One device keeps the series that it has always had.
-TEST_P(CollectTest, SeriesNameTheDeviceWhereThereAreSeveral) {
+TEST_P(CollectTest, EverySeriesNamesItsDevice) {
   const boss::testing::TempFolder folder;
   const RealClock clock;
   const Metrics metrics("1", "cpu");
@@ -81,16 +86,27 @@ TEST_P(CollectTest, SeriesNameTheDeviceWhereThereAreSeveral) {
                            .devices = std::vector<at::Device>(static_cast<size_t>(GetParam()), at::kCPU)};
   const auto pool = StartDevices(ServerConfig(), devices, /*cpu_threads=*/1, **store, metrics, clock);
   ASSERT_TRUE(pool.ok()) << pool.status();
-  const size_t device_labels = GetParam() > 1 ? 1 : 0;
+  // A model on the first device, which is named after its version's name alone.
+  const VersionKey key = boss::testing::PublishTinyModel(**store, "vectors", boss::testing::kTinyVectorArchitecture);
+  absl::Notification loaded;
+  (*pool)->devices().front().registry->Acquire(key, [&](auto) { loaded.Notify(); });
+  loaded.WaitForNotification();
+  std::map<std::string, size_t> sizes;
   for (const CollectedFamily& family : CollectDevices(**pool)) {
-    const bool by_work = family.name.starts_with("boss_device_");
-    EXPECT_EQ(family.series.size(), static_cast<size_t>(GetParam()) * (by_work ? 2 : 1)) << family.name;
+    sizes[family.name] = family.series.size();
     for (const auto& series : family.series) {
-      EXPECT_EQ(series.labels.size(), device_labels + (by_work ? 1 : 0)) << family.name;
-      if (device_labels == 0) continue;
-      EXPECT_EQ(series.labels.front().first, "device") << family.name;
+      ASSERT_EQ(series.labels.size(), 2u) << family.name;
+      EXPECT_EQ(series.labels[0], std::make_pair(std::string("device"), std::string("cpu"))) << family.name;
+      const bool is_ready = series.labels[1] == std::make_pair(std::string("state"), std::string("READY"));
+      if (family.name == "boss_models" && !is_ready) EXPECT_EQ(series.value, 0);
+      if (family.name == "boss_loaded_model_bytes") EXPECT_EQ(series.labels[1].second, "vectors");
     }
   }
+  const auto devices_count = static_cast<size_t>(GetParam());
+  EXPECT_EQ(sizes, (std::map<std::string, size_t>{{"boss_device_busy_seconds_total", 2 * devices_count},
+                                                  {"boss_device_units_total", 2 * devices_count},
+                                                  {"boss_models", 4 * devices_count},
+                                                  {"boss_loaded_model_bytes", 1}}));
 }
 INSTANTIATE_TEST_SUITE_P(Devices, CollectTest, ::testing::Values(1, 2));
 

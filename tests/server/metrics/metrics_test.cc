@@ -57,6 +57,7 @@ TEST(MetricsTest, HandlesOfNoMetricsDoNothing) {
   engine.samples.Add(1);
   engine.queued_samples.Set(1);
   engine.queue_seconds.Observe(1);
+  JobRunMetrics().train_steps.With({"TRAIN"}).Add(1);
 }
 
 TEST(MetricsTest, CollectorsAreAskedAtEveryScrape) {
@@ -71,6 +72,25 @@ TEST(MetricsTest, CollectorsAreAskedAtEveryScrape) {
   EXPECT_THAT(metrics.Text(), HasSubstr("boss_jobs{state=\"QUEUED\"} 4\n"));
 }
 
+TEST(MetricsTest, AFamilyHasOneSeriesForEachValueOfItsLabels) {
+  Metrics metrics("1", "cpu");
+  const JobRunMetrics jobs = metrics.jobs();
+  EXPECT_THAT(metrics.Text(), Not(HasSubstr("boss_last_checkpoint")));  // before there is one
+  jobs.train_steps.With({"TRAIN"}).Add(2);
+  jobs.train_steps.With({"TRAIN"}).Add(3);
+  jobs.stage_seconds.With({"DISTILL", "pairs"}).Observe(40);
+  jobs.last_checkpoint.With({}).Set(1.7e9);
+  metrics.journal().seconds.With({"insert"}).Observe(0.002);
+  metrics.store().errors.With({"sync"}).Add(1);
+  const std::string text = metrics.Text();
+  EXPECT_THAT(text, HasSubstr("boss_train_steps_total{kind=\"TRAIN\"} 5\n"));
+  EXPECT_THAT(text, HasSubstr("boss_job_stage_seconds_bucket{kind=\"DISTILL\",stage=\"pairs\",le=\"15\"} 0\n"));
+  EXPECT_THAT(text, HasSubstr("boss_job_stage_seconds_bucket{kind=\"DISTILL\",stage=\"pairs\",le=\"60\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("boss_last_checkpoint_timestamp_seconds 1700000000\n"));
+  EXPECT_THAT(text, HasSubstr("boss_journal_seconds_count{operation=\"insert\"} 1\n"));
+  EXPECT_THAT(text, HasSubstr("boss_store_errors_total{operation=\"sync\"} 1\n"));
+}
+
 TEST(MetricsServerTest, ServesTheTextOnAFreePort) {
   Metrics metrics("1", "cpu");
   metrics.engine().samples.Add(9);
@@ -81,6 +101,19 @@ TEST(MetricsServerTest, ServesTheTextOnAFreePort) {
   EXPECT_THAT(response, HasSubstr("HTTP/1.1 200"));
   EXPECT_THAT(response, HasSubstr("boss_samples_total 9\n"));
   EXPECT_THAT(boss::testing::HttpGet((*server)->port(), "/elsewhere"), Not(HasSubstr("boss_samples_total")));
+}
+
+TEST(MetricsServerTest, TheAcceptHeaderChoosesTheFormat) {
+  Metrics metrics("1", "cpu");
+  const auto server = MetricsServer::Start("127.0.0.1:0", metrics);
+  ASSERT_TRUE(server.ok()) << server.status();
+  const std::string open =
+      boss::testing::HttpGet((*server)->port(), "/metrics", "Accept: application/openmetrics-text;version=1.0.0\r\n");
+  EXPECT_THAT(open, HasSubstr("Content-Type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"));
+  EXPECT_THAT(open, ::testing::EndsWith("\n# EOF\n"));
+  const std::string text = boss::testing::HttpGet((*server)->port(), "/metrics", "Accept: text/plain\r\n");
+  EXPECT_THAT(text, HasSubstr("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"));
+  EXPECT_THAT(text, Not(HasSubstr("# EOF")));
 }
 
 TEST(MetricsServerTest, AnAddressInUseIsAnError) {
