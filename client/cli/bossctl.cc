@@ -20,7 +20,8 @@ constexpr char kFooter[] =
     "  4    health: the server is not serving\n"
     "  130  interrupted; a job that was followed goes on\n"
     "\n"
-    "Environment: BOSS_ADDRESS is the default of --address, BOSS_TOKEN_FILE of --token-file. BOSS_TOKEN is a token\n"
+    "Environment: BOSS_ADDRESS is the default of --address, BOSS_TLS_CA, BOSS_TLS_CERTIFICATE, BOSS_TLS_KEY and\n"
+    "BOSS_TLS_SERVER_NAME of the flags of that name, BOSS_TOKEN_FILE of --token-file. BOSS_TOKEN is a token\n"
     "itself, used where no file is given; no flag takes one, because everybody on a machine sees command lines.\n"
     "TRACEPARENT is sent along with every call, for the server's logs.";
 
@@ -28,12 +29,17 @@ void AddSecurityFlags(CLI::App& app, Credentials& credentials) {
   app.add_flag("--tls", credentials.tls, "Talk TLS; also turned on by the flags that need it")->group("Security");
   app.add_option("--tls-ca", credentials.ca_file,
                  "PEM file of the CA of the server's certificate; default: the system's")
+      ->envname("BOSS_TLS_CA")
       ->group("Security");
   app.add_option("--tls-certificate", credentials.certificate_file, "PEM file of a certificate to show (mutual TLS)")
+      ->envname("BOSS_TLS_CERTIFICATE")
       ->group("Security");
-  app.add_option("--tls-key", credentials.key_file, "PEM file of its key")->group("Security");
+  app.add_option("--tls-key", credentials.key_file, "PEM file of its key")
+      ->envname("BOSS_TLS_KEY")
+      ->group("Security");
   app.add_option("--tls-server-name", credentials.server_name,
                  "Name that the server's certificate must have; default: the address's")
+      ->envname("BOSS_TLS_SERVER_NAME")
       ->group("Security");
   app.add_option("--token-file", credentials.token_file, "File with the token to send; read again for each call")
       ->envname("BOSS_TOKEN_FILE")
