@@ -37,9 +37,13 @@ if [ "${#missing[@]}" -gt 0 ]; then
   DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
 fi
 
-# The folder of caches that outlive a build is below TMPDIR, too.
-mkdir -p "$out/tmp"
+# buildah keeps caches of builds below TMPDIR. That of the compiler is the one that builds on this machine use, if they use one.
 export TMPDIR=$out/tmp
+mkdir -p "$TMPDIR/buildah-cache/root/.cache"
+if cache=$(ccache --get-config cache_dir 2>/dev/null) && [ ! -e "$TMPDIR/buildah-cache/root/.cache/ccache" ]; then
+  mkdir -p "$cache"
+  ln -s "$cache" "$TMPDIR/buildah-cache/root/.cache/ccache"
+fi
 b() { buildah --root "$out/storage" --runroot "$out/run" --storage-driver overlay "$@"; }
 
 # A URI of each of Debian's suites that apt of this machine knows: lines "URI SUITE".
