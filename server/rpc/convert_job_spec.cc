@@ -13,7 +13,9 @@
 namespace boss::server {
 namespace {
 
-constexpr int kDefaultMultistepSteps = 8;  // as jobs.proto states
+// As jobs.proto states.
+constexpr int kDefaultMultistepSteps = 8;
+constexpr int64_t kNoisesOfDefaultFit = 16;
 
 // A field that is 0 keeps the default.
 template <typename Target, typename Value>
@@ -301,8 +303,8 @@ absl::StatusOr<JobSpec> JobSpecFromProto(const v1::DistillSpec& proto) {
   spec.unconditional = proto.unconditional();
   spec.regenerate_pairs = proto.regenerate_pairs();
   spec.description = proto.description();
-  const bool can_fit = spec.method == DistillMethod::kStraighten && spec.held_out_noises() >= 2;
-  spec.fit_multistep = proto.has_fit_multistep() ? proto.fit_multistep() : can_fit;
+  const bool fits = spec.method == DistillMethod::kStraighten && spec.held_out_noises() >= kNoisesOfDefaultFit;
+  spec.fit_multistep = proto.has_fit_multistep() ? proto.fit_multistep() : fits;
   return spec;
 }
 

@@ -224,7 +224,7 @@ TEST(ConvertJobSpecTest, MultistepSchedulesAreMadeUnlessASetIsNamed) {
   EXPECT_EQ(steps("num_samples: 1"), 0);
 }
 
-TEST(ConvertJobSpecTest, CoefficientsAreFittedToAStraightenedVersionThatHasHeldOutNoises) {
+TEST(ConvertJobSpecTest, CoefficientsAreFittedToAStraightenedVersionThatHasEnoughHeldOutNoises) {
   const auto fits = [](const char* text) {
     return std::get<DistillSpec>(*JobSpecFromProto(Parse<v1::DistillSpec>(text))).fit_multistep;
   };
@@ -233,8 +233,9 @@ TEST(ConvertJobSpecTest, CoefficientsAreFittedToAStraightenedVersionThatHasHeldO
   EXPECT_FALSE(fits("method: REFLOW"));
   EXPECT_FALSE(fits("held_out_share: 0"));
   EXPECT_FALSE(fits("held_out_share: nan"));
-  EXPECT_FALSE(fits("num_noises: 19"));  // one
-  EXPECT_TRUE(fits("num_noises: 20"));
+  EXPECT_FALSE(fits("num_noises: 159"));  // 15
+  EXPECT_TRUE(fits("num_noises: 160"));
+  EXPECT_TRUE(fits("num_noises: 20 fit_multistep: true"));
 }
 TEST(ConvertJobSpecTest, AFineGridSaysHowManyIntervalsThereAre) {
   const auto intervals = [](const char* text) {
