@@ -1,6 +1,6 @@
 """The Helm chart: what it renders is valid, hangs together, and is what bossd understands.
 
-usage: chart_test.py TOOLS_FOLDER BOSSD BOSSCTL SOURCE_FOLDER        TOOLS_FOLDER is what tests/deploy/install.sh makes
+usage: chart_test.py TOOLS_FOLDER BOSSD BOSSCTL PROMTOOL SOURCE_FOLDER        TOOLS_FOLDER is what tests/deploy/install.sh makes
 """
 import copy
 import glob
@@ -21,7 +21,7 @@ except ImportError as error:
     print(f"SKIPPED: {error}; tests/deploy/install.sh installs what is missing")
     sys.exit(77)
 
-TOOLS, BOSSD, BOSSCTL, SOURCE = sys.argv[1:5]
+TOOLS, BOSSD, BOSSCTL, PROMTOOL, SOURCE = sys.argv[1:6]
 CHART = os.path.join(SOURCE, "deploy", "helm", "boss")
 VALUES = os.path.join(SOURCE, "tests", "deploy", "values")
 HELM = os.path.join(TOOLS, "bin", "helm")
@@ -323,6 +323,33 @@ class OneRendering(unittest.TestCase):
         with open(os.path.join(CHART, "files", "prometheus-adapter.yaml")) as file:
             self.assertEqual(metric["metric"]["name"], yaml.safe_load(file)["rules"][0]["name"]["as"])
 
+    def test_the_autoscalers_ask_for_the_wait_of_this_release(self):
+        keda = one(objects(RENDERINGS["keda"]), "ScaledObject")["spec"]["triggers"][0]
+        self.assertEqual(keda["metricType"], "AverageValue")  # of the sum, by the number of replicas
+        with open(os.path.join(CHART, "files", "prometheus-adapter.yaml")) as file:
+            adapter = yaml.safe_load(file)["rules"][0]
+        for template, value in {"<<.Series>>": "boss_sampling_queue_seconds_bucket", "<<.LabelMatchers>>": 'namespace="serving",pod=~"boss-0|boss-1"', "<<.GroupBy>>": "pod"}.items():
+            self.assertIn(template, adapter["metricsQuery"])
+            adapter["metricsQuery"] = adapter["metricsQuery"].replace(template, value)
+
+        # boss-0 waits between 0.5 and 1 s; boss-1 is idle; the others are somebody else's.
+        series = []
+        for namespace, pod, requests in (("serving", "boss-0", 60), ("serving", "boss-1", 0), ("serving", "other-0", 60), ("elsewhere", "boss-0", 60)):
+            for bound, count in (("0.5", 0), ("1", requests), ("+Inf", requests)):
+                series.append({"series": f'boss_sampling_queue_seconds_bucket{{namespace="{namespace}",pod="{pod}",le="{bound}"}}', "values": f"0+{count}x20"})
+        rules = {"groups": [{"name": "queries", "rules": [{"record": "keda", "expr": keda["metadata"]["query"]}, {"record": "adapter", "expr": adapter["metricsQuery"]}]}]}
+        tests = {"rule_files": ["rules.yml"], "tests": [
+            {"interval": "1m", "input_series": series, "promql_expr_test": [
+                {"expr": "keda", "eval_time": "10m", "exp_samples": [{"labels": "keda", "value": 0.95}]},
+                {"expr": "adapter", "eval_time": "10m", "exp_samples": [{"labels": 'adapter{pod="boss-0"}', "value": 0.95}, {"labels": 'adapter{pod="boss-1"}', "value": 0}]}]},
+            {"interval": "1m", "input_series": [], "promql_expr_test": [{"expr": "keda", "eval_time": "10m", "exp_samples": [{"labels": "keda", "value": 0}]}]}]}
+        with tempfile.TemporaryDirectory(prefix="boss-chart-") as folder:
+            for name, content in (("rules.yml", rules), ("test.yml", tests)):
+                with open(os.path.join(folder, name), "w") as file:
+                    yaml.safe_dump(content, file)
+            done = subprocess.run([PROMTOOL, "test", "rules", "test.yml"], cwd=folder, capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
     def test_long_names_stay_within_kubernetes_limits(self):
         for (_, name), document in objects(RENDERINGS["monitoring"], release="r" * 53).items():
             self.assertLessEqual(len(name), 52, document["kind"])  # and so a pod's name, or the label with its revision
@@ -454,4 +481,4 @@ if __name__ == "__main__":
     if not os.path.exists(HELM):
         print(f"SKIPPED: {HELM} is not there; tests/deploy/install.sh installs it")
         sys.exit(77)
-    unittest.main(argv=[sys.argv[0], *sys.argv[5:]])
+    unittest.main(argv=[sys.argv[0], *sys.argv[6:]])
