@@ -334,8 +334,8 @@ class OneRendering(unittest.TestCase):
 
         # boss-0 waits between 0.5 and 1 s; boss-1 is idle; the others are somebody else's.
         series = []
-        for namespace, pod, requests in (("serving", "boss-0", 60), ("serving", "boss-1", 0), ("serving", "other-0", 60), ("elsewhere", "boss-0", 60)):
-            for bound, count in (("0.5", 0), ("1", requests), ("+Inf", requests)):
+        for namespace, pod, quick, slow in (("serving", "boss-0", 0, 60), ("serving", "boss-1", 0, 0), ("serving", "other-0", 60, 0), ("elsewhere", "boss-0", 60, 0)):
+            for bound, count in (("0.5", quick), ("1", quick + slow), ("+Inf", quick + slow)):
                 series.append({"series": f'boss_sampling_queue_seconds_bucket{{namespace="{namespace}",pod="{pod}",le="{bound}"}}', "values": f"0+{count}x20"})
         rules = {"groups": [{"name": "queries", "rules": [{"record": "keda", "expr": keda["metadata"]["query"]}, {"record": "adapter", "expr": adapter["metricsQuery"]}]}]}
         tests = {"rule_files": ["rules.yml"], "tests": [
