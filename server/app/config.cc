@@ -5,6 +5,7 @@
 #include <map>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 namespace boss::server {
@@ -26,12 +27,19 @@ std::string CheckFeatureNetwork(const std::string& text) {
   return is_pair ? "" : "must be NAME=PATH, got " + text;
 }
 
+std::string CheckSeconds(const std::string& text) {
+  double seconds = 0;
+  const bool is_duration = absl::SimpleAtod(text, &seconds) && seconds >= 0;
+  return is_duration ? "" : "must be seconds, at least 0, or inf, got " + text;
+}
+
 // A duration in seconds; "inf" is one without end.
 CLI::Option* AddSeconds(CLI::App& app, const std::string& flag, absl::Duration& value, const std::string& description) {
   return app
       .add_option_function<double>(
           flag, [&value](double seconds) { value = absl::Seconds(seconds); }, description)
-      ->check(CLI::NonNegativeNumber)
+      ->check(CheckSeconds)
+      ->type_name("SECONDS")
       ->default_str(absl::StrCat(absl::ToDoubleSeconds(value)));
 }
 

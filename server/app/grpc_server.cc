@@ -84,7 +84,7 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig
   builder.AddListeningPort(config.listen, credentials.ForServer(), &server->port_);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // two servers on one port is a mistake
   AddLimits(config, builder);
-  builder.experimental().SetInterceptorCreators(CallRecorders(metrics, clock, ServiceNames()));
+  builder.experimental().SetInterceptorCreators(CallRecorders(metrics, clock, server->open_calls_, ServiceNames()));
   builder.SetOption(std::make_unique<ReflectionOption>(HasReflection(config)));
   for (grpc::Service* service : services) builder.RegisterService(service);
   server->server_ = builder.BuildAndStart();
@@ -98,6 +98,13 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig
 }
 
 void GrpcServer::SetStarted() { server_->GetHealthCheckService()->SetServingStatus("startup", true); }
+
+void GrpcServer::Shutdown(absl::Time deadline) {
+  open_calls_.WaitForNone(deadline);
+  // Without time for clients to answer to it: a call that comes meanwhile ends with CANCELLED, which nobody tries
+  // again, and one on a broken connection with UNAVAILABLE.
+  server_->Shutdown(absl::ToChronoTime(absl::UnixEpoch()));
+}
 
 void GrpcServer::SetServing(bool serving) {
   grpc::HealthCheckServiceInterface* health = server_->GetHealthCheckService();

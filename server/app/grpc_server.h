@@ -13,13 +13,14 @@
 #include "server/app/config.h"
 #include "server/app/credentials.h"
 #include "server/metrics/metrics.h"
+#include "server/rpc/open_calls.h"
 
 namespace boss::server {
 
 class GrpcServer {
  public:
-  // Listens at config.listen. `services`, `credentials`, `metrics` and `clock` outlive the server. \error UNAVAILABLE if
-  // the address cannot be bound.
+  // Listens at config.listen. `services`, `credentials`, `metrics` and `clock` outlive the server. \error UNAVAILABLE
+  // if the address cannot be bound.
   static absl::StatusOr<std::unique_ptr<GrpcServer>> Start(const ServerConfig& config,
                                                            const std::vector<grpc::Service*>& services,
                                                            const Credentials& credentials, Metrics& metrics,
@@ -30,13 +31,14 @@ class GrpcServer {
   void SetServing(bool serving);
   // From now on health of "startup" is SERVING. That of "liveness" is from the beginning.
   void SetStarted();
-  // Takes no more calls and waits for open ones until `deadline`, when it cancels them.
-  void Shutdown(absl::Time deadline) { server_->Shutdown(absl::ToChronoTime(deadline)); }
+  // Waits until every call's status is on its way, at most until `deadline`, and closes all connections.
+  void Shutdown(absl::Time deadline);
 
  private:
   GrpcServer() = default;
 
   int port_ = 0;
+  OpenCalls open_calls_;
   std::unique_ptr<grpc::Server> server_;
 };
 

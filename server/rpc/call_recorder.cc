@@ -40,8 +40,19 @@ bool IsServersFault(grpc::StatusCode code) {
 // Lives as long as the call's context, and so do the strings that it puts into the received metadata.
 class CallRecorder final : public grpc::experimental::Interceptor {
  public:
-  CallRecorder(Metrics& metrics, const Clock& clock, std::string method, LogLevel end_level)
-      : metrics_(metrics), clock_(clock), method_(std::move(method)), end_level_(end_level), start_(clock.Now()) {}
+  // `open`: null for a call that does not count among them.
+  CallRecorder(Metrics& metrics, const Clock& clock, OpenCalls* open, std::string method, LogLevel end_level)
+      : metrics_(metrics),
+        clock_(clock),
+        open_(open),
+        method_(std::move(method)),
+        end_level_(end_level),
+        start_(clock.Now()) {
+    if (open_ != nullptr) open_->Add();
+  }
+  ~CallRecorder() override {
+    if (open_ != nullptr) open_->Remove();
+  }
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_INITIAL_METADATA)) {
@@ -81,6 +92,7 @@ class CallRecorder final : public grpc::experimental::Interceptor {
 
   Metrics& metrics_;
   const Clock& clock_;
+  OpenCalls* const open_;
   const std::string method_;
   const LogLevel end_level_;
   const absl::Time start_;
@@ -89,28 +101,31 @@ class CallRecorder final : public grpc::experimental::Interceptor {
 
 class CallRecorderFactory final : public grpc::experimental::ServerInterceptorFactoryInterface {
  public:
-  CallRecorderFactory(Metrics& metrics, const Clock& clock, absl::flat_hash_set<std::string> methods)
-      : metrics_(metrics), clock_(clock), methods_(std::move(methods)) {}
+  CallRecorderFactory(Metrics& metrics, const Clock& clock, OpenCalls& open, absl::flat_hash_set<std::string> methods)
+      : metrics_(metrics), clock_(clock), open_(open), methods_(std::move(methods)) {}
 
   grpc::experimental::Interceptor* CreateServerInterceptor(grpc::experimental::ServerRpcInfo* info) override {
-    const auto method = methods_.find(absl::string_view(info->method()));
-    const std::string name = method == methods_.end() ? std::string("other") : *method;
+    const absl::string_view method = info->method();
+    const bool is_ours = methods_.contains(method);
+    const std::string name(is_ours || of_grpc_.contains(method) ? method : "other");
     const LogLevel end_level = changes_.contains(name) ? LogLevel::kInfo : LogLevel::kDebug;
-    return new CallRecorder(metrics_, clock_, name, end_level);  // gRPC takes ownership
+    return new CallRecorder(metrics_, clock_, is_ours ? &open_ : nullptr, name, end_level);  // gRPC takes ownership
   }
 
  private:
   Metrics& metrics_;
   const Clock& clock_;
+  OpenCalls& open_;
   const absl::flat_hash_set<std::string> methods_;
+  const absl::flat_hash_set<std::string> of_grpc_{std::begin(kMethodsOfGrpc), std::end(kMethodsOfGrpc)};
   const absl::flat_hash_set<std::string> changes_{std::begin(kChanges), std::end(kChanges)};
 };
 
 }  // namespace
 
 std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> CallRecorders(
-    Metrics& metrics, const Clock& clock, const std::vector<std::string>& services) {
-  absl::flat_hash_set<std::string> methods(std::begin(kMethodsOfGrpc), std::end(kMethodsOfGrpc));
+    Metrics& metrics, const Clock& clock, OpenCalls& open, const std::vector<std::string>& services) {
+  absl::flat_hash_set<std::string> methods;
   for (const std::string& name : services) {
     const auto* const service = google::protobuf::DescriptorPool::generated_pool()->FindServiceByName(name);
     for (int i = 0; i < service->method_count(); ++i) {
@@ -118,7 +133,7 @@ std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterfac
     }
   }
   std::vector<std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface>> factories;
-  factories.push_back(std::make_unique<CallRecorderFactory>(metrics, clock, std::move(methods)));
+  factories.push_back(std::make_unique<CallRecorderFactory>(metrics, clock, open, std::move(methods)));
   return factories;
 }
 

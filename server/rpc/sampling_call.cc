@@ -9,26 +9,6 @@
 
 namespace boss::server {
 
-void OpenCalls::Add() {
-  absl::MutexLock lock(&mutex_);
-  ++count_;
-}
-
-void OpenCalls::Remove() {
-  absl::MutexLock lock(&mutex_);
-  --count_;
-}
-
-void OpenCalls::WaitForNone(absl::Time deadline) const {
-  absl::MutexLock lock(&mutex_);
-  mutex_.AwaitWithDeadline(absl::Condition(this, &OpenCalls::IsOver), deadline);
-}
-
-void OpenCalls::StopWaiting() {
-  absl::MutexLock lock(&mutex_);
-  stopped_ = true;
-}
-
 uint64_t Sampling::ChooseSeed() {
   absl::MutexLock lock(&mutex_);
   return absl::Uniform<uint32_t>(seeds_);

@@ -17,25 +17,9 @@
 #include "server/engine/device_pool.h"
 #include "server/log/call_id.h"
 #include "server/metrics/metrics.h"
+#include "server/rpc/open_calls.h"
 
 namespace boss::server {
-
-// The open sampling calls of a server, for its shutdown. Thread-safe.
-class OpenCalls {
- public:
-  void Add() ABSL_LOCKS_EXCLUDED(mutex_);
-  void Remove() ABSL_LOCKS_EXCLUDED(mutex_);
-  // Waits until there is none, at most until `deadline` by the system's clock, or until StopWaiting().
-  void WaitForNone(absl::Time deadline) const ABSL_LOCKS_EXCLUDED(mutex_);
-  void StopWaiting() ABSL_LOCKS_EXCLUDED(mutex_);
-
- private:
-  bool IsOver() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return count_ == 0 || stopped_; }
-
-  mutable absl::Mutex mutex_;
-  int64_t count_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool stopped_ ABSL_GUARDED_BY(mutex_) = false;
-};
 
 // What services that sample work with. Thread-safe. `devices` and `clock` outlive it; it outlives the services' calls.
 class Sampling {
@@ -52,6 +36,7 @@ class Sampling {
 
   DevicePool& devices() { return devices_; }
   const Clock& clock() const { return clock_; }
+  // Of those that sample.
   OpenCalls& open_calls() { return open_calls_; }
   absl::Duration max_request_time() const { return max_request_time_; }
   // A response of so many bytes has been written.

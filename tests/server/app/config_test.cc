@@ -104,7 +104,7 @@ TEST(ConfigTest, AnEmptyValueIsAValue) {
 TEST(ConfigTest, TakesLimitsOfCallsAndConnections) {
   const boss::testing::TempFolder folder;
   const std::string path = folder / "bossd.toml";
-  std::ofstream(path) << "max-pixels-per-request = 1000\nmax-request-seconds = \"inf\"\n"
+  std::ofstream(path) << "max-pixels-per-request = 1000\nmax-request-seconds = inf\n"
                       << "max-streams-per-connection = 7\nmax-metadata-bytes = 4096\ndrain-seconds = 1.5\n";
   const auto config = std::get<ServerConfig>(Parse({"--config", path.c_str(), "--max-connection-idle-seconds=60",
                                                     "--keepalive-seconds=inf", "--min-ping-seconds=2"}));
@@ -134,10 +134,10 @@ TEST(ConfigTest, TheFileCanBeReadAgain) {
 TEST(ConfigTest, HelpEndsWithSuccessAndNonsenseWithout) {
   EXPECT_EQ(std::get<int>(Parse({"--help"})), 0);
   EXPECT_EQ(std::get<int>(Parse({"--version"})), 0);
-  for (const char* wrong :
-       {"--no-such-flag", "--max-batch=0", "--max-batch=many", "--log-format=xml", "--log-level=loud",
-        "--features=nameless", "--training-share=2", "--device=gpu", "--device=cuda:0,cuda:0", "--precision=float16",
-        "--reflection=maybe", "--credentials-reload-seconds=-1"}) {
+  for (const char* wrong : {"--no-such-flag", "--max-batch=0", "--max-batch=many", "--log-format=xml",
+                            "--log-level=loud", "--drain-seconds=-1", "--drain-seconds=nan", "--drain-seconds=soon",
+                            "--features=nameless", "--training-share=2", "--device=gpu", "--device=cuda:0,cuda:0",
+                            "--precision=float16", "--reflection=maybe", "--credentials-reload-seconds=-1"}) {
     const auto parsed = Parse({wrong});
     ASSERT_TRUE(std::holds_alternative<int>(parsed)) << wrong;
     EXPECT_NE(std::get<int>(parsed), 0) << wrong;
