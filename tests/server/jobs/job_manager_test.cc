@@ -118,7 +118,8 @@ TEST_F(JobManagerTest, OwnersHaveRequestIdsAndJobsOfTheirOwn) {
 
   const auto seen = [&](const JobPageRequest& request) {
     std::vector<std::string> ids;
-    for (const Job& job : manager_->List(request)->jobs) ids.push_back(job.id);
+    const JobPage page = *manager_->List(request);
+    for (const Job& job : page.jobs) ids.push_back(job.id);
     return ids;
   };
   EXPECT_EQ(seen({.oldest_first = true}).size(), 3u);
