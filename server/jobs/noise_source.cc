@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kRangeSize = int64_t{1} << 32;
 constexpr int64_t kMaxTrajectoryBytes = int64_t{256} << 20;
+constexpr int64_t kMaxRequestedTrajectoryBytes = int64_t{2} << 30;
 constexpr int64_t kMaxBatch = 64;
 
 }  // namespace
@@ -44,10 +45,10 @@ NoiseBatch NoiseSource::Draw(int64_t first, int64_t count) const {
 }
 
 int64_t TrajectoryBatchSize(int64_t requested, const std::vector<int64_t>& sample_shape, int k_max) {
-  if (requested > 0) return requested;
   const int64_t elements = std::accumulate(sample_shape.begin(), sample_shape.end(), int64_t{1}, std::multiplies<>());
-  const int64_t bytes = elements * (2 * int64_t{k_max} + 1) * static_cast<int64_t>(sizeof(float));
-  return std::clamp<int64_t>(kMaxTrajectoryBytes / std::max<int64_t>(bytes, 1), 1, kMaxBatch);
+  const int64_t bytes = std::max<int64_t>(elements * (2 * int64_t{k_max} + 1) * static_cast<int64_t>(sizeof(float)), 1);
+  if (requested > 0) return std::clamp<int64_t>(kMaxRequestedTrajectoryBytes / bytes, 1, requested);
+  return std::clamp<int64_t>(kMaxTrajectoryBytes / bytes, 1, kMaxBatch);
 }
 
 }  // namespace boss::server

@@ -12,6 +12,7 @@
 #include "core/io/atomic_file.h"
 #include "core/io/png.h"
 #include "core/io/safetensors.h"
+#include "server/jobs/noise_source.h"
 #include "tests/server/jobs/job_fixture.h"
 
 namespace boss::server {
@@ -362,6 +363,14 @@ TEST_F(JobKindsTest, PicturesGivePreviewsAndAFrechetDistance) {
   toy.num_samples = 4;
   toy.reference_dataset = train.dataset;
   EXPECT_EQ(Finish(Submit(toy).id).error.code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(TrajectoryBatchSizeTest, NoRequestTakesAllMemory) {
+  EXPECT_EQ(TrajectoryBatchSize(0, {2}, 100), 64);
+  EXPECT_EQ(TrajectoryBatchSize(100, {1, 28, 28}, 100), 100);
+  const int64_t bytes_each = 3 * 64 * 64 * 2001 * 4;
+  EXPECT_EQ(TrajectoryBatchSize(65536, {3, 64, 64}, 1000), (int64_t{2} << 30) / bytes_each);
+  EXPECT_EQ(TrajectoryBatchSize(65536, {3, 4096, 4096}, 1000), 1);
 }
 
 }  // namespace
