@@ -14,6 +14,7 @@ namespace boss::client {
 namespace {
 
 constexpr int kColors = 6;
+constexpr double kWideRange = 20;  // of measures, from the least to the largest
 
 std::string ColorClass(int color) { return absl::StrCat("c", color % kColors); }
 
@@ -186,10 +187,16 @@ std::string EvaluationChart(absl::Span<const boss::v1::EvaluationRow> rows, Meas
   // A single number of steps is no curve.
   if (places_on_axis.size() < 2) return "";
   for (Series& one : series) std::sort(one.points.begin(), one.points.end());
+  double low = INFINITY, high = 0;
+  for (const Series& one : series) {
+    for (const auto& [x, y] : one.points) low = std::min(low, y), high = std::max(high, y);
+  }
+  // One sampler that is far off would press all others together.
+  const bool logarithmic = low > 0 && std::isfinite(high) && high > kWideRange * low;
   const char* const measured = frechet ? "Frechet distance" : "Trajectory error";
   return LineChart(series, over_evaluations ? "velocity evaluations per sample" : "solver steps K",
-                   frechet ? measured : "trajectory error", false,
-                   absl::StrCat(measured, " over ", over_evaluations ? "evaluations" : "solver steps"));
+                   absl::StrCat(frechet ? measured : "trajectory error", logarithmic ? " (log scale)" : ""),
+                   logarithmic, absl::StrCat(measured, " over ", over_evaluations ? "evaluations" : "solver steps"));
 }
 
 }  // namespace boss::client

@@ -43,7 +43,8 @@ int64_t EvaluationsOf(const boss::v1::EvaluationRow& row);
 void SortByEvaluations(std::vector<boss::v1::EvaluationRow>& rows);
 
 // One line for each sampler: trajectory error, or Frechet distance, over the number of steps; over the number of
-// evaluations where the steps of some samplers take more of them than those of others.
+// evaluations where the steps of some samplers take more of them than those of others. On a logarithmic scale where the
+// largest value is more than 20 times the least.
 enum class Measure { kTrajectoryError, kFrechetDistance };
 std::string EvaluationChart(absl::Span<const boss::v1::EvaluationRow> rows, Measure measure);
 

@@ -219,7 +219,8 @@ std::vector<int> ReportSteps(const std::vector<ReportJob>& jobs) {
   std::set<int> judged;
   for (const ReportJob& one : jobs) {
     for (const EvaluationRow& row : one.job.result().evaluation()) {
-      if (row.label() != "fine") judged.insert(row.steps());
+      // Heun's steps are half as many as those that it is compared with.
+      if (row.label() != "fine" && row.solver() != boss::v1::SOLVER_HEUN) judged.insert(row.steps());
     }
   }
   for (const int k : judged) add(k);

@@ -186,6 +186,27 @@ TEST(ChartTest, RowsOfOneLabelAreOneLineUnlessTheyAreCompared) {
   EXPECT_EQ(EvaluationChart(rows, Measure::kFrechetDistance), "");
 }
 
+TEST(ChartTest, SamplersOfOtherSolversAreComparedByTheirEvaluations) {
+  const Job job = MakeDistillJob();
+  std::vector<boss::v1::EvaluationRow> rows(job.result().evaluation().begin(), job.result().evaluation().end());
+  std::string svg = EvaluationChart(rows, Measure::kTrajectoryError);
+  EXPECT_THAT(svg, HasSubstr("solver steps K"));
+  EXPECT_THAT(svg, Not(HasSubstr("log scale")));
+  boss::v1::EvaluationRow heun = rows.back();
+  heun.set_label("heun");
+  heun.set_solver(boss::v1::SOLVER_HEUN);
+  heun.set_steps(1);
+  heun.set_nfe(2);
+  heun.set_trajectory_error(21 * rows.back().trajectory_error());
+  rows.push_back(heun);
+  svg = EvaluationChart(rows, Measure::kTrajectoryError);
+  EXPECT_THAT(svg, HasSubstr("velocity evaluations per sample"));
+  EXPECT_THAT(svg, HasSubstr("trajectory error (log scale)"));
+  ReportJob one{.job = job};
+  *one.job.mutable_result()->add_evaluation() = heun;
+  EXPECT_EQ(ReportSteps({one}), ReportSteps({ReportJob{.job = job}}));
+}
+
 TEST(SvgTest, TicksAreRoundAndWithinTheScale) {
   EXPECT_THAT(Ticks({0, 1, 0, 1}, 5), ElementsAre(0, ::testing::DoubleEq(0.2), ::testing::DoubleEq(0.4),
                                                   ::testing::DoubleNear(0.6, 1e-9), ::testing::DoubleEq(0.8), 1));
