@@ -7,7 +7,7 @@
 namespace boss {
 
 // Computes the cells that are not in options.results yet and appends each to it, on options.threads threads that each
-// take the next cell; so a run that was killed loses what it was at, and the next one goes on behind it. Weights that
+// take the next cell; so a run that was killed loses the cells that it was at, and the next one goes on behind it. Weights that
 // are straightened for K steps lie beside the file. Then prints the table.
 absl::Status ComputeFullTable(const StudyOptions& options);
 

@@ -3,8 +3,9 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
-#include <cstdio>
+#include <filesystem>
 #include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -22,7 +23,7 @@ namespace boss {
 namespace {
 
 constexpr int64_t kNoises = 768, kHeldOut = 76;
-constexpr int64_t kTrainSteps = 800, kTrainBatch = 32;
+constexpr int64_t kTrainSteps = 800, kTrainBatch = 32, kSaveInterval = 50;
 constexpr int64_t kBatch = 32;
 constexpr uint64_t kPairSeed = 10'000'000;
 constexpr TrainerOptions kTrainer{.learning_rate = 2e-4, .warmup_steps = 100, .seed = 1};
@@ -87,7 +88,7 @@ absl::StatusOr<at::Tensor> Straightening::HeldOutStates(int steps) {
 
 Condition Straightening::HeldOutCondition() const { return study_.ConditionOf(kNoises - kHeldOut, kNoises); }
 
-absl::StatusOr<std::unique_ptr<VelocityModel>> Straightening::Train(int steps) {
+absl::StatusOr<std::unique_ptr<VelocityModel>> Straightening::Train(int steps, const std::string& path) {
   BOSS_ASSIGN_OR_RETURN(const at::Tensor all, StatesOf(steps));
   const at::Tensor states = all.slice(1, 0, kNoises - kHeldOut);
   const int64_t count = states.size(1);
@@ -104,7 +105,17 @@ absl::StatusOr<std::unique_ptr<VelocityModel>> Straightening::Train(int steps) {
   StraighteningObjective objective(std::move(pairs), kTrainBatch, study_.options().guidance_scale);
   BOSS_ASSIGN_OR_RETURN(std::unique_ptr<VelocityModel> model, LoadEmbeddedModel());
   Trainer trainer(std::move(model), kTrainer);
-  while (trainer.step() < kTrainSteps) BOSS_RETURN_IF_ERROR(trainer.Step(objective).status());
+  const std::string state_path = path.empty() ? "" : path + ".training";
+  if (!path.empty()) {
+    const absl::StatusOr<Safetensors> state = ReadSafetensors(state_path);
+    if (state.ok()) BOSS_RETURN_IF_ERROR(trainer.RestoreState(state->tensors));
+    if (!state.ok() && !absl::IsNotFound(state.status())) return state.status();
+  }
+  while (trainer.step() < kTrainSteps) {
+    BOSS_RETURN_IF_ERROR(trainer.Step(objective).status());
+    if (!path.empty() && trainer.step() % kSaveInterval == 0)
+      BOSS_RETURN_IF_ERROR(WriteSafetensors(state_path, {trainer.SaveState(), {}}));
+  }
   return trainer.EmaModel();
 }
 
@@ -123,11 +134,12 @@ absl::StatusOr<const VelocityModel*> Straightening::Model(int steps) {
     BOSS_ASSIGN_OR_RETURN(model, LoadEmbeddedModel());
     BOSS_RETURN_IF_ERROR(LoadWeights(*model, stored->tensors));
   } else if (absl::IsNotFound(stored.status())) {
-    BOSS_ASSIGN_OR_RETURN(model, Train(steps));
+    BOSS_ASSIGN_OR_RETURN(model, Train(steps, path));
     if (!path.empty()) {
       Safetensors weights;
       for (const auto& [name, tensor] : model->State()) weights.tensors.emplace_back(name, tensor.detach());
       BOSS_RETURN_IF_ERROR(WriteSafetensors(path, weights));
+      std::filesystem::remove(path + ".training");
     }
   } else {
     return stored.status();

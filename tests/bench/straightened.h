@@ -4,6 +4,7 @@
 #include <array>
 #include <memory>
 #include <mutex>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "tests/bench/multistep_study.h"
@@ -29,7 +30,8 @@ class Straightening {
   // [points, noises, ...]: the teacher's states, at every time of any schedule, of the noises of the pairs.
   absl::StatusOr<at::Tensor> States();
   absl::StatusOr<at::Tensor> StatesOf(int steps);
-  absl::StatusOr<std::unique_ptr<VelocityModel>> Train(int steps);
+  // Goes on behind an earlier run whose training state lies beside `path`; an empty path keeps none.
+  absl::StatusOr<std::unique_ptr<VelocityModel>> Train(int steps, const std::string& path);
 
   const Study& study_;
   const ScheduleSet& euler_;
