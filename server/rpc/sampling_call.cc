@@ -41,11 +41,14 @@ absl::Status SamplingCall::Submit(Sampling& sampling, SampleRequest request, std
   return absl::OkStatus();
 }
 
-void SamplingCall::LimitTime(const Sampling& sampling, std::shared_ptr<SampleHandle> handle) {
+void SamplingCall::LimitTime(const Sampling& sampling, const std::shared_ptr<SampleHandle>& handle) {
   const absl::Duration limit = sampling.max_request_time();
   if (limit == absl::InfiniteDuration()) return;
-  const auto end = [handle = std::move(handle), limit](bool is_time) {
-    if (!is_time) return;  // the call has ended before
+  // Weakly: an alarm keeps its function until it is destroyed, this call owns the alarm, and the handle's request owns
+  // this call.
+  const auto end = [weak_handle = std::weak_ptr<SampleHandle>(handle), limit](bool is_time) {
+    const std::shared_ptr<SampleHandle> handle = weak_handle.lock();
+    if (!is_time || !handle) return;  // the call has ended before
     handle->Cancel(absl::DeadlineExceededError(
         absl::StrCat("the server gives a request ", absl::FormatDuration(limit), ", and this one took longer")));
   };

@@ -71,7 +71,8 @@ class SamplingCall {
   void Release() ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
-  void LimitTime(const Sampling& sampling, std::shared_ptr<SampleHandle> handle) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LimitTime(const Sampling& sampling, const std::shared_ptr<SampleHandle>& handle)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   absl::Mutex mutex_;
   grpc::Alarm time_limit_ ABSL_GUARDED_BY(mutex_);
