@@ -344,6 +344,119 @@ def infer_request_seeds():
          parameter(4, 'sequence_id', field(2, 1)) + parameter(4, 'nothing', b'') + field(6, field(1, 'pictures')))
 
 
+def http_request_seeds():
+    save('http_request_fuzzer', 'scrape', b'GET /metrics HTTP/1.1\r\nHost: localhost:9464\r\nAccept: application/openmetrics-text;version=1.0.0,'
+         b'text/plain;version=0.0.4;q=0.5,*/*;q=0.1\r\nAccept-Encoding: gzip\r\n')
+    save('http_request_fuzzer', 'query', b'HEAD /metrics?a=b&c HTTP/1.0\r\nA: b\r\na: c\r\n\r\nrest')
+    save('http_request_fuzzer', 'no_name', b'GET / HTTP/1.1\r\n: b\r\n')
+    save('http_request_fuzzer', 'post', b'POST / HTTP/1.1\r\nContent-Length: 5\r\n')
+
+
+# Calls of a server's methods; see rpc_fuzzer.cc for the records and for the order of the methods.
+
+METHODS = [
+    'Generate', 'TrainJob', 'OptimizeStepsizesJob', 'DistillJob', 'EvaluateJob', 'GetJob', 'ListJobs', 'CancelJob', 'PauseJob',
+    'ResumeJob', 'DeleteJob', 'WatchJob', 'ListModels', 'GetModel', 'LoadModel', 'UnloadModel', 'ImportModel', 'ExportModel', 'SetAlias',
+    'MergeAdapter', 'DeleteVersion', 'GetSchedule', 'ListSchedules', 'ImportSchedule', 'DeleteSchedule', 'GetCapabilities', 'ServerLive',
+    'ServerReady', 'ModelReady', 'ServerMetadata', 'ModelMetadata', 'ModelInfer', 'ModelStreamInfer', 'Check', 'Watch'
+]
+JOB = field(1, 'jobs/' + '#' * 12)
+
+
+def double(number, value):
+    return varint(number << 3 | 1) + struct.pack('<d', value)
+
+
+def doubles(number, *values):
+    return field(number, struct.pack(f'<{len(values)}d', *values))
+
+
+def call(method, *messages):
+    record = b''
+    for i, message in enumerate(messages or [b'']):
+        record += bytes([METHODS.index(method) | (128 if i else 0)]) + struct.pack('<H', len(message)) + message
+    return record
+
+
+def rpc_seeds():
+    def seed(name, *calls):
+        save('rpc_fuzzer', name, b''.join(calls))
+
+    vectors, pictures = field(1, 'vectors'), field(1, 'pictures')
+
+    def tensor(*shape, data):
+        return field(1, 1) + b''.join(field(2, size) for size in shape) + field(3, data)
+
+    embedding = field(1, 'embedding') + field(2, tensor(1, 3, data=struct.pack('<3f', 1, 2, 3)))
+    seed('generate', call('Generate', pictures + field(2, 3) + field(3, 2) + field(4, 42) + field(8, b'\1\2') + double(9, 2) + field(12, 1)))
+    seed('generate_solvers', *[call('Generate', vectors + field(2, 2) + field(7, solver) + field(11, 3)) for solver in (1, 2, 3, 4)])
+    seed('generate_everything', call('Generate', vectors + field(3, 1) + field(5, 3) + doubles(6, 0, 0.25, 1) + field(7, 2) + field(8, b'\0') + double(9, 1.5) +
+         field(10, tensor(1, 2, data=bytes(8))) + field(11, 3) + field(13, -3) + field(14, 1) + double(15, 1e-3) + double(16, 1e-3) + field(17, embedding) +
+         field(18, b'\1') + field(19, embedding) + field(22, 'one')))
+    seed('generate_only_checked', call('Generate', vectors + field(2, 5) + field(21, 1)), call('Generate', vectors + field(5, 4) + field(20, 'named')))
+
+    training = field(1, 4) + field(2, 2) + double(3, 1e-3) + field(9, 2) + field(10, 1)
+    architecture = json.dumps({'model': {'architecture': 'mlp', 'dim': 2, 'hidden': 4, 'layers': 1}})
+    train = field(1, 'fashion-mnist-test') + field(4, 'trained') + field(5, 'best') + field(6, training)
+    options = field(1, 'a job') + field(2, field(1, 'team') + field(2, 'red')) + field(3, 1) + field(4, field(1, 4102444800)) + field(5, field(1, 60)) + field(6, 1)
+    seed('train', call('TrainJob', field(1, train + field(2, architecture) + double(7, 0.1) + field(8, 1) + field(11, 7)) + field(2, options) + field(3, 'id')),
+         call('GetJob', JOB), call('PauseJob', JOB), call('ResumeJob', JOB), call('CancelJob', JOB), call('WatchJob', JOB), call('DeleteJob', JOB))
+    seed('train_from_model', call('TrainJob', field(1, train + field(3, 'pictures')) + field(4, 1)), call('ListJobs', field(1, 1) + field(3, 'state = QUEUED')))
+    optimize = vectors + field(2, 6) + field(3, 4) + double(4, 1) + field(5, 3) + field(6, 2)
+    seed('optimize', call('OptimizeStepsizesJob', field(1, optimize)), call('WatchJob', JOB + field(2, 1)), call('Generate', vectors + field(2, 2) + field(5, 1)),
+         call('Generate', vectors + field(2, 2) + field(7, 4)), call('GetSchedule', vectors + field(2, 2) + field(4, 1)), call('DeleteJob', JOB))
+    seed('optimize_named', call('OptimizeStepsizesJob', field(1, vectors + field(2, 2) + field(3, 2) + field(8, 2) + doubles(9, 0, 0.5, 1) + field(10, 'mine') +
+         field(11, 1))), call('WatchJob', JOB), call('Generate', vectors + field(2, 2) + field(5, 4) + field(20, 'mine')))
+    distill = vectors + field(3, 2) + field(6, 4) + field(7, 2) + field(9, 4) + double(10, 0.25) + field(11, training) + field(15, 'fast') + field(16, 1)
+    evaluation = field(3, b'\1\2') + field(6, 2) + field(10, 4) + field(11, b'')
+    seed('distill', call('DistillJob', field(1, distill + field(13, evaluation) + field(14, 'student'))), call('WatchJob', JOB), call('GetModel', field(1, 'student')))
+    seed('distill_adapter', call('DistillJob', field(1, distill + field(4, 2) + field(5, field(1, 1) + double(2, 2)) + field(14, 'adapted') + field(19, 1))),
+         call('WatchJob', JOB), call('MergeAdapter', field(1, 'adapted@1') + field(2, 'merged') + field(3, 'whole')), call('ExportModel', field(1, 'adapted') + field(2, 2)),
+         call('Generate', field(1, 'adapted@fast') + field(2, 2)))
+    seed('reflow', call('DistillJob', field(1, vectors + field(2, 2) + field(3, 2) + field(6, 4) + field(7, 2) + field(9, 4) + field(11, training) + field(14, 'reflow'))),
+         call('WatchJob', JOB + field(3, 1)))
+    seed('evaluate', call('EvaluateJob', field(1, vectors + field(2, 'vectors') + field(3, b'\2') + field(4, b'\2') + field(5, 2) + field(6, 4) + double(9, 2) + field(10, 4) +
+         field(11, b'') + field(14, 1) + field(15, 1) + field(16, doubles(3, 0, 0.5, 1)) + field(17, 'vectors@1'))), call('WatchJob', JOB))
+
+    seed('models', call('ListModels', field(1, 1) + field(3, 'architecture = "mlp" AND state = READY')), call('GetModel', field(1, 'vectors@latest')),
+         call('LoadModel', vectors + field(2, 'cpu')), call('UnloadModel', field(1, 'vectors@1')), call('SetAlias', vectors + field(2, 'best') + field(3, '1')),
+         call('ExportModel', vectors), call('ExportModel', vectors + field(2, 3) + field(3, 10)), call('GetCapabilities'))
+    seed('delete', call('SetAlias', pictures + field(2, 'best') + field(3, '1')), call('DeleteVersion', field(1, 'pictures@1')),
+         call('SetAlias', pictures + field(2, 'best')), call('DeleteVersion', field(1, 'pictures@1') + field(2, 1)))
+    seed('schedules', call('ImportSchedule', vectors + field(2, 'ays') + field(3, doubles(3, 0, 0.5, 1)) + field(3, doubles(3, 0, 0.3, 0.6, 1)) + field(4, 2) + double(5, 1)),
+         call('Generate', vectors + field(2, 3) + field(5, 4) + field(20, 'ays')), call('ListSchedules', vectors + field(4, 1)),
+         call('GetSchedule', vectors + field(5, 'ays')), call('ImportSchedule', vectors + field(2, 'ays') + field(3, doubles(3, 0, 1)) + field(6, 1)),
+         call('DeleteSchedule', vectors + field(2, 'ays')))
+
+    layers = {'layers.0.weight': [1, 3], 'layers.0.bias': [1], 'layers.1.weight': [1, 1], 'layers.1.bias': [1]}
+    header, size = {'__metadata__': {'architecture': json.dumps({'model': {'architecture': 'mlp', 'dim': 1, 'hidden': 1, 'layers': 1}})}}, 0
+    for name, shape in layers.items():
+        numel = 3 if shape == [1, 3] else 1
+        header[name] = entry('F32', shape, size, size + 4 * numel)
+        size += 4 * numel
+    weights = safetensors(header, struct.pack('<6f', *range(6)))
+    start = field(1, 'toy') + field(5, len(weights)) + field(8, 'best') + field(10, 'a toy') + field(11, field(1, 'key') + field(2, 'value'))
+    upload = start + field(12, 'upload')
+    seed('import', call('ImportModel', field(1, start), field(2, field(2, weights[:100])), field(2, field(1, 100) + field(2, weights[100:]))),
+         call('Generate', field(1, 'toy') + field(2, 2)))
+    seed('import_resumed', call('ImportModel', field(1, upload), field(2, field(2, weights[:50]) + field(3, zlib.crc32(weights[:50])))),
+         call('ImportModel', field(1, upload + field(13, 1))), call('ImportModel', field(1, upload), field(2, field(1, 50) + field(2, weights[50:]))))
+    seed('import_wrong', call('ImportModel', field(2, field(2, b'x'))), call('ImportModel', field(1, start), field(1, start)),
+         call('ImportModel', field(1, field(1, 'toy') + field(5, 10) + field(15, 5))), call('ImportModel', field(1, field(1, 'toy') + field(5, 10) + field(16, 'vectors'))))
+
+    def input_tensor(name, datatype, shape, contents):
+        return field(5, field(1, name) + field(2, datatype) + b''.join(field(3, one) for one in shape) + field(5, contents))
+
+    infer = vectors + field(3, 'id') + input_tensor('steps', 'INT32', [1], field(2, b'\2')) + input_tensor('class_labels', 'INT64', [2], field(3, b'\1\2'))
+    png = pictures + field(4, field(1, 'steps') + field(2, field(2, 2))) + field(6, field(1, 'samples') + field(2, field(1, 'format') + field(2, field(3, 'png'))))
+    seed('infer', call('ServerLive'), call('ServerReady'), call('ModelReady', vectors + field(2, '1')), call('ServerMetadata'), call('ModelMetadata', vectors),
+         call('ModelInfer', infer), call('ModelInfer', png))
+    seed('infer_stream', call('ModelStreamInfer', infer, png, field(1, 'nothing'), infer + field(4, field(1, 'triton_enable_empty_final_response') + field(2, field(1, 1)))))
+    seed('health', call('Check'), call('Check', field(1, 'boss.v1.Sampler')), call('Watch', field(1, 'no.such.Service')))
+    seed('malformed', *[call(method, b'\xff\xff') for method in ('Generate', 'GetJob', 'ImportModel', 'ModelStreamInfer', 'WatchJob', 'Check', 'Watch')])
+    seed('two_requests', call('GetModel', vectors, pictures), call('Generate', vectors, vectors))
+
+
 if __name__ == '__main__':
     safetensors_seeds()
     pickle_seeds()
@@ -354,4 +467,6 @@ if __name__ == '__main__':
     manifest_seeds()
     schedule_set_seeds()
     infer_request_seeds()
+    http_request_seeds()
     import_seeds()
+    rpc_seeds()
