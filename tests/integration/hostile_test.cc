@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <sys/resource.h>
 
+#include <cstdio>
 #include <memory>
 #include <thread>
 
@@ -97,6 +98,9 @@ bool Becomes(Condition condition) {
   return true;
 }
 
+// Who goes on after refusals is disconnected now and then.
+auto IsRefusal() { return ::testing::AnyOf(grpc::StatusCode::RESOURCE_EXHAUSTED, grpc::StatusCode::UNAVAILABLE); }
+
 class HostileTest : public BossdTest {
  protected:
   HostileTest() { WriteSeedModel(folder_ / "seeds", "wide", kWideArchitecture); }
@@ -117,6 +121,13 @@ class HostileTest : public BossdTest {
     good_.reset();
     EXPECT_TRUE(Becomes([this] { return Metric("boss_lanes") == 0 && Metric("boss_queued_samples") == 0; }));
     EXPECT_EQ(Stop(), 0);
+  }
+
+  // RSS, for docs/reliability.md.
+  int64_t Memory(const char* when) {
+    const int64_t bytes = ResidentBytes(server_->pid());
+    std::printf("%-60s %4d MiB\n", when, static_cast<int>(bytes / kMiB));
+    return bytes;
   }
 
   // Whether requests that begin now are answered, and all before were.
@@ -206,7 +217,7 @@ TEST_F(HostileTest, WhoSaysNothingIsDisconnected) {
 
 TEST_F(HostileTest, FloodsOfFramesAreEndured) {
   int64_t level = 0;
-  for (int round = 0; round < 4; ++round) {
+  for (int round = 0; round < 6; ++round) {
     FloodWithSettings(server_->grpc_port());
     FloodWithPings(server_->grpc_port());
     SendEndlessHeaders(server_->grpc_port(), kGenerate);
@@ -214,9 +225,10 @@ TEST_F(HostileTest, FloodsOfFramesAreEndured) {
     SendEndlessMessage(server_->grpc_port(), "/boss.v1.Models/ImportModel");
     ASSERT_TRUE(Served(20)) << round;
     ASSERT_TRUE(Becomes([this] { return OpenFiles(server_->pid()) <= files_ + kFewFiles; }));
-    if (round == 1) level = ResidentBytes(server_->pid());
+    if (round == 2) level = Memory("after three rounds of floods of frames");
   }
-  EXPECT_LT(ResidentBytes(server_->pid()), level + 16 * kMiB);
+  // The endless header fields alone have sent 48 MiB.
+  EXPECT_LT(Memory("after three more"), level + 32 * kMiB);
 }
 
 TEST_F(HostileTest, CallsThatAreResetAtOnceLeaveNothing) {
@@ -231,8 +243,7 @@ TEST_F(HostileTest, HugeMessagesAndMetadataAreRefused) {
   for (int i = 0; i < 50; ++i) {
     v1::GenerateRequest request = Request("vectors", 1, 2);
     request.mutable_initial_noise()->set_data(std::string(5 * kMaxMessage, 'x'));
-    const grpc::Status refused = Generate(request).status;
-    EXPECT_EQ(refused.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << refused.error_message();
+    EXPECT_THAT(Generate(request).status.error_code(), IsRefusal());
 
     grpc::ClientContext context;
     v1::ImportModelResponse imported;
@@ -240,24 +251,23 @@ TEST_F(HostileTest, HugeMessagesAndMetadataAreRefused) {
     v1::ImportModelRequest chunk;
     chunk.mutable_chunk()->set_data(std::string(5 * kMaxMessage, 'x'));
     import->Write(chunk);
-    EXPECT_EQ(import->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+    EXPECT_THAT(import->Finish().error_code(), IsRefusal());
 
     grpc::ClientContext with_metadata;
     for (int j = 0; j < 64; ++j) with_metadata.AddMetadata("x-" + std::to_string(j), std::string(1024, 'm'));
     v1::GetCapabilitiesRequest get;
     v1::Capabilities capabilities;
-    EXPECT_EQ(models_->GetCapabilities(&with_metadata, get, &capabilities).error_code(),
-              grpc::StatusCode::RESOURCE_EXHAUSTED);
+    EXPECT_THAT(models_->GetCapabilities(&with_metadata, get, &capabilities).error_code(), IsRefusal());
   }
   EXPECT_TRUE(Served(20));
 }
 
 TEST_F(HostileTest, TwoThousandCancelledStreamsLeaveNothing) {
   FloodWithCancelledStreams(/*threads=*/50, /*streams_each=*/4);
-  const int64_t level = ResidentBytes(server_->pid());
+  const int64_t level = Memory("after 200 cancelled streams");
   FloodWithCancelledStreams(/*threads=*/50, /*streams_each=*/40);
   EXPECT_TRUE(Served(20));
-  EXPECT_LT(ResidentBytes(server_->pid()), level + 32 * kMiB);
+  EXPECT_LT(Memory("after 2,000 more"), level + 32 * kMiB);
   EXPECT_GE(Metric("boss_requests_total"), 1100);  // those that were not cancelled at once
 }
 
@@ -265,7 +275,7 @@ TEST_F(HostileTest, ClientsThatNeverReadHoldNoMoreThanTheirShare) {
   constexpr int kClients = 12;
   int64_t level = 0;
   for (int round = 0; round < 3; ++round) {
-    const int64_t before = ResidentBytes(server_->pid());
+    const int64_t before = Memory("before clients that do not read");
     const double pauses = Metric("boss_slow_reader_pauses_total");
     std::vector<std::unique_ptr<grpc::ClientContext>> contexts;
     std::vector<std::unique_ptr<grpc::ClientReader<v1::GenerateResponse>>> streams;
@@ -278,7 +288,7 @@ TEST_F(HostileTest, ClientsThatNeverReadHoldNoMoreThanTheirShare) {
     ASSERT_TRUE(Becomes([&] { return Metric("boss_slow_reader_pauses_total") >= pauses + kClients; }));
     EXPECT_TRUE(Served(20));
     // That this would be seen at all:
-    const int64_t held = ResidentBytes(server_->pid());
+    const int64_t held = Memory("while they do not");
     if (round == 0) EXPECT_GT(held, before + 8 * kMiB);
     EXPECT_LT(held, before + 12 * kClients * kMiB);
     for (const auto& context : contexts) context->TryCancel();
@@ -291,7 +301,7 @@ TEST_F(HostileTest, ClientsThatNeverReadHoldNoMoreThanTheirShare) {
     ASSERT_TRUE(Served(20));
     if (round == 0) level = ResidentBytes(server_->pid());
   }
-  EXPECT_LT(ResidentBytes(server_->pid()), level + 16 * kMiB);
+  EXPECT_LT(Memory("after three rounds of them"), level + 16 * kMiB);
 }
 
 // Starts servers whose processes may open few files.
