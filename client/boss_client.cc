@@ -66,7 +66,7 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Connect(ClientOptions options, c
 }
 
 Client::Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options, CallControl::TokenSource token)
-    : control_(options.timeout, options.retry, std::move(token), options.trace_parent),
+    : control_(channel, options.timeout, options.retry, std::move(token), options.trace_parent),
       sampler_(boss::v1::Sampler::NewStub(channel)),
       jobs_(boss::v1::Jobs::NewStub(channel)),
       models_(boss::v1::Models::NewStub(channel)),

@@ -15,6 +15,7 @@ namespace boss::client {
 namespace {
 
 constexpr char kRequestIdKey[] = "x-request-id";
+constexpr absl::Duration kCancelCheck = absl::Milliseconds(100);  // how soon a wait notices that it is not wanted
 
 }  // namespace
 
@@ -67,10 +68,17 @@ bool CallControl::Attempts::Again(const absl::Status& status) {
 }
 
 void CallControl::Wait(absl::Duration duration) {
-  if (policy_.wait) {
-    policy_.wait(duration);
-  } else {
-    cancelled_.WaitForNotificationWithTimeout(duration);
+  if (policy_.wait) return policy_.wait(duration);
+  cancelled_.WaitForNotificationWithTimeout(duration);
+  WaitForConnection(duration);
+}
+
+// gRPC makes a connection only while somebody waits for it: calls that fail at once, with pauses between them, would
+// not find a server that is back for many seconds.
+void CallControl::WaitForConnection(absl::Duration duration) {
+  const absl::Time end = absl::Now() + duration;
+  while (!cancelled() && absl::Now() < end) {
+    if (channel_->WaitForConnected(absl::ToChronoTime(std::min(end, absl::Now() + kCancelCheck)))) return;
   }
 }
 

@@ -1,10 +1,12 @@
 // What the calls of one client share: cancellation, deadlines, and patience between attempts.
 #pragma once
 
+#include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
 #include <grpcpp/support/status.h>
 
 #include <functional>
+#include <memory>
 #include <set>
 #include <string>
 #include <utility>
@@ -40,9 +42,12 @@ class CallControl {
   // The token of the next call; thread-safe.
   using TokenSource = std::function<std::string()>;
 
-  // `token`: null sends none. `trace_parent`: the W3C trace context of every call; empty: none.
-  CallControl(absl::Duration timeout, RetryPolicy policy, TokenSource token, std::string trace_parent)
-      : timeout_(timeout),
+  // `channel`: of the calls. `token`: null sends none. `trace_parent`: the W3C trace context of every call; empty:
+  // none.
+  CallControl(std::shared_ptr<grpc::Channel> channel, absl::Duration timeout, RetryPolicy policy, TokenSource token,
+              std::string trace_parent)
+      : channel_(std::move(channel)),
+        timeout_(timeout),
         policy_(std::move(policy)),
         token_(std::move(token)),
         trace_parent_(std::move(trace_parent)) {}
@@ -89,7 +94,10 @@ class CallControl {
 
  private:
   void Wait(absl::Duration duration);
+  // Until the channel is connected, at most `duration`.
+  void WaitForConnection(absl::Duration duration);
 
+  const std::shared_ptr<grpc::Channel> channel_;
   const absl::Duration timeout_;
   const RetryPolicy policy_;
   const TokenSource token_;

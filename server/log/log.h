@@ -66,8 +66,8 @@ struct LogField {
 // Whether such an event is written: worth asking where its values cost something.
 bool LogEnabled(LogLevel level);
 
-// `message`: a phrase without values. Fields of empty text are left out. The ids of `call` that are known become the fields request_id, trace_id and
-// span_id. Thread-safe.
+// `message`: a phrase without values. Fields of empty text are left out. The ids of `call` that are known become the
+// fields request_id, trace_id and span_id. Thread-safe.
 void Log(LogLevel level, absl::string_view message, std::initializer_list<LogField> fields = {},
          const CallId& call = {});
 
