@@ -5,7 +5,7 @@
 #   deploy/verify.sh [--cache FOLDER] [--keep]
 #
 # Needs Go 1.24 or later, python3 with venv, openssl, and etcd in PATH or Debian's apt-get. The first run takes about 15 minutes on
-# two cores, later ones 6, and 4 GB of disk for Go's caches; what it built stays in FOLDER (default ${XDG_CACHE_HOME:-~/.cache}/boss-verify). --keep leaves the
+# two cores, later ones 5, and 4 GB of disk for Go's caches; what it built stays in FOLDER (default ${XDG_CACHE_HOME:-~/.cache}/boss-verify). --keep leaves the
 # cluster's folder, with all logs. Ends with an error unless everything is as it should be.
 set -euo pipefail
 
@@ -59,7 +59,7 @@ if [ ! -e "$cache/stages.yaml" ]; then
   GOBIN="$cache/bin" go install "sigs.k8s.io/kwok/cmd/kwok@v$kwok"
   # What it does with nodes and pods comes in its module.
   stages=$(go mod download -json "sigs.k8s.io/kwok@v$kwok" | python3 -c 'import json, sys; print(json.load(sys.stdin)["Dir"])')/kustomize/stage
-  for stage in node/fast/node-initialize node/heartbeat-with-lease/node-heartbeat-with-lease pod/fast/pod-ready pod/fast/pod-complete pod/fast/pod-delete; do
+  for stage in node/fast/node-initialize node/heartbeat/node-heartbeat pod/fast/pod-ready pod/fast/pod-complete pod/fast/pod-delete; do
     cat "$stages/$stage.yaml"
     echo ---
   done > "$cache/stages.yaml"
@@ -133,7 +133,7 @@ kubectl version | grep -i server
 start kube-controller-manager kube-controller-manager --kubeconfig "$KUBECONFIG" --authentication-kubeconfig "$KUBECONFIG" --authorization-kubeconfig "$KUBECONFIG" --secure-port 0 \
   --leader-elect=false --service-account-private-key-file "$work/service-accounts.key" --use-service-account-credentials=false
 start kube-scheduler kube-scheduler --kubeconfig "$KUBECONFIG" --authentication-kubeconfig "$KUBECONFIG" --authorization-kubeconfig "$KUBECONFIG" --secure-port 0 --leader-elect=false
-start kwok kwok --kubeconfig "$KUBECONFIG" --config "$cache/stages.yaml" --manage-all-nodes --node-lease-duration-seconds 40 --server-address "127.0.0.1:$kubelet_port"
+start kwok kwok --kubeconfig "$KUBECONFIG" --config "$cache/stages.yaml" --manage-all-nodes --server-address "127.0.0.1:$kubelet_port"
 
 kubectl apply -f "$root/tests/deploy/cluster.yaml"
 kubectl wait --for condition=established crd --all --timeout 60s > /dev/null
