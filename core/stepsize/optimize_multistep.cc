@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <set>
 #include <utility>
@@ -18,6 +19,7 @@ namespace {
 // Plain candidates go up to the order that serves few steps; higher ones belong to the fits' candidates.
 constexpr int kMaxPlainOrder = 2;
 constexpr int kMaxPairIntervals = 256;
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Of a mean step's intervals, the share that a time is moved by at first.
 constexpr int kFirstMoves = 4;
 
@@ -30,6 +32,13 @@ absl::StatusOr<TimeGrid> GridOf(const TimeGrid& fine_grid, const std::vector<int
 absl::StatusOr<double> RootMeanSquareError(const at::Tensor& samples, const at::Tensor& target) {
   return GuardTorch("multistep error",
                     [&] { return (samples - target).to(at::kDouble).square().mean().sqrt().item<double>(); });
+}
+
+// Root mean square error over the noises that were fitted to and those held out.
+double PooledError(const MultistepFit& fit, int64_t count, int64_t split) {
+  const double fitted = static_cast<double>(split), held_out = static_cast<double>(count - split);
+  const double sum = fitted * fit.fit_error * fit.fit_error + held_out * fit.held_out_error * fit.held_out_error;
+  return std::sqrt(sum / (fitted + held_out));
 }
 
 }  // namespace
@@ -55,48 +64,53 @@ absl::StatusOr<OptimizedMultistep> OptimizeMultistep(const VelocityModel& model,
                                                      absl::Span<const std::vector<int>> candidates, FineStatesAt states,
                                                      const Condition& condition, const MultistepFitOptions& options,
                                                      StepExecutor& executor) {
-  OptimizedMultistep best;
-  best.schedule.held_out_error = std::numeric_limits<double>::infinity();
-  at::Tensor best_noise, best_target;  // of the noises that a plain winner was not yet run from
+  OptimizedMultistep result;
+  Schedule fitted, plain;
+  double least_error = kInfinity;  // of `fitted`, over all noises
+  fitted.held_out_error = plain.held_out_error = kInfinity;
+  at::Tensor plain_noise, plain_target;  // of the noises that `plain` was not run from
   for (const std::vector<int>& knots : candidates) {
     BOSS_ASSIGN_OR_RETURN(const at::Tensor fine, states(knots));
     BOSS_ASSIGN_OR_RETURN(const TimeGrid grid, GridOf(fine_grid, knots));
-    const auto offer = [&](std::vector<StepCoefficients> coefficients, double fit_error, double held_out_error) {
-      if (!(held_out_error < best.schedule.held_out_error)) return false;
-      best.schedule = {.knots = knots,
-                       .time_grid = grid,
-                       .solver = SolverKind::kMultistep,
-                       .coefficients = std::move(coefficients),
-                       .fit_error = fit_error,
-                       .held_out_error = held_out_error};
-      return true;
-    };
-    BOSS_ASSIGN_OR_RETURN(MultistepFit fit, FitMultistep(model, fine, condition, grid, options, executor));
+    const Schedule base{.knots = knots, .time_grid = grid, .solver = SolverKind::kMultistep};
     const int64_t count = fine.size(1), split = FittedNoises(count, options);
-    best.evaluations += count * grid.steps();
-    if (offer(std::move(fit.coefficients), fit.fit_error, fit.held_out_error)) best_noise = at::Tensor();
+    BOSS_ASSIGN_OR_RETURN(MultistepFit fit, FitMultistep(model, fine, condition, grid, options, executor));
+    result.evaluations += count * grid.steps();
+    if (const double error = PooledError(fit, count, split); error < least_error) {
+      least_error = error;
+      fitted = base;
+      fitted.coefficients = std::move(fit.coefficients);
+      fitted.fit_error = fit.fit_error;
+      fitted.held_out_error = fit.held_out_error;
+    }
     for (int order = 1; order <= std::min(kMaxPlainOrder, grid.steps()); ++order) {
-      std::vector<StepCoefficients> plain = AdamsBashforth(grid, order);
+      std::vector<StepCoefficients> coefficients = AdamsBashforth(grid, order);
       BOSS_ASSIGN_OR_RETURN(const at::Tensor samples,
-                            SolveMultistep(model, fine[0].slice(0, split), condition.Slice(split, count), grid, plain,
-                                           options.batch_size, executor));
-      best.evaluations += (count - split) * grid.steps();
+                            SolveMultistep(model, fine[0].slice(0, split), condition.Slice(split, count), grid,
+                                           coefficients, options.batch_size, executor));
+      result.evaluations += (count - split) * grid.steps();
       BOSS_ASSIGN_OR_RETURN(const double error, RootMeanSquareError(samples, fine[grid.steps()].slice(0, split)));
-      if (!offer(std::move(plain), 0, error)) continue;
-      best_noise = fine[0].slice(0, 0, split);
-      best_target = fine[grid.steps()].slice(0, 0, split);
+      if (!(error < plain.held_out_error)) continue;
+      plain = base;
+      plain.coefficients = std::move(coefficients);
+      plain.held_out_error = error;
+      plain_noise = fine[0].slice(0, 0, split);
+      plain_target = fine[grid.steps()].slice(0, 0, split);
     }
   }
-  if (best.schedule.coefficients.empty()) return absl::InternalError("multistep: no candidate has a finite error");
-  if (best_noise.defined()) {
-    const int64_t count = best_noise.size(0);
-    BOSS_ASSIGN_OR_RETURN(const at::Tensor samples,
-                          SolveMultistep(model, best_noise, condition.Slice(0, count), best.schedule.time_grid,
-                                         best.schedule.coefficients, options.batch_size, executor));
-    best.evaluations += count * best.schedule.time_grid.steps();
-    BOSS_ASSIGN_OR_RETURN(best.schedule.fit_error, RootMeanSquareError(samples, best_target));
+  if (!(plain.held_out_error < fitted.held_out_error)) {
+    if (fitted.coefficients.empty()) return absl::InternalError("multistep: no candidate has a finite error");
+    result.schedule = std::move(fitted);
+    return result;
   }
-  return best;
+  const int64_t count = plain_noise.size(0);
+  BOSS_ASSIGN_OR_RETURN(const at::Tensor samples,
+                        SolveMultistep(model, plain_noise, condition.Slice(0, count), plain.time_grid,
+                                       plain.coefficients, options.batch_size, executor));
+  result.evaluations += count * plain.time_grid.steps();
+  BOSS_ASSIGN_OR_RETURN(plain.fit_error, RootMeanSquareError(samples, plain_target));
+  result.schedule = std::move(plain);
+  return result;
 }
 
 absl::StatusOr<OptimizedMultistep> RefineMultistep(const VelocityModel& model, const TimeGrid& fine_grid,

@@ -32,10 +32,12 @@ struct OptimizedMultistep {
   int64_t evaluations = 0;  // velocity evaluations that it took, of single samples (without guidance)
 };
 
-// For each of `candidates`, points of `fine_grid` of the same number of steps, judges on the held-out noises: the
-// coefficients of Adams and Bashforth of order 1, which is plain Euler, and of order 2, and those that FitMultistep
-// finds; and takes the best. So on these noises it is never worse than Euler on any of the candidates. `condition`: of
-// the N noises. Memory: the states of one candidate. \error as FitMultistep and `states`.
+// For each of `candidates`, points of `fine_grid` of the same number of steps: the coefficients that FitMultistep
+// finds, and those of Adams and Bashforth of order 1, which is plain Euler, and of order 2. Of the fits it takes the
+// one with the least error over all noises: a step has few coefficients, so that a fit is hardly better on its own
+// noises, and the held-out ones alone are few to choose times by. Of the plain ones, the best on the held-out noises;
+// and of these two the better one there, so that on these noises it is never worse than Euler on any of the candidates.
+// `condition`: of the N noises. Memory: the states of one candidate. \error as FitMultistep and `states`.
 absl::StatusOr<OptimizedMultistep> OptimizeMultistep(const VelocityModel& model, const TimeGrid& fine_grid,
                                                      absl::Span<const std::vector<int>> candidates, FineStatesAt states,
                                                      const Condition& condition, const MultistepFitOptions& options,

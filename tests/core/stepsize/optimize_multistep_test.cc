@@ -121,6 +121,37 @@ TEST(OptimizeMultistep, TakesPlainCoefficientsWhereTheFitIsWorseOnTheHeldOutNois
   EXPECT_NEAR(best->schedule.fit_error, Error(fitted, recorded->states[kFine].slice(0, 0, 1)), 1e-5);
 }
 
+TEST(OptimizeMultistep, ChoosesBetweenTimesByTheErrorOverAllNoises) {
+  const testing::FunctionModel model = CurvedFlow();
+  const std::vector<std::vector<int>> candidates = {{0, 6, 12, 18, 24}, {0, 4, 10, 17, 24}};
+  InlineExecutor executor;
+  int others = 0;  // that the held-out noises alone would have chosen
+  for (uint64_t seed = 0; seed < 30; ++seed) {
+    at::manual_seed(seed);
+    const auto recorded = Record(model, 12);
+    ASSERT_TRUE(recorded.ok()) << recorded.status();
+    std::vector<double> held_out, over_all;
+    for (const std::vector<int>& knots : candidates) {
+      std::vector<double> times;
+      std::vector<at::Tensor> states;
+      for (const int knot : knots) {
+        times.push_back(TimeGrid::Uniform(kFine)[knot]);
+        states.push_back(recorded->states[knot]);
+      }
+      const auto fit = FitMultistep(model, at::stack(states), {}, *TimeGrid::Create(times), {}, executor);
+      ASSERT_TRUE(fit.ok()) << fit.status();
+      held_out.push_back(fit->held_out_error);
+      over_all.push_back(9 * fit->fit_error * fit->fit_error + 3 * fit->held_out_error * fit->held_out_error);
+    }
+    const size_t expected = over_all[1] < over_all[0], by_held_out = held_out[1] < held_out[0];
+    others += expected != by_held_out;
+    const auto best = Optimize(model, *recorded, candidates);
+    ASSERT_TRUE(best.ok()) << best.status();
+    EXPECT_EQ(best->schedule.knots, candidates[expected]) << seed;
+  }
+  EXPECT_GT(others, 0);
+}
+
 TEST(RefineMultistep, LowersTheErrorOfBadTimesWithinItsBudget) {
   at::manual_seed(3);
   const testing::FunctionModel model = CurvedFlow();
