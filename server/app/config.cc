@@ -74,6 +74,11 @@ void AddDeviceFlags(CLI::App& app, ServerConfig& config) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str()
       ->group("Device");
+  app.add_option("--max-host-memory-bytes", config.max_host_memory_bytes,
+                 "Memory of this process beyond which work that needs large tensors on the CPU is refused")
+      ->check(CLI::NonNegativeNumber)
+      ->default_str("85% of the container's memory, or of the machine's")
+      ->group("Device");
   app.add_option("--training-share", config.training_share,
                  "Share of device time that jobs are sure of while sampling waits")
       ->check(CLI::Range(0.01, 1.0))

@@ -39,6 +39,7 @@ struct ServerConfig {
   int threads = 0;                                      // of LibTorch inside one operator; 0: one a core
   std::optional<int64_t> max_batch;                     // rows of the network's batch; none: 32 on the CPU, 64 on CUDA
   int64_t max_model_memory_bytes = 0;                   // of models in one device's memory; 0: no limit
+  int64_t max_host_memory_bytes = 0;                    // of this process; 0: 85% of the container's, or the machine's
   int64_t max_samples_per_request = 4096;
   int64_t max_pixels_per_request = 64 << 20;               // of all its samples
   absl::Duration max_request_time = absl::Hours(1);        // of one request for samples; infinite: no limit

@@ -9,6 +9,7 @@
 #include "core/base/torch_guard.h"
 #include "core/nets/prepared_convolution.h"
 #include "server/device/cuda_loader.h"
+#include "server/device/host_memory.h"
 #include "server/log/log.h"
 
 namespace boss::server {
@@ -57,9 +58,24 @@ absl::StatusOr<PoolDevice> StartDevice(const ServerConfig& config, const Devices
   return started;
 }
 
+// What tensors leave is for code, stacks, what the allocator keeps, and kernels with memory of their own.
+constexpr double kHostMemoryShare = 0.85;
+
+void BoundHostMemory(const ServerConfig& config) {
+  int64_t limit = config.max_host_memory_bytes;
+  if (limit == 0) {
+    const absl::StatusOr<int64_t> bytes = HostMemoryBytes();
+    if (!bytes.ok()) return LogWarn("memory is not limited", {{"reason", bytes.status()}});
+    limit = static_cast<int64_t>(kHostMemoryShare * static_cast<double>(*bytes));
+  }
+  LimitHostMemory(limit);
+  LogInfo("memory is limited", {{"max_host_memory_bytes", limit}});
+}
+
 }  // namespace
 
 absl::StatusOr<Devices> OpenConfiguredDevices(const ServerConfig& config) {
+  BoundHostMemory(config);
   BOSS_ASSIGN_OR_RETURN(Devices devices, OpenDevices(config.device, [] { return OpenCuda(CudaLibraries::Default()); }));
   if (!devices.without_cuda.ok()) LogInfo("computing on the CPU", {{"reason", devices.without_cuda.message()}});
   if (devices.backend->type() == at::kCUDA) {

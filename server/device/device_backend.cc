@@ -8,6 +8,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/string_view.h"
+#include "server/device/host_memory.h"
 
 namespace boss::server {
 namespace {
@@ -41,7 +42,7 @@ int64_t PagesToBytes(int name) {
 
 DeviceFacts CpuBackend::Facts(at::Device device) const {
   return {.description = ProcessorName(),
-          .memory_bytes = PagesToBytes(_SC_PHYS_PAGES),
+          .memory_bytes = HostMemoryBytes().value_or(0),
           .free_bytes = PagesToBytes(_SC_AVPHYS_PAGES)};
 }
 

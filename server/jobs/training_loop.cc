@@ -124,7 +124,15 @@ absl::StatusOr<std::unique_ptr<VelocityModel>> TrainingRun::EmaModel() {
 
 absl::Status TrainingRun::TrainOneStep() {
   return context_.Run([&]() -> absl::Status {
-    BOSS_ASSIGN_OR_RETURN(const TrainStepMetrics metrics, trainer_.Step(objective_));
+    const absl::StatusOr<TrainStepMetrics> stepped = trainer_.Step(objective_);
+    if (absl::IsResourceExhausted(stepped.status())) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("training.batch_size: got ", spec_.batch_size,
+                       ", expected a batch that fits into memory (accumulation_steps averages several into one train "
+                       "step): ",
+                       stepped.status().message()));
+    }
+    BOSS_ASSIGN_OR_RETURN(const TrainStepMetrics metrics, stepped);
     sums_.loss += metrics.loss;
     sums_.gradient_norm += metrics.gradient_norm;
     sums_.learning_rate = metrics.learning_rate;

@@ -6,10 +6,12 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "tests/integration/inference_fixture.h"
+#include "tests/support/idx_file.h"
 
 namespace boss::testing {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 constexpr char kPreface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -150,6 +152,36 @@ TEST_F(LimitsTest, AConnectionWithoutCallsIsClosed) {
   Start({"--max-connection-idle-seconds=0.1"});
   EXPECT_TRUE(GoAwayAfter(server_->grpc_port(), "").has_value());
   EXPECT_EQ(Generate(Request("vectors", 1, 2)).status.error_code(), grpc::StatusCode::OK);
+}
+
+TEST_F(LimitsTest, ATrainStepThatDoesNotFitIntoMemoryFailsItsJobAlone) {
+  std::filesystem::create_directories(folder_ / "sets");
+  WriteIdx(folder_ / "sets/points", {16, 1, 2}, std::vector<uint8_t>(32, 7));
+  Start({"--max-host-memory-bytes=268435456", "--dataset-folder=" + (folder_ / "sets")});
+  v1::TrainJobRequest request;
+  v1::TrainSpec& spec = *request.mutable_spec();
+  spec.set_dataset("idx:" + (folder_ / "sets/points"));
+  spec.set_architecture_json(R"({"model": {"architecture": "mlp", "dim": 2, "hidden": 1024, "layers": 2}})");
+  spec.set_output_model("trained");
+  spec.mutable_training()->set_train_steps(1);
+  const auto last_state = [&](int64_t batch_size) {
+    spec.mutable_training()->set_batch_size(batch_size);
+    grpc::ClientContext context;
+    v1::Job job;
+    grpc::Status status = jobs_->TrainJob(&context, request, &job);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    const std::vector<v1::JobEvent> events = Watch(job.name(), 0, status);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    return events.back();
+  };
+  const v1::JobEvent failed = last_state(65536);  // 256 MiB for what the hidden layer yields
+  EXPECT_EQ(failed.state_change().to(), v1::Job::FAILED) << failed.DebugString();
+  EXPECT_EQ(failed.state_change().error().code(), static_cast<int>(grpc::StatusCode::RESOURCE_EXHAUSTED));
+  EXPECT_THAT(failed.state_change().error().message(),
+              AllOf(HasSubstr("training.batch_size: got 65536"), HasSubstr("--max-host-memory-bytes")));
+  EXPECT_TRUE(Generate(Request("vectors", 4, 2)).status.ok());
+  EXPECT_EQ(last_state(16).state_change().to(), v1::Job::SUCCEEDED);
+  EXPECT_EQ(Stop(), 0);
 }
 
 }  // namespace

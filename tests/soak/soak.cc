@@ -22,14 +22,15 @@ namespace boss::testing {
 namespace {
 
 constexpr absl::Duration kMeasurePeriod = absl::Seconds(1);
-constexpr absl::Duration kLongestLife = absl::Minutes(5);  // of a process
+constexpr absl::Duration kLongestLife = absl::Minutes(5);  // of a process but the first
 constexpr int kFewestLives = 3;
 
-// Half of a process's time, SIGHUP, the other half, and its end: SIGTERM, every third time SIGKILL. \error if a process
-// does not start.
-absl::Status Supervise(SoakServer& server, Ledger& ledger, absl::Duration duration, uint64_t seed) {
+// The first process has half of the time, so that its memory tells of growth rather than of warming up; those after it
+// share the rest. Of each: half of its time, SIGHUP, the other half, and its end: SIGTERM, every third time SIGKILL.
+// \error if a process does not start.
+absl::Status Supervise(SoakServer& server, absl::Duration duration, uint64_t seed) {
   std::mt19937_64 random(seed);
-  const int lives = std::max(kFewestLives, static_cast<int>(duration / kLongestLife));
+  const int lives = std::max(kFewestLives, 1 + static_cast<int>(duration / 2 / kLongestLife));
   const auto first_kill = static_cast<int>(random() % 3);
   const auto measure = [&](absl::Duration time) {
     for (const absl::Time end = absl::Now() + time; absl::Now() < end;) {
@@ -41,9 +42,10 @@ absl::Status Supervise(SoakServer& server, Ledger& ledger, absl::Duration durati
     if (life > 0) {
       if (absl::Status status = server.Restart(/*kill=*/life % 3 == first_kill); !status.ok()) return status;
     }
-    measure(duration / lives / 2);
+    const absl::Duration time = life == 0 ? duration / 2 : duration / 2 / (lives - 1);
+    measure(time / 2);
     server.HangUp();
-    measure(duration / lives / 2);
+    measure(time / 2);
   }
   return absl::OkStatus();
 }
@@ -69,7 +71,7 @@ int Run(const std::string& binary, absl::Duration duration, uint64_t seed) {
   add([&](uint64_t client_seed) { RunModelClient(run, client_seed); });
   add([&](uint64_t client_seed) { jobs.RunSubmitter(client_seed); });
   add([&](uint64_t client_seed) { jobs.RunWatcher(client_seed); });
-  const absl::Status status = Supervise(server, ledger, duration, seed);
+  const absl::Status status = Supervise(server, duration, seed);
   stop.Notify();
   for (std::thread& client : clients) client.join();
   if (status.ok()) {
