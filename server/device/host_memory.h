@@ -1,5 +1,5 @@
-// A bound on what tensors take of the host's memory, so that work which is too large for the machine fails, rather than the kernel
-// ending the process.
+// A bound on what tensors take of the host's memory, so that work which is too large for the machine fails, rather than
+// the kernel ending the process.
 #pragma once
 
 #include <cstdint>
@@ -9,13 +9,15 @@
 
 namespace boss::server {
 
-// Bytes that this process may have: those of the machine, or of the control group that it is in (version 1 or 2, e.g. of a container)
-// or of one around it, whichever is least. `root` is where /proc and /sys are found. \error UNAVAILABLE if the system tells nothing.
+// Bytes that this process may have: those of the machine, or of the control group that it is in (version 1 or 2, e.g.
+// of a container) or of one around it, whichever is least. `root` is where /proc and /sys are found. \error UNAVAILABLE
+// if the system tells nothing.
 absl::StatusOr<int64_t> HostMemoryBytes(const std::string& root = "/");
 
-// From now on a tensor of 4 MiB or more on the CPU is refused where this process would have more than `bytes` allocated with it: LibTorch
-// throws c10::OutOfMemoryError, which GuardTorch turns into RESOURCE_EXHAUSTED. Counted is what tcmalloc has given out; without it
-// (compute_process) nothing but the tensor itself. The last call holds. Thread-safe. \pre bytes > 0.
+// From now on a tensor of 4 MiB or more on the CPU is refused where this process would have more than `bytes` allocated
+// with it: LibTorch throws c10::OutOfMemoryError, which GuardTorch turns into RESOURCE_EXHAUSTED. Counted is what
+// tcmalloc has given out; without it (compute_process) nothing but the tensor itself. The last call holds. Thread-safe.
+// \pre bytes > 0.
 void LimitHostMemory(int64_t bytes);
 
 }  // namespace boss::server

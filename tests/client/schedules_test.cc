@@ -8,10 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "client/cli/bossctl.h"
-#include "client/cli/context.h"
-#include "tests/client/fake_server.h"
-#include "tests/support/temp_folder.h"
+#include "tests/client/bossctl_fixture.h"
 
 namespace boss::client {
 namespace {
@@ -20,7 +17,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-class SchedulesTest : public ::testing::Test {
+class SchedulesTest : public BossctlFixture {
  protected:
   SchedulesTest() {
     server_.models.model.set_name("flow");
@@ -31,22 +28,6 @@ class SchedulesTest : public ::testing::Test {
     server_.models.model.add_sample_shape(2);
     server_.models.schedules = MakeScheduleSet();
   }
-
-  int Run(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), {"-a", server_.address()});
-    out_.str("");
-    err_.str("");
-    return RunBossctl(arguments, Console{out_, err_}, [](Client*) {});
-  }
-
-  std::string Contents(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  }
-
-  FakeServer server_;
-  boss::testing::TempFolder folder_;
-  std::ostringstream out_, err_;
 };
 
 TEST_F(SchedulesTest, ImportSendsTimesAndSigmasAsSchedules) {

@@ -91,29 +91,29 @@ absl::Status Allocate(int64_t mebibytes) {
 
 TEST(LimitHostMemory, RefusesWhatIsBeyondIt) {
   const absl::Cleanup unlimited = [] { LimitHostMemory(std::numeric_limits<int64_t>::max()); };
-  LimitHostMemory(64 << 20);
+  LimitHostMemory(512 << 20);
   EXPECT_TRUE(Allocate(16).ok());
-  const absl::Status status = Allocate(65);
+  const absl::Status status = Allocate(513);
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("no host memory for a tensor of 65 MiB"));
-  EXPECT_THAT(std::string(status.message()), HasSubstr("at most 64 MiB may be"));
-  LimitHostMemory(128 << 20);
-  EXPECT_TRUE(Allocate(65).ok());
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no host memory for a tensor of 513 MiB"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("at most 512 MiB may be"));
+  LimitHostMemory(1 << 30);
+  EXPECT_TRUE(Allocate(513).ok());
 }
 
 TEST(LimitHostMemory, CountsWhatIsHeldAlready) {
   const absl::Cleanup unlimited = [] { LimitHostMemory(std::numeric_limits<int64_t>::max()); };
-  LimitHostMemory(128 << 20);
+  LimitHostMemory(512 << 20);
   {
-    const at::Tensor held = at::empty({80 << 20}, at::kByte);
-    EXPECT_EQ(Allocate(64).code(), absl::StatusCode::kResourceExhausted);
+    const at::Tensor held = at::empty({300 << 20}, at::kByte);
+    EXPECT_EQ(Allocate(256).code(), absl::StatusCode::kResourceExhausted);
     EXPECT_TRUE(Allocate(16).ok());
     EXPECT_TRUE(GuardTorch("small", [&]() -> absl::Status {
                   at::empty({1 << 20}, at::kByte);
                   return absl::OkStatus();
                 }).ok());
   }
-  EXPECT_TRUE(Allocate(64).ok());
+  EXPECT_TRUE(Allocate(256).ok());
 }
 
 }  // namespace

@@ -304,4 +304,13 @@ std::vector<Payload> PayloadsOf(const std::vector<JobEvent>& events) {
   return payloads;
 }
 
+// "version label steps schedule" of each row of an evaluation.
+inline std::vector<std::string> RowsOf(const Job& job) {
+  std::vector<std::string> rows;
+  for (const EvaluationRow& row : job.result.evaluation) {
+    rows.push_back(absl::StrCat(row.version, " ", row.label, " ", row.steps, " ", row.schedule));
+  }
+  return rows;
+}
+
 }  // namespace boss::server::testing

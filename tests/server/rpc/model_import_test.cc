@@ -1,96 +1,25 @@
 #include "server/rpc/model_import.h"
 
-#include <ATen/ATen.h>
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
 #include <zlib.h>
 
-#include <cctype>
-#include <filesystem>
 #include <functional>
-#include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/base/error_details.h"
-#include "core/base/status_macros.h"
-#include "core/io/atomic_file.h"
 #include "core/io/safetensors.h"
-#include "server/store/sha256.h"
-#include "tests/support/manual_clock.h"
-#include "tests/support/scripted_disk.h"
-#include "tests/support/temp_folder.h"
-#include "tests/support/tiny_models.h"
-#include "tests/support/torch_file.h"
+#include "tests/server/rpc/model_import_fixture.h"
 
 namespace boss::server {
 namespace {
 
 using ::boss::testing::kTinyVectorArchitecture;
-using ::boss::testing::ManualClock;
-using ::boss::testing::ScriptedDisk;
-using ::boss::testing::TempFolder;
 using ::boss::testing::TinyModel;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-class ModelImportTest : public ::testing::Test {
- protected:
-  ModelImportTest() {
-    bytes_ = *SerializeSafetensors({TinyModel(kTinyVectorArchitecture, /*seed=*/3)->State(), {}});
-    Restart();
-  }
-
-  void Restart(const ModelStoreOptions& options = {}) {
-    auto store = ModelStore::Open(folder_.path(), clock_, disk_, options);
-    ASSERT_TRUE(store.ok()) << store.status();
-    store_ = *std::move(store);
-    auto uploads = UploadStore::Open(folder_ / "uploads", disk_, clock_);
-    ASSERT_TRUE(uploads.ok()) << uploads.status();
-    uploads_ = *std::move(uploads);
-  }
-  ModelImport::Context Context() { return {*store_, *uploads_, /*max_bytes=*/int64_t{1} << 30}; }
-
-  ImportOptions Options(const std::string& upload_id = "") const {
-    ImportOptions options;
-    options.name = "m";
-    options.architecture_json = kTinyVectorArchitecture;
-    options.total_bytes = static_cast<int64_t>(bytes_.size());
-    options.sha256 = Sha256Hex(bytes_);
-    options.upload_id = upload_id;
-    return options;
-  }
-
-  // Sends `bytes` from where the import is, and finishes it.
-  absl::StatusOr<ImportResult> Send(const ImportOptions& options, const std::string& bytes) {
-    BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<ModelImport> import, ModelImport::Begin(Context(), options));
-    if (!import->is_published()) {
-      const auto offset = static_cast<size_t>(import->received_bytes());
-      BOSS_RETURN_IF_ERROR(
-          import->Append(import->received_bytes(), std::string_view(bytes).substr(offset), std::nullopt));
-    }
-    return import->Finish();
-  }
-  // Leaves an upload after its first bytes.
-  void SendPart(const ImportOptions& options, size_t size) {
-    const auto import = ModelImport::Begin(Context(), options);
-    ASSERT_TRUE(import.ok()) << import.status();
-    ASSERT_TRUE((*import)->Append(0, std::string_view(bytes_).substr(0, size), std::nullopt).ok());
-  }
-  bool UploadsAreEmpty() const { return std::filesystem::is_empty(folder_ / "uploads"); }
-  size_t NumVersions() const {
-    const auto model = store_->GetModel("m");
-    return model.ok() ? model->versions.size() : 0;
-  }
-
-  ManualClock clock_;
-  ScriptedDisk disk_;
-  TempFolder folder_;
-  std::string bytes_;
-  std::unique_ptr<ModelStore> store_;
-  std::unique_ptr<UploadStore> uploads_;
-};
+using testing::ModelImportTest;
 
 TEST_F(ModelImportTest, AShortFileAsksForNoHugeNetwork) {
   ImportOptions options = Options();
@@ -347,74 +276,6 @@ TEST_F(ModelImportTest, AFullDiskIsToldAndTheUploadGoesOnLater) {
   ASSERT_TRUE(import.ok()) << import.status();
   EXPECT_TRUE((*import)->Finish().ok());
   EXPECT_EQ(NumVersions(), 1u);
-}
-
-TEST_F(ModelImportTest, ACheckpointOfAnotherNetworkIsToldByName) {
-  bytes_ = *ReadFile(BOSS_SOURCE_DIR "/tests/golden/ncsnpp_tiny.pth");
-  auto description = nlohmann::json::parse(*ReadFile(BOSS_SOURCE_DIR "/tests/golden/ncsnpp_tiny.json"));
-  description["model"]["num_res_blocks"] = 2;
-  ImportOptions options = Options();
-  options.architecture_json = nlohmann::json{{"model", description["model"]}, {"time", description["time"]}}.dump();
-  const absl::Status status = Send(options, bytes_).status();
-  EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
-  EXPECT_THAT(std::string(status.message()), HasSubstr("missing: all_modules."));
-  EXPECT_THAT(std::string(status.message()), HasSubstr("in all)"));
-  EXPECT_LT(status.message().size(), 1500u);
-  EXPECT_EQ(NumVersions(), 0u);
-}
-
-TEST_F(ModelImportTest, AStateDictOfATransformerIsConverted) {
-  constexpr char kTransformer[] = R"({"model": {"architecture": "dit", "input_size": 4, "channels": 2, "hidden_size": 8,
-      "depth": 2, "num_heads": 2, "num_classes": 3}})";
-  const auto model = TinyModel(kTransformer, /*seed=*/4);
-  testing::WriteStateDict(folder_ / "sit.pt", model->State());
-  bytes_ = *ReadFile(folder_ / "sit.pt");
-  ImportOptions options = Options();
-  options.architecture_json = kTransformer;
-  const auto result = Send(options, bytes_);
-  ASSERT_TRUE(result.ok()) << result.status();
-  EXPECT_THAT(result->warnings, ElementsAre(HasSubstr("no averaged weights")));
-  const auto loaded = store_->LoadVersionModel(*result->version);
-  ASSERT_TRUE(loaded.ok()) << loaded.status();
-  ASSERT_EQ((*loaded)->State().size(), model->State().size());
-  for (size_t i = 0; i < model->State().size(); ++i)
-    EXPECT_TRUE(at::equal((*loaded)->State()[i].second, model->State()[i].second)) << model->State()[i].first;
-
-  // A file without the position embedding, and one for another number of patches.
-  NamedTensors weights = model->State();
-  for (const bool absent : {true, false}) {
-    ASSERT_EQ(weights.front().first, "pos_embed");
-    if (absent) {
-      testing::WriteStateDict(folder_ / "sit.pt", NamedTensors(weights.begin() + 1, weights.end()));
-    } else {
-      weights.front().second = at::zeros({1, 9, 8});
-      testing::WriteStateDict(folder_ / "sit.pt", weights);
-    }
-    bytes_ = *ReadFile(folder_ / "sit.pt");
-    options.total_bytes = static_cast<int64_t>(bytes_.size());
-    options.sha256.clear();
-    const absl::Status status = Send(options, bytes_).status();
-    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
-    EXPECT_THAT(std::string(status.message()), HasSubstr(absent ? "missing: pos_embed" : "pos_embed has shape [1, 9, 8]"));
-  }
-}
-
-TEST_F(ModelImportTest, TheReferencesCheckpointsAreConverted) {
-  bytes_ = *ReadFile(BOSS_SOURCE_DIR "/tests/golden/ncsnpp_tiny.pth");
-  const auto description = nlohmann::json::parse(*ReadFile(BOSS_SOURCE_DIR "/tests/golden/ncsnpp_tiny.json"));
-  ImportOptions options = Options("mine");
-  options.architecture_json = nlohmann::json{{"model", description["model"]}, {"time", description["time"]}}.dump();
-  SendPart(options, 1'000'000);
-  const auto averaged = Send(options, bytes_);
-  ASSERT_TRUE(averaged.ok()) << averaged.status();
-  EXPECT_THAT(averaged->warnings, ElementsAre(HasSubstr("sigmas")));
-  options.upload_id.clear();
-  options.raw_weights = true;
-  const auto raw = Send(options, bytes_);
-  ASSERT_TRUE(raw.ok()) << raw.status();
-  EXPECT_NE(store_->GetVersion(*averaged->version)->manifest.sha256,
-            store_->GetVersion(*raw->version)->manifest.sha256);
-  EXPECT_TRUE(UploadsAreEmpty());
 }
 
 }  // namespace

@@ -1,0 +1,224 @@
+// Multistep schedules of jobs: searched, refined, fitted after straightening, and judged.
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "tests/server/jobs/job_fixture.h"
+
+namespace boss::server {
+namespace {
+
+using testing::PayloadsOf;
+using testing::RowsOf;
+
+using JobMultistepTest = testing::JobTest;
+
+TEST_F(JobMultistepTest, ASearchMakesMultistepSchedulesOfItsTrajectories) {
+  const VersionKey key = PublishTeacher();
+  OptimizeStepsizesSpec spec{"teacher", 10, 40};
+  spec.batch_size = 16;
+  spec.max_multistep_steps = 4;
+  const Job job = RunToSuccess(spec);
+  EXPECT_EQ(job.result.schedule_set, "bellman-euler-g1-k10");
+  const auto stored = store_->FindScheduleSet(key, 1.0, SolverKind::kMultistep);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  EXPECT_EQ((*stored)->Name(), "multistep-g1-k10");
+  EXPECT_EQ((*stored)->job_id, job.id);
+  EXPECT_EQ((*store_->FindScheduleSet(key, 1.0))->Name(), "bellman-euler-g1-k10");
+  const ScheduleSet& set = (*stored)->set;
+  EXPECT_EQ(set.num_samples, 40);
+  ASSERT_EQ(set.schedules.size(), 4u);
+  for (const Schedule& schedule : set.schedules) {
+    EXPECT_EQ(schedule.coefficients.size(), schedule.time_grid.steps());
+    EXPECT_GT(schedule.held_out_error, 0);
+    EXPECT_LT(schedule.fit_error, 1);
+  }
+  EXPECT_LT(set.schedules[3].held_out_error, set.schedules[0].held_out_error);
+  // The trajectories, and for each K a fit of every noise at least.
+  EXPECT_GE(job.result.velocity_evaluations, 40 * 10 + 40 * (1 + 2 + 3 + 4));
+  EXPECT_LE(job.result.velocity_evaluations, 40 * 10 + 40 * 3 * (1 + 2 + 3 + 4));
+  EXPECT_EQ(job.progress.fraction, 1);
+
+  // As judged on other noises.
+  EvaluateSpec judge;
+  judge.model = "teacher";
+  judge.steps = {3, 4};
+  judge.num_samples = 64;
+  judge.k_max = 10;
+  judge.reference_dataset = "";
+  const Job euler = RunToSuccess(judge);
+  judge.solver = SolverKind::kMultistep;
+  const Job multistep = RunToSuccess(judge);
+  EXPECT_EQ(RowsOf(multistep),
+            (std::vector<std::string>{"teacher@1 uniform 3 uniform", "teacher@1 uniform 4 uniform",
+                                      "teacher@1 multistep 3 bellman", "teacher@1 multistep 4 bellman"}));
+  ASSERT_EQ(euler.result.evaluation.size(), 4u);
+  for (size_t row = 2; row < 4; ++row) {
+    EXPECT_EQ(multistep.result.evaluation[row].schedule_set, "multistep-g1-k10");
+    EXPECT_EQ(multistep.result.evaluation[row].nfe, euler.result.evaluation[row].nfe);
+    EXPECT_LT(multistep.result.evaluation[row].trajectory_error, euler.result.evaluation[row].trajectory_error);
+  }
+  judge.steps = {5};
+  EXPECT_EQ(Finish(Submit(judge).id).error.code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(JobMultistepTest, ACrashedMultistepSearchHasTheSameResultBitForBit) {
+  const VersionKey key = PublishTeacher();
+  OptimizeStepsizesSpec spec{"teacher", 6, 12};
+  spec.batch_size = 4;
+  spec.max_multistep_steps = 3;
+  spec.schedule_set = "whole";
+  const int64_t before = executor_.runs();
+  RunToSuccess(spec);
+  const int64_t units = executor_.runs() - before;
+  const auto whole = *store_->FindScheduleSet(key, "whole-multistep");
+  ASSERT_EQ(whole->set.schedules.size(), 3u);
+  // Among the trajectories, among the fits of few steps, and shortly before the end.
+  const std::vector<int64_t> crashes = {units / 4, units / 2, units - 3};
+  for (const int64_t at : crashes) {
+    spec.schedule_set = "crashed-" + std::to_string(at);
+    executor_.BlockAt(executor_.runs() + at);
+    const Job job = Submit(spec);
+    executor_.WaitUntilBlocked();
+    Crash();
+    EXPECT_EQ(Finish(job.id).state, JobState::kSucceeded);
+    const auto crashed = store_->FindScheduleSet(key, spec.schedule_set + "-multistep");
+    ASSERT_TRUE(crashed.ok()) << crashed.status();
+    ASSERT_EQ((*crashed)->set.schedules.size(), 3u);
+    for (size_t i = 0; i < 3; ++i) {
+      EXPECT_EQ((*crashed)->set.schedules[i].coefficients, whole->set.schedules[i].coefficients);
+      EXPECT_EQ((*crashed)->set.schedules[i].knots, whole->set.schedules[i].knots);
+      EXPECT_EQ((*crashed)->set.schedules[i].held_out_error, whole->set.schedules[i].held_out_error);
+    }
+  }
+}
+
+TEST_F(JobMultistepTest, MultistepSchedulesNeedTwoTrajectoriesAndAsManyIntervals) {
+  PublishTeacher();
+  OptimizeStepsizesSpec spec{"teacher", 6, 1};
+  spec.max_multistep_steps = 2;
+  EXPECT_EQ(ValidateSpec(spec).code(), absl::StatusCode::kInvalidArgument);
+  spec.num_samples = 2;
+  EXPECT_TRUE(ValidateSpec(spec).ok());
+  spec.max_multistep_steps = 7;
+  EXPECT_EQ(ValidateSpec(spec).code(), absl::StatusCode::kInvalidArgument);
+  // Without any there is nothing to refine.
+  spec.max_multistep_steps = 2;
+  spec.multistep_refinement = 100;
+  EXPECT_TRUE(ValidateSpec(spec).ok());
+  spec.max_multistep_steps = 0;
+  EXPECT_EQ(ValidateSpec(spec).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(JobMultistepTest, ARefinementSpendsItsEvaluationsAndIsNeverWorseOnTheHeldOutNoises) {
+  const VersionKey key = PublishTeacher();
+  OptimizeStepsizesSpec spec{"teacher", 12, 20};
+  spec.max_multistep_steps = 4;
+  const Job plain = RunToSuccess(spec);
+  const auto before = *store_->FindScheduleSet(key, 1.0, SolverKind::kMultistep);
+  spec.multistep_refinement = 20 * 4 * 5;
+  const Job refined = RunToSuccess(spec);
+  const auto after = *store_->FindScheduleSet(key, 1.0, SolverKind::kMultistep);
+  const int64_t spent = refined.result.velocity_evaluations - plain.result.velocity_evaluations;
+  EXPECT_GE(spent, 20 * (2 + 3 + 4));
+  EXPECT_LE(spent, 4 * spec.multistep_refinement);
+  EXPECT_EQ(refined.progress.fraction, 1);
+  double sum_before = 0, sum_after = 0;
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_LE(after->set.schedules[i].held_out_error, before->set.schedules[i].held_out_error);
+    sum_before += before->set.schedules[i].held_out_error;
+    sum_after += after->set.schedules[i].held_out_error;
+  }
+  EXPECT_LT(sum_after, sum_before);
+}
+
+TEST_F(JobMultistepTest, AStraightenedVersionGetsCoefficientsThatAreFittedToItsHeldOutNoises) {
+  const VersionKey teacher = PublishTeacher();
+  DistillSpec spec = ToyDistillation("student");
+  spec.num_noises = 400;
+  spec.evaluation.emplace();
+  spec.evaluation->steps = {3};
+  spec.evaluation->num_samples = 200;
+  spec.evaluation->k_max = 8;
+  spec.fit_multistep = true;
+  const Job job = RunToSuccess(spec);
+  const NativeSchedule native = *store_->FindSchedule({"student", 1}, 3, 1.0);
+  EXPECT_EQ(native.schedule.solver, SolverKind::kMultistep);
+  EXPECT_EQ(native.schedule.coefficients.size(), 3u);
+  EXPECT_GT(native.schedule.held_out_error, 0);
+  const Schedule searched = (*store_->FindScheduleSet(teacher, 1.0))->set.schedules[2];
+  EXPECT_EQ(native.schedule.knots, searched.knots);
+  EXPECT_EQ(native.schedule.total_cost, searched.total_cost);
+  EXPECT_EQ(job.result.schedule->coefficients, native.schedule.coefficients);
+  // Judged on noises that neither training nor the fit has seen.
+  const std::vector<std::string> rows = RowsOf(job);
+  ASSERT_EQ(rows.size(), 5u);
+  EXPECT_EQ(rows[3], "student@1 straightened 3 bellman");
+  EXPECT_EQ(rows[4], "student@1 straightened-multistep 3 bellman");
+  const std::vector<EvaluationRow>& judged = job.result.evaluation;
+  EXPECT_EQ(judged[3].solver, SolverKind::kEuler);
+  EXPECT_EQ(judged[4].solver, SolverKind::kMultistep);
+  EXPECT_EQ(judged[4].nfe, judged[3].nfe);
+  EXPECT_LT(judged[4].trajectory_error, judged[3].trajectory_error);
+
+  EvaluateSpec judge = *spec.evaluation;
+  judge.model = "student";
+  EXPECT_EQ(RowsOf(RunToSuccess(judge)), (std::vector<std::string>{rows[3], rows[4]}));
+  judge.solver = SolverKind::kMultistep;
+  EXPECT_EQ(RowsOf(RunToSuccess(judge)), std::vector<std::string>{rows[4]});
+
+  spec.fit_multistep = false;
+  spec.evaluation.reset();
+  RunToSuccess(spec);
+  EXPECT_EQ(store_->FindSchedule({"student", 2}, 3, 1.0)->schedule.solver, SolverKind::kEuler);
+  spec.fit_multistep = true;
+  spec.held_out_share = 0;
+  EXPECT_EQ(ValidateSpec(spec).code(), absl::StatusCode::kInvalidArgument);
+  spec.held_out_share = 0.1;
+  EXPECT_TRUE(ValidateSpec(spec).ok());
+  spec.method = DistillMethod::kReflow;
+  EXPECT_EQ(ValidateSpec(spec).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(JobMultistepTest, OtherSolversAreJudgedBesideEulersAtAsManyEvaluations) {
+  PublishTeacher();
+  EvaluateSpec judge;
+  judge.model = "teacher";
+  judge.steps = {2, 3, 4};
+  judge.num_samples = 64;
+  judge.k_max = 10;
+  judge.reference_dataset = "";
+  judge.other_solvers = {SolverKind::kHeun, SolverKind::kMultistep};
+  const std::vector<std::string> uniform = {"teacher@1 uniform 2 uniform", "teacher@1 uniform 3 uniform",
+                                            "teacher@1 uniform 4 uniform"};
+  std::vector<std::string> expected = uniform;
+  expected.insert(expected.end(), {"teacher@1 heun 1 uniform", "teacher@1 heun 2 uniform"});
+  const Job without = RunToSuccess(judge);
+  EXPECT_EQ(RowsOf(without), expected);
+  EXPECT_EQ(without.result.evaluation[4].nfe, 4);
+  EXPECT_EQ(without.result.evaluation[4].solver, SolverKind::kHeun);
+  const std::vector<JobMessage> messages = PayloadsOf<JobMessage>(Follow(without.id));
+  ASSERT_FALSE(messages.empty());
+  EXPECT_NE(messages.back().text.find("no multistep schedules"), std::string::npos) << messages.back().text;
+
+  OptimizeStepsizesSpec search{"teacher", 10, 40};
+  search.max_multistep_steps = 3;
+  RunToSuccess(search);
+  judge.schedules.bellman = false;
+  const Job with = RunToSuccess(judge);
+  expected.insert(expected.end(), {"teacher@1 multistep 2 bellman", "teacher@1 multistep 3 bellman"});
+  EXPECT_EQ(RowsOf(with), expected);
+  EXPECT_EQ(with.result.evaluation[6].schedule_set, "multistep-g1-k10");
+  EXPECT_LT(with.result.evaluation[6].trajectory_error, with.result.evaluation[1].trajectory_error);
+
+  const std::vector<std::vector<SolverKind>> refused = {
+      {SolverKind::kEuler}, {SolverKind::kRk45}, {SolverKind::kHeun, SolverKind::kHeun}};
+  for (const std::vector<SolverKind>& wrong : refused) {
+    judge.other_solvers = wrong;
+    EXPECT_EQ(ValidateSpec(judge).code(), absl::StatusCode::kInvalidArgument);
+  }
+}
+
+}  // namespace
+}  // namespace boss::server
