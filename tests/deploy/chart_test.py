@@ -1,83 +1,18 @@
-"""The Helm chart: what it renders is valid, hangs together, and is what bossd understands.
-
-usage: chart_test.py TOOLS_FOLDER BOSSD BOSSCTL PROMTOOL SOURCE_FOLDER        TOOLS_FOLDER is what tests/deploy/install.sh makes
-"""
+"""The Helm chart: what it renders is valid and hangs together. Usage: see chart.py."""
 import copy
 import glob
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-import tomllib
 import unittest
 
-try:
-    import jsonschema
-    import kubernetes_validate
-    import yaml
-except ImportError as error:
-    print(f"SKIPPED: {error}; tests/deploy/install.sh installs what is missing")
-    sys.exit(77)
+import jsonschema
+import kubernetes_validate
+import yaml
 
-TOOLS, BOSSD, BOSSCTL, PROMTOOL, SOURCE = sys.argv[1:6]
-CHART = os.path.join(SOURCE, "deploy", "helm", "boss")
-VALUES = os.path.join(SOURCE, "tests", "deploy", "values")
-HELM = os.path.join(TOOLS, "bin", "helm")
-# The oldest version that Chart.yaml allows, that of deploy/verify.sh, and the newest of the schemas.
-KUBERNETES_VERSIONS = ("1.29", "1.34", "1.37")
-# Renderings by name: the values that lie over the chart's own.
-RENDERINGS = {
-    "default": [f"{VALUES}/insecure.yaml"],
-    "cpu": [f"{CHART}/values-cpu.yaml", f"{VALUES}/insecure.yaml"],
-    "gpu": [f"{CHART}/values-gpu.yaml", f"{VALUES}/insecure.yaml"],
-    "tls": [f"{VALUES}/tls.yaml"],
-    "mtls": [f"{VALUES}/mtls.yaml"],
-    "monitoring": [f"{VALUES}/monitoring.yaml"],
-    "hpa": [f"{VALUES}/hpa.yaml"],
-    "keda": [f"{VALUES}/keda.yaml"],
-}
-
-
-def helm(*arguments):
-    environment = {**os.environ, "HELM_CACHE_HOME": "/nonexistent", "HELM_CONFIG_HOME": "/nonexistent", "HELM_DATA_HOME": "/nonexistent"}
-    return subprocess.run([HELM, *arguments], capture_output=True, text=True, timeout=60, env=environment)
-
-
-def render(values, *options, release="boss"):
-    files = [option for path in values for option in ("--values", path)]
-    return helm("template", release, CHART, "--namespace", "serving", *files, *options)
-
-
-def objects(values, *options, release="boss"):
-    """Of a rendering that must succeed, by (kind, name)."""
-    done = render(values, *options, release=release)
-    if done.returncode != 0:
-        raise AssertionError(done.stderr)
-    documents = [document for document in yaml.safe_load_all(done.stdout) if document]
-    found = {(document["kind"], document["metadata"]["name"]): document for document in documents}
-    if len(found) != len(documents):
-        raise AssertionError("two objects have the same kind and name")
-    return found
-
-
-def of_kind(rendered, kind):
-    return [document for (found, _), document in rendered.items() if found == kind]
-
-
-def one(rendered, kind):
-    (document,) = of_kind(rendered, kind)
-    return document
-
-
-def container(rendered):
-    (found,) = one(rendered, "StatefulSet")["spec"]["template"]["spec"]["containers"]
-    return found
-
-
-def selects(selector, labels):
-    return bool(selector) and selector.items() <= labels.items()
+from chart import CHART, KUBERNETES_VERSIONS, PROMTOOL, RENDERINGS, SOURCE, VALUES, bossd_config, container, helm, objects, of_kind, one, render, selects
 
 
 def closed(schema):
@@ -308,7 +243,28 @@ class OneRendering(unittest.TestCase):
         found = [service for service in of_kind(rendered, "Service") if selects(monitor["selector"]["matchLabels"], service["metadata"]["labels"])]
         self.assertEqual([service["metadata"]["name"] for service in found], ["boss-metrics"])
         self.assertEqual(monitor["endpoints"][0]["port"], found[0]["spec"]["ports"][0]["name"])
-        self.assertEqual(monitor["endpoints"][0]["relabelings"], [{"targetLabel": "job", "replacement": "boss"}])
+        labels = {relabeling["targetLabel"]: relabeling for relabeling in monitor["endpoints"][0]["relabelings"]}
+        self.assertEqual(labels["job"]["replacement"], "boss")
+        self.assertEqual(labels["instance"]["sourceLabels"], ["__meta_kubernetes_namespace", "__meta_kubernetes_pod_name"])
+
+    def test_clients_that_balance_are_given_ready_replicas_alone(self):
+        services = {service["metadata"]["name"]: service["spec"] for service in of_kind(objects(RENDERINGS["default"]), "Service")}
+        balanced, single = services["boss-balanced"], services["boss-headless"]
+        self.assertEqual((balanced["clusterIP"], single["clusterIP"]), ("None", "None"))
+        self.assertFalse(balanced.get("publishNotReadyAddresses", False))
+        self.assertTrue(single["publishNotReadyAddresses"])
+        self.assertEqual(one(objects(RENDERINGS["default"]), "StatefulSet")["spec"]["serviceName"], "boss-headless")
+
+    def test_the_models_of_the_image_can_be_left_out(self):
+        self.assertTrue(bossd_config(objects(RENDERINGS["default"]))["seed-models"])
+        self.assertEqual(bossd_config(objects(RENDERINGS["default"], "--set", "config.seed-models="))["seed-models"], "")
+
+    def test_an_autoscaler_has_clients_connect_again(self):
+        for name in ("hpa", "keda"):
+            self.assertEqual(bossd_config(objects(RENDERINGS[name]))["max-connection-age-seconds"], 300)
+            given = objects(RENDERINGS[name], "--set", "config.max-connection-age-seconds=60")
+            self.assertEqual(bossd_config(given)["max-connection-age-seconds"], 60)
+        self.assertNotIn("max-connection-age-seconds", bossd_config(objects(RENDERINGS["default"])))
 
     def test_an_autoscaler_scales_this_set_which_leaves_the_number_to_it(self):
         for name, kind in (("hpa", "HorizontalPodAutoscaler"), ("keda", "ScaledObject")):
@@ -326,6 +282,7 @@ class OneRendering(unittest.TestCase):
     def test_the_autoscalers_ask_for_the_wait_of_this_release(self):
         keda = one(objects(RENDERINGS["keda"]), "ScaledObject")["spec"]["triggers"][0]
         self.assertEqual(keda["metricType"], "AverageValue")  # of the sum, by the number of replicas
+        self.assertEqual(keda["metadata"]["ignoreNullValues"], "false")  # then no data is an error, which keeps the replicas
         with open(os.path.join(CHART, "files", "prometheus-adapter.yaml")) as file:
             adapter = yaml.safe_load(file)["rules"][0]
         for template, value in {"<<.Series>>": "boss_sampling_queue_seconds_bucket", "<<.LabelMatchers>>": 'namespace="serving",pod=~"boss-0|boss-1"', "<<.GroupBy>>": "pod"}.items():
@@ -342,7 +299,10 @@ class OneRendering(unittest.TestCase):
             {"interval": "1m", "input_series": series, "promql_expr_test": [
                 {"expr": "keda", "eval_time": "10m", "exp_samples": [{"labels": "keda", "value": 0.95}]},
                 {"expr": "adapter", "eval_time": "10m", "exp_samples": [{"labels": 'adapter{pod="boss-0"}', "value": 0.95}, {"labels": 'adapter{pod="boss-1"}', "value": 0}]}]},
-            {"interval": "1m", "input_series": [], "promql_expr_test": [{"expr": "keda", "eval_time": "10m", "exp_samples": [{"labels": "keda", "value": 0}]}]}]}
+            # An idle release waits for nothing; of one that is not scraped nothing is known.
+            {"interval": "1m", "input_series": [{"series": each["series"], "values": "0x20"} for each in series],
+             "promql_expr_test": [{"expr": "keda", "eval_time": "10m", "exp_samples": [{"labels": "keda", "value": 0}]}]},
+            {"interval": "1m", "input_series": [], "promql_expr_test": [{"expr": "keda", "eval_time": "10m", "exp_samples": []}]}]}
         with tempfile.TemporaryDirectory(prefix="boss-chart-") as folder:
             for name, content in (("rules.yml", rules), ("test.yml", tests)):
                 with open(os.path.join(folder, name), "w") as file:
@@ -388,97 +348,5 @@ class RefusedValues(unittest.TestCase):
                 self.refused("values don't meet the specifications of the schema", "--set", option)
 
 
-def bossd_config(rendered):
-    (config,) = [found for found in of_kind(rendered, "ConfigMap") if "bossd.toml" in found["data"]]
-    return tomllib.loads(config["data"]["bossd.toml"])
-
-
-class RealServer(unittest.TestCase):
-    """bossd with the rendered configuration, asked by the rendered probes."""
-
-    def start(self, rendering, folder):
-        rendered = objects(RENDERINGS[rendering], "--set", "config.device=cpu")
-        (config,) = [found for found in of_kind(rendered, "ConfigMap") if "bossd.toml" in found["data"]]
-        text = config["data"]["bossd.toml"]
-        for path in ("/run/boss", "/opt/boss/share/boss/models", "/datasets/photos"):
-            text = text.replace(path, folder + path)
-            os.makedirs(folder + path, exist_ok=True)
-        with open(os.path.join(folder, "bossd.toml"), "w") as file:
-            file.write(text)
-        ports = os.path.join(folder, "ports.json")
-        # Flags go before the file: another folder and free ports, but the rest as rendered.
-        server = subprocess.Popen([BOSSD, "--config", os.path.join(folder, "bossd.toml"), "--listen=0.0.0.0:0", "--metrics-listen=127.0.0.1:0", f"--data={folder}/data",
-                                   "--port-file", ports, "--drain-seconds=0"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        self.addCleanup(server.stderr.close)
-        self.addCleanup(server.wait)
-        self.addCleanup(server.kill)
-        log = []
-        for line in server.stderr:  # until it is ready or ends
-            log.append(line)
-            if os.path.exists(ports):
-                break
-        self.assertTrue(os.path.exists(ports), "".join(log))
-        with open(ports) as file:
-            return rendered, server, json.load(file)
-
-    def environment(self, rendered, port, folder):
-        variables = {variable["name"]: variable["value"].replace("/run/boss", folder + "/run/boss") for variable in container(rendered)["env"]}
-        self.assertEqual(variables["BOSS_ADDRESS"], "127.0.0.1:50051")
-        return {**os.environ, **variables, "BOSS_ADDRESS": f"127.0.0.1:{port}"}
-
-    def stop(self, server):
-        server.terminate()
-        self.assertEqual(server.wait(60), 0)
-
-    def test_starts_and_answers_the_probes(self):
-        with tempfile.TemporaryDirectory(prefix="boss-chart-") as folder:
-            rendered, server, ports = self.start("default", folder)
-            environment = self.environment(rendered, ports["grpc"], folder)
-            for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-                service = container(rendered)[probe]["grpc"].get("service", "")
-                done = subprocess.run([BOSSCTL, "health", *([service] if service else [])], env=environment, capture_output=True, text=True, timeout=60)
-                self.assertEqual((done.returncode, done.stdout), (0, "SERVING\n"), done.stderr)
-            self.stop(server)
-
-    def test_starts_with_certificates_and_answers_the_probes_over_tls(self):
-        for rendering, server_name in (("tls", "boss.serving.svc"), ("mtls", "boss.example.com")):
-            with self.subTest(rendering=rendering), tempfile.TemporaryDirectory(prefix="boss-chart-") as folder:
-                self.make_secrets(folder, server_name)
-                rendered, server, ports = self.start(rendering, folder)
-                environment = self.environment(rendered, ports["grpc"], folder)
-                for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-                    command = container(rendered)[probe]["exec"]["command"]
-                    done = subprocess.run([BOSSCTL, *command[1:]], env=environment, capture_output=True, text=True, timeout=60)
-                    self.assertEqual((done.returncode, done.stdout), (0, "SERVING\n"), done.stderr)
-                environment["BOSS_TLS_SERVER_NAME"] = "another.example.com"
-                done = subprocess.run([BOSSCTL, "health"], env=environment, capture_output=True, text=True, timeout=60)
-                self.assertNotEqual(done.returncode, 0, done.stdout)
-                self.stop(server)
-
-    def make_secrets(self, folder, server_name):
-        """What the secrets hold, where the pods mount them."""
-        def openssl(*arguments):
-            done = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True, timeout=60)
-            self.assertEqual(done.returncode, 0, done.stderr)
-
-        key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        openssl("req", "-x509", *key, "-days", "2", "-subj", "/CN=boss-ca", "-keyout", "ca.key", "-out", "ca.crt")
-        for secret, name in (("tls", server_name), ("probe", "probe")):
-            mounted = os.path.join(folder, "run", "boss", secret)
-            os.makedirs(mounted)
-            with open(os.path.join(folder, "names"), "w") as file:
-                file.write(f"subjectAltName=DNS:{name}\n")
-            openssl("req", *key, "-subj", f"/CN={name}", "-keyout", f"{mounted}/tls.key", "-out", "request")
-            openssl("x509", "-req", "-in", "request", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names", "-out", f"{mounted}/tls.crt")
-            with open(os.path.join(folder, "ca.crt")) as source, open(os.path.join(mounted, "ca.crt"), "w") as target:
-                target.write(source.read())
-        os.makedirs(os.path.join(folder, "run", "boss", "access"))
-        with open(os.path.join(folder, "run", "boss", "access", "access.json"), "w") as file:
-            json.dump({"tokens": [{"name": "ops", "sha256": "0" * 64, "roles": ["admin"]}]}, file)
-
-
 if __name__ == "__main__":
-    if not os.path.exists(HELM):
-        print(f"SKIPPED: {HELM} is not there; tests/deploy/install.sh installs it")
-        sys.exit(77)
     unittest.main(argv=[sys.argv[0], *sys.argv[6:]])

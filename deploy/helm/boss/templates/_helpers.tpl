@@ -106,6 +106,9 @@ tls-client-ca: /run/boss/tls/ca.crt
 {{- if .Values.access.existingSecret }}
 access-file: /run/boss/access/access.json
 {{- end }}
+{{- if and (or .Values.autoscaling.hpa.enabled .Values.autoscaling.keda.enabled) (not (hasKey .Values.config "max-connection-age-seconds")) }}
+max-connection-age-seconds: {{ .Values.autoscaling.connectionAgeSeconds }}
+{{- end }}
 {{- with .Values.datasets }}
 dataset-folder:
 {{- range . }}
@@ -118,6 +121,8 @@ dataset-folder:
 {{- define "boss.config" -}}
 {{- $own := include "boss.ownConfig" . | fromYaml -}}
 {{- $imageDefaults := dict "seed-models" "/opt/boss/share/boss/models" -}}
+{{- /* merge takes an empty text for none. */ -}}
+{{- if hasKey .Values.config "seed-models" }}{{ $imageDefaults = dict }}{{ end }}
 {{- range $key, $value := .Values.config }}
 {{- if hasKey $own $key }}{{ fail (printf "config.%s is set by other values of the chart" $key) }}{{ end }}
 {{- end }}
@@ -163,8 +168,9 @@ grpc:
 {{- end }}
 
 {{- define "boss.queueWaitQuery" -}}
-{{- /* Idle replicas have no quantile: they wait for nothing. */ -}}
-sum(histogram_quantile(0.9, sum by (le, pod) (rate(boss_sampling_queue_seconds_bucket{namespace="{{ .Release.Namespace }}",pod=~"{{ include "boss.fullname" . }}-[0-9]+"}[2m]))) >= 0) or vector(0)
+{{- /* Idle replicas have no quantile: they wait for nothing. Replicas that Prometheus knows nothing of yield nothing, and nothing is not 0. */ -}}
+sum(histogram_quantile(0.9, sum by (le, pod) (rate(boss_sampling_queue_seconds_bucket{namespace="{{ .Release.Namespace }}",pod=~"{{ include "boss.fullname" . }}-[0-9]+"}[2m]))) >= 0
+or sum by (pod) (rate(boss_sampling_queue_seconds_bucket{namespace="{{ .Release.Namespace }}",pod=~"{{ include "boss.fullname" . }}-[0-9]+"}[2m])) * 0)
 {{- end }}
 
 {{/* What values contradict; rendered for its failures. */}}
