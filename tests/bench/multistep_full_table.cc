@@ -5,7 +5,6 @@
 #include <array>
 #include <cstdio>
 #include <fstream>
-#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -26,10 +25,11 @@ namespace {
 
 constexpr char kHeader[] = "guidance,k_max,fit,method,steps,measure,noises,value";
 constexpr char kError[] = "trajectory error", kDistance[] = "Frechet distance";
-// In the order of the table's columns.
-enum Method { kUniform, kBellman, kAdamsBashforth, kMultistep, kStraightened, kStraightenedFitted };
-constexpr const char* kMethods[] = {"uniform Euler", "Bellman Euler",      "uniform AB2",
-                                    "multistep",     "straightened Euler", "straightened, fitted"};
+// In the order of the table's columns; the last one is that of a line below it.
+enum Method { kUniform, kBellman, kAdamsBashforth, kMultistep, kStraightened, kStraightenedFitted, kFine };
+constexpr const char* kMethods[] = {"uniform Euler",      "Bellman Euler",        "uniform AB2", "multistep",
+                                    "straightened Euler", "straightened, fitted", "fine Euler"};
+constexpr int kColumns = kFine;
 
 struct Cell {
   Method method = kUniform;
@@ -44,8 +44,11 @@ std::string KeyOf(const StudyOptions& options, const Cell& cell) {
                          cell.is_distance ? kDistance : kError, cell.is_distance ? options.samples : options.judge);
 }
 
+// What distances would be if nothing were lost.
+Cell FineCell(const StudyOptions& options) { return {kFine, options.k_max, /*is_distance=*/true}; }
+
 // What comes first is cheap or says most.
-std::vector<Cell> AllCells() {
+std::vector<Cell> AllCells(const StudyOptions& options) {
   std::vector<Cell> cells;
   const auto add = [&](Method method, int steps, bool is_distance) { cells.push_back({method, steps, is_distance}); };
   for (int steps = 2; steps <= Study::kMostSteps; ++steps) {
@@ -59,6 +62,7 @@ std::vector<Cell> AllCells() {
     if (steps > 2) add(kStraightenedFitted, steps - 1, false);
   }
   add(kStraightenedFitted, Study::kMostSteps, false);
+  cells.push_back(FineCell(options));
   for (int steps = 2; steps <= Study::kMostSteps; ++steps) {
     for (const Method method : {kStraightened, kStraightenedFitted, kUniform, kAdamsBashforth})
       add(method, steps, true);
@@ -134,6 +138,7 @@ class Samplers {
     const bool is_uniform = cell.method == kUniform || cell.method == kAdamsBashforth;
     Schedule schedule = stage1_->euler.schedules[index];
     if (is_uniform) schedule.time_grid = TimeGrid::Uniform(cell.steps);
+    if (cell.method == kFine) schedule.time_grid = study_->fine_grid();
     schedule.coefficients = AdamsBashforth(schedule.time_grid, cell.method == kAdamsBashforth ? 2 : 1);
     if (cell.method == kMultistep) return Multistep(cell.steps);
     if (cell.method != kStraightenedFitted) return schedule;
@@ -166,7 +171,7 @@ class Samplers {
 absl::Status ComputeFullTable(const StudyOptions& options) {
   BOSS_ASSIGN_OR_RETURN(const auto done, ReadResults(options));
   std::vector<Cell> missing;
-  for (const Cell& cell : AllCells()) {
+  for (const Cell& cell : AllCells(options)) {
     if (!done.contains(KeyOf(options, cell))) missing.push_back(cell);
   }
   if (!missing.empty()) {
@@ -185,9 +190,9 @@ absl::Status ComputeFullTable(const StudyOptions& options) {
 absl::Status PrintFullTable(const StudyOptions& options) {
   BOSS_ASSIGN_OR_RETURN(const auto values, ReadResults(options));
   std::printf("| K | |");
-  for (const char* method : kMethods) std::printf(" %s |", method);
+  for (int method = 0; method < kColumns; ++method) std::printf(" %s |", kMethods[method]);
   std::printf(" multistep / Bellman Euler |\n|");
-  for (size_t i = 0; i < std::size(kMethods) + 3; ++i) std::printf(" --- |");
+  for (int i = 0; i < kColumns + 3; ++i) std::printf(" --- |");
   std::printf("\n");
   for (int steps = 2; steps <= Study::kMostSteps; ++steps) {
     for (const bool is_distance : {false, true}) {
@@ -196,7 +201,7 @@ absl::Status PrintFullTable(const StudyOptions& options) {
         const auto found = values.find(KeyOf(options, {method, steps, is_distance}));
         return found == values.end() ? std::nullopt : std::optional(found->second);
       };
-      for (int method = kUniform; method <= kStraightenedFitted; ++method) {
+      for (int method = 0; method < kColumns; ++method) {
         const std::optional<double> value = value_of(static_cast<Method>(method));
         std::string text;
         if (value) text = is_distance ? absl::StrFormat("%.2f", *value) : absl::StrFormat("%.4f", *value);
@@ -206,6 +211,8 @@ absl::Status PrintFullTable(const StudyOptions& options) {
       std::printf(" %s |\n", multistep && bellman ? absl::StrFormat("%.2f", *multistep / *bellman).c_str() : "");
     }
   }
+  if (const auto fine = values.find(KeyOf(options, FineCell(options))); fine != values.end())
+    std::printf("\n%s, %d steps: %s %.2f\n", kMethods[kFine], options.k_max, kDistance, fine->second);
   return absl::OkStatus();
 }
 
