@@ -1,5 +1,5 @@
-// The best multistep schedule of each K: times from two searches, coefficients fitted on them, chosen by what noises
-// that were held out say.
+// The best multistep schedule of each K: times from two searches, coefficients fitted on them, chosen by the error over
+// all noises; plain coefficients where they are better on the noises that were held out.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -37,6 +37,7 @@ struct OptimizedMultistep {
 // one with the least error over all noises: a step has few coefficients, so that a fit is hardly better on its own
 // noises, and the held-out ones alone are few to choose times by. Of the plain ones, the best on the held-out noises;
 // and of these two the better one there, so that on these noises it is never worse than Euler on any of the candidates.
+// Evaluations: K a noise and candidate, 2 K a held-out noise and candidate, and K a fitted noise if a plain one wins.
 // `condition`: of the N noises. Memory: the states of one candidate. \error as FitMultistep and `states`.
 absl::StatusOr<OptimizedMultistep> OptimizeMultistep(const VelocityModel& model, const TimeGrid& fine_grid,
                                                      absl::Span<const std::vector<int>> candidates, FineStatesAt states,
