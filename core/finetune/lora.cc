@@ -69,8 +69,10 @@ absl::Status CheckAdapter(const VelocityModel& model, const Safetensors& content
   BOSS_ASSIGN_OR_RETURN(const LoraOptions options, AdapterOptions(contents));
   // An adapter of rank 1 has the names; a file's rank is not to say how much memory this takes.
   std::unique_ptr<VelocityModel> probe = model.ShareWeights();
-  if (probe == nullptr) probe = model.Clone();
-  BOSS_RETURN_IF_ERROR(probe->AttachLora({.rank = 1, .alpha = 1}, /*seed=*/0));
+  BOSS_RETURN_IF_ERROR(GuardTorch("checking an adapter", [&]() -> absl::Status {
+    if (probe == nullptr) probe = model.Clone();
+    return probe->AttachLora({.rank = 1, .alpha = 1}, /*seed=*/0);
+  }));
   Faults missing("missing: "), left_over("left over: "), misshapen("");
   std::set<std::string> known;
   for (const auto& [name, tensor] : probe->Parameters()) {
@@ -97,8 +99,8 @@ absl::Status CheckAdapter(const VelocityModel& model, const Safetensors& content
 absl::Status LoadAdapter(VelocityModel& model, const Safetensors& contents) {
   BOSS_ASSIGN_OR_RETURN(const LoraOptions options, AdapterOptions(contents));
   BOSS_RETURN_IF_ERROR(CheckAdapter(model, contents));
-  BOSS_RETURN_IF_ERROR(model.AttachLora(options, /*seed=*/0));
   return GuardTorch("loading an adapter", [&]() -> absl::Status {
+    BOSS_RETURN_IF_ERROR(model.AttachLora(options, /*seed=*/0));
     for (const auto& [name, tensor] : model.Parameters()) tensor.detach().copy_(contents.Find(name));
     return absl::OkStatus();
   });

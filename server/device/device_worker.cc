@@ -77,7 +77,7 @@ absl::Status DeviceWorker::RunAlone(absl::FunctionRef<absl::Status()> unit) {
   bool done = false;
   absl::MutexLock lock(&mutex_);
   if (stopping_) return Stopped();
-  sampling_.push_back({.run = [&status, unit] { status = unit(); }, .done = &done});
+  sampling_.push_back({.run = [&status, unit] { status = GuardTorch("on the device", unit); }, .done = &done});
   mutex_.Await(absl::Condition(&done));
   return status;
 }
@@ -174,7 +174,7 @@ void DeviceWorker::RunTrainingUnit() {
   const absl::Duration sampling_before = times_.sampling;
   mutex_.Unlock();
   const absl::Time start = clock_.Now();
-  absl::Status status = unit->run();
+  absl::Status status = GuardTorch("training", unit->run);
   if (training_stream_ != nullptr) {
     status.Update(GuardTorch("training", [&]() -> absl::Status {
       training_stream_->Synchronize();

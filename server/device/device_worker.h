@@ -56,7 +56,7 @@ struct DeviceTimes {
 // and what a training unit has queued is done before RunTraining returns. A sampling unit calls Synchronize() before
 // its results leave it.
 //
-// Thread-safe. Units must not throw.
+// Thread-safe. Units of PostSampling must not throw; what others throw becomes their status, as of GuardTorch.
 class DeviceWorker {
  public:
   // `clock` must outlive the worker. Throws what the backend does if the device cannot be used.

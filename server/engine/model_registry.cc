@@ -251,7 +251,8 @@ void ModelRegistry::Load(const VersionKey& key) {
 
 ModelRegistry::Loaded ModelRegistry::LoadNow(const VersionKey& key) {
   const absl::Time start = options_.clock->Now();
-  absl::StatusOr<std::unique_ptr<LoadedModel>> loaded = LoadFromStore(key);
+  absl::StatusOr<std::unique_ptr<LoadedModel>> loaded =
+      GuardTorch(absl::StrCat("loading ", key.ToString()), [&] { return LoadFromStore(key); });
   absl::StatusOr<std::shared_ptr<const LoadedModel>> result = absl::InternalError("not loaded");
   if (loaded.ok()) {
     // Whoever lets go of the last reference reports that the memory is free, even after the registry has gone.

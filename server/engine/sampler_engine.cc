@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/error_details.h"
 #include "core/base/status_macros.h"
+#include "core/base/torch_guard.h"
 #include "core/flow/noise.h"
 #include "server/engine/encode_sample.h"
 #include "server/engine/open_request.h"
@@ -90,8 +91,9 @@ void SamplerEngine::Admit(const RequestPtr& request, absl::StatusOr<std::shared_
     if (absl::IsDataLoss(status)) status = WithReason(std::move(status), "WEIGHTS_CORRUPT");
     return Finish(request, std::move(status));
   }
-  absl::StatusOr<ResolvedRequest> resolved =
-      ResolveRequest(request->request, *std::move(model), store_, options_.limits);
+  absl::StatusOr<ResolvedRequest> resolved = GuardTorch("preparing the request", [&] {
+    return ResolveRequest(request->request, *std::move(model), store_, options_.limits);
+  });
   if (!resolved.ok()) return Finish(request, resolved.status());
   AcceptedRequest accepted = resolved->accepted;
   const bool validate_only = request->request.validate_only;

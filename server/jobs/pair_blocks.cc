@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "core/base/status_macros.h"
+#include "core/base/torch_guard.h"
 
 namespace boss::server {
 namespace {
@@ -40,8 +41,10 @@ void PairBlocks::Start(int64_t block) {
   drawing_->block = block;
   drawing_->thread = std::thread([this, &drawing = *drawing_] {
     DrawingExecutor executor(context_, drawing.stop);
-    drawing.pairs = DrawPairs(source_, options_.first + drawing.block * options_.noises_per_block,
-                              options_.noises_per_block, executor);
+    drawing.pairs = GuardTorch("drawing pairs", [&] {
+      return DrawPairs(source_, options_.first + drawing.block * options_.noises_per_block, options_.noises_per_block,
+                       executor);
+    });
     drawing.done.Notify();
   });
 }

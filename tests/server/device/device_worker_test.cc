@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <c10/util/Exception.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -69,6 +70,16 @@ TEST_F(DeviceWorkerTest, SamplingUnitsRunInTheOrderOfPosting) {
 TEST_F(DeviceWorkerTest, TrainingReturnsItsStatus) {
   EXPECT_EQ(worker_.RunTraining([] { return absl::DataLossError("x"); }), absl::DataLossError("x"));
   EXPECT_EQ(worker_.training_executor().Run([] { return absl::DataLossError("y"); }), absl::DataLossError("y"));
+}
+
+TEST_F(DeviceWorkerTest, WhatAUnitThrowsIsItsStatus) {
+  const auto unit = []() -> absl::Status {
+    TORCH_CHECK_WITH(OutOfMemoryError, false, "no memory");
+    return absl::OkStatus();
+  };
+  EXPECT_TRUE(absl::IsResourceExhausted(worker_.RunTraining(unit)));
+  EXPECT_TRUE(absl::IsResourceExhausted(worker_.RunAlone(unit)));
+  EXPECT_TRUE(worker_.RunTraining([] { return absl::OkStatus(); }).ok());
 }
 
 TEST_F(DeviceWorkerTest, TrainingMovesOnUnderEndlessSamplingAndTakesNoMoreThanItsShare) {

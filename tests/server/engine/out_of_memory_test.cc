@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <memory>
 
+#include "absl/cleanup/cleanup.h"
 #include "core/flow/noise.h"
+#include "server/device/host_memory.h"
 #include "tests/server/engine/engine_fixture.h"
 #include "tests/support/analytic_models.h"
 #include "tests/support/prometheus_text.h"
@@ -118,6 +121,41 @@ TEST_F(OutOfMemoryTest, TheBoundGoesWithTheRequestsThatFoundIt) {
   max_rows_ = 100;
   Run(Request(10, 2));
   EXPECT_EQ(largest_, 10);
+}
+
+using HostMemoryTest = EngineTest;
+
+TEST_F(HostMemoryTest, ARequestWhoseTensorsTheHostCannotHoldIsRefused) {
+  constexpr int64_t kDimension = 1 << 16;
+  boss::testing::PublishTinyModel(*store_, "wide",
+                                  R"({"model": {"architecture": "mlp", "dim": 65536, "hidden": 1, "layers": 1}})");
+  SampleRequest request = Request(/*num_samples=*/16);
+  request.model = "wide";
+  request.initial_noise_shape = {16, kDimension};
+  request.initial_noise.assign(16 * kDimension, 0.5F);  // 4 MiB
+  const absl::Cleanup unlimited = [] { LimitHostMemory(std::numeric_limits<int64_t>::max()); };
+  LimitHostMemory(2 << 20);
+  const auto sink = Run(request);
+  EXPECT_TRUE(absl::IsResourceExhausted(sink->status)) << sink->status;
+  EXPECT_EQ(sink->order, "d");
+  EXPECT_EQ(engine_->queued_samples(), 0);
+  EXPECT_TRUE(Run(Request())->status.ok());
+}
+
+TEST_F(HostMemoryTest, AModelThatTheHostCannotHoldIsTriedAgain) {
+  engine_.reset();
+  bool fits = false;
+  ModelRegistryOptions options;
+  options.load_network = [&](const VersionKey& key) {
+    TORCH_CHECK_WITH(OutOfMemoryError, fits, "no host memory");
+    return store_->LoadVersionModel(key);
+  };
+  registry_ = std::make_unique<ModelRegistry>(*store_, options);
+  StartEngine({});
+  const auto sink = Run(Request());
+  EXPECT_TRUE(absl::IsResourceExhausted(sink->status)) << sink->status;
+  fits = true;
+  EXPECT_TRUE(Run(Request())->status.ok());
 }
 
 }  // namespace
