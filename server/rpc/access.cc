@@ -121,13 +121,14 @@ class AccessEntry {
   absl::Duration TakeRequest() ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     if (rule_.requests_per_second <= 0) return absl::ZeroDuration();
-    // A bucket of `burst` requests, kept as the time at which it will be full again.
+    // A bucket of `burst` requests, kept as the time at which it will be full again: never later than that of an empty
+    // one, whatever rate there was before and wherever the clock has been.
     const absl::Time now = clock_.Now();
     const absl::Duration one = absl::Seconds(1 / rule_.requests_per_second);
-    const absl::Time full = std::max(full_time_, now) + one;
-    const absl::Duration wait = full - now - one * rule_.burst;
+    full_time_ = std::clamp(full_time_, now, now + one * rule_.burst);
+    const absl::Duration wait = full_time_ + one - now - one * rule_.burst;
     if (wait > absl::ZeroDuration()) return std::max(wait, absl::Milliseconds(1));
-    full_time_ = full;
+    full_time_ += one;
     return absl::ZeroDuration();
   }
 

@@ -203,6 +203,35 @@ TEST_F(AccessTest, RatesRefillWithTimeAndTellWhen) {
   EXPECT_EQ(Refused(Bearer("t"), kGenerate), "RESOURCE_EXHAUSTED RATE_LIMITED");
 }
 
+TEST_F(AccessTest, AHigherRateHoldsAtOnce) {
+  AccessRule rule = TokenRule("a", "t", Role::kGenerate);
+  rule.requests_per_second = 0.001;
+  rule.burst = 2;
+  access_.SetRules({rule});
+  EXPECT_EQ(Refused(Bearer("t"), kGenerate), "");
+  EXPECT_EQ(Refused(Bearer("t"), kGenerate), "");
+  EXPECT_EQ(Refused(Bearer("t"), kGenerate), "RESOURCE_EXHAUSTED RATE_LIMITED");
+  rule.requests_per_second = 4;
+  access_.SetRules({rule});
+  EXPECT_EQ(RetryDelayOf(access_.Admit(Bearer("t"), kGenerate).status()), absl::Milliseconds(250));
+  clock_.Advance(absl::Milliseconds(250));
+  EXPECT_EQ(Refused(Bearer("t"), kGenerate), "");
+  EXPECT_EQ(Refused(Bearer("t"), kGenerate), "RESOURCE_EXHAUSTED RATE_LIMITED");
+}
+
+TEST_F(AccessTest, AClockThatIsSetBackBlocksNobody) {
+  AccessRule rule = TokenRule("a", "t", Role::kGenerate);
+  rule.requests_per_second = 4;
+  rule.burst = 2;
+  access_.SetRules({rule});
+  EXPECT_EQ(Refused(Bearer("t"), kGenerate), "");
+  clock_.Advance(-absl::Hours(1));
+  EXPECT_EQ(RetryDelayOf(access_.Admit(Bearer("t"), kGenerate).status()), absl::Milliseconds(250));
+  clock_.Advance(absl::Milliseconds(250));
+  EXPECT_EQ(Refused(Bearer("t"), kGenerate), "");
+  EXPECT_EQ(Refused(Bearer("t"), kGenerate), "RESOURCE_EXHAUSTED RATE_LIMITED");
+}
+
 TEST_F(AccessTest, RequestsInsideAStreamCount) {
   AccessRule rule = TokenRule("a", "t", Role::kGenerate);
   rule.requests_per_second = 1;
