@@ -75,9 +75,9 @@ Client::Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options, Ca
 template <typename Stub, typename Request, typename Response>
 absl::StatusOr<Response> Client::Unary(Stub& stub,
                                        grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
-                                       const Request& request) {
+                                       const Request& request, Repeat repeat) {
   CallControl::Attempts attempts(control_, /*resumable=*/false);
-  while (true) {
+  for (bool is_first = true;; is_first = false) {
     Response response;
     absl::Status status;
     {
@@ -85,7 +85,8 @@ absl::StatusOr<Response> Client::Unary(Stub& stub,
       status = call.End((stub.*method)(&call.context(), request, &response));
     }
     if (status.ok()) return response;
-    if (!attempts.Again(status)) return status;
+    if (repeat == Repeat::kNotFound && !is_first && absl::IsNotFound(status)) return response;
+    if (repeat == Repeat::kTwice || !attempts.Again(status)) return status;
   }
 }
 
@@ -186,7 +187,8 @@ absl::StatusOr<Job> Client::ResumeJob(const std::string& name) {
 }
 
 absl::Status Client::DeleteJob(const std::string& name) {
-  return Unary(*jobs_, &boss::v1::Jobs::Stub::DeleteJob, Named<boss::v1::DeleteJobRequest>(name)).status();
+  return Unary(*jobs_, &boss::v1::Jobs::Stub::DeleteJob, Named<boss::v1::DeleteJobRequest>(name), Repeat::kNotFound)
+      .status();
 }
 
 absl::Status Client::WatchJob(boss::v1::WatchJobRequest request,
@@ -250,11 +252,11 @@ absl::StatusOr<boss::v1::Model> Client::SetAlias(const boss::v1::SetAliasRequest
 }
 
 absl::StatusOr<boss::v1::ModelVersion> Client::MergeAdapter(const boss::v1::MergeAdapterRequest& request) {
-  return Unary(*models_, &boss::v1::Models::Stub::MergeAdapter, request);
+  return Unary(*models_, &boss::v1::Models::Stub::MergeAdapter, request, Repeat::kTwice);
 }
 
 absl::Status Client::DeleteVersion(const boss::v1::DeleteVersionRequest& request) {
-  return Unary(*models_, &boss::v1::Models::Stub::DeleteVersion, request).status();
+  return Unary(*models_, &boss::v1::Models::Stub::DeleteVersion, request, Repeat::kNotFound).status();
 }
 
 absl::StatusOr<boss::v1::ScheduleSet> Client::GetSchedule(const boss::v1::GetScheduleRequest& request) {
@@ -275,7 +277,7 @@ absl::StatusOr<boss::v1::ScheduleSet> Client::ImportSchedule(const boss::v1::Imp
 }
 
 absl::Status Client::DeleteSchedule(const boss::v1::DeleteScheduleRequest& request) {
-  return Unary(*models_, &boss::v1::Models::Stub::DeleteSchedule, request).status();
+  return Unary(*models_, &boss::v1::Models::Stub::DeleteSchedule, request, Repeat::kNotFound).status();
 }
 
 absl::StatusOr<boss::v1::Capabilities> Client::GetCapabilities() {

@@ -39,7 +39,8 @@ struct GenerateResult {
 
 // Thread-safe; calls block. Every method returns what the server reports as an absl::Status (client/status.h tells its
 // details), CANCELLED after Cancel(), DEADLINE_EXCEEDED after the timeout. UNAVAILABLE is tried again as options.retry
-// says. Submissions without a request_id get a random one, so that a repeated submission is one job.
+// says, but for MergeAdapter. Submissions without a request_id get a random one, so that a repeated submission is one
+// job. What a repeated deletion does not find any more is deleted.
 class Client {
  public:
   // Without TLS and without a token.
@@ -103,6 +104,7 @@ class Client {
                                                                     const std::string& path,
                                                                     absl::FunctionRef<void(int64_t bytes)> on_progress);
   absl::StatusOr<boss::v1::Model> SetAlias(const boss::v1::SetAliasRequest& request);
+  // \error also UNAVAILABLE, not tried again: the version may be there, and another call would make a second one.
   absl::StatusOr<boss::v1::ModelVersion> MergeAdapter(const boss::v1::MergeAdapterRequest& request);
   absl::Status DeleteVersion(const boss::v1::DeleteVersionRequest& request);
   absl::StatusOr<boss::v1::ScheduleSet> GetSchedule(const boss::v1::GetScheduleRequest& request);
@@ -119,10 +121,16 @@ class Client {
  private:
   Client(std::shared_ptr<grpc::Channel> channel, ClientOptions options, CallControl::TokenSource token);
 
+  // What another attempt would do after one that may have come through.
+  enum class Repeat {
+    kSame,      // the same
+    kNotFound,  // not find what was deleted
+    kTwice,     // it a second time
+  };
   template <typename Stub, typename Request, typename Response>
   absl::StatusOr<Response> Unary(Stub& stub,
                                  grpc::Status (Stub::*method)(grpc::ClientContext*, const Request&, Response*),
-                                 const Request& request);
+                                 const Request& request, Repeat repeat = Repeat::kSame);
   class UploadedFiles;
   // One attempt of ImportModel. A query asks the server where to go on and sends no bytes.
   absl::StatusOr<int64_t> QueryUpload(boss::v1::ImportStart start);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/random/random.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/string_view.h"
@@ -16,6 +17,16 @@ namespace {
 
 constexpr char kRequestIdKey[] = "x-request-id";
 constexpr absl::Duration kCancelCheck = absl::Milliseconds(100);  // how soon a wait notices that it is not wanted
+
+// Of W3C's version 00. Control characters would end the process inside gRPC.
+bool IsTraceParent(absl::string_view text) {
+  constexpr absl::string_view kForm = "00-xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx-xxxxxxxxxxxxxxxx-xx";
+  const auto fits = [](char form, char c) {
+    const bool is_digit = absl::ascii_isdigit(static_cast<unsigned char>(c)) || (c >= 'a' && c <= 'f');
+    return form == 'x' ? is_digit : c == form;
+  };
+  return std::equal(kForm.begin(), kForm.end(), text.begin(), text.end(), fits);
+}
 
 }  // namespace
 
@@ -35,7 +46,7 @@ CallControl::Call::Call(CallControl& control, bool with_deadline) : control_(con
     context_.set_deadline(absl::ToChronoTime(absl::Now() + control.timeout_));
   }
   context_.AddMetadata(kRequestIdKey, NewRandomId());
-  if (!control.trace_parent_.empty()) context_.AddMetadata("traceparent", control.trace_parent_);
+  if (IsTraceParent(control.trace_parent_)) context_.AddMetadata("traceparent", control.trace_parent_);
   if (control.token_) context_.AddMetadata("authorization", absl::StrCat("Bearer ", control.token_()));
   absl::MutexLock lock(&control_.mutex_);
   control_.contexts_.insert(&context_);

@@ -42,8 +42,8 @@ class CallControl {
   // The token of the next call; thread-safe.
   using TokenSource = std::function<std::string()>;
 
-  // `channel`: of the calls. `token`: null sends none. `trace_parent`: the W3C trace context of every call; empty:
-  // none.
+  // `channel`: of the calls. `token`: null sends none. `trace_parent`: the W3C trace context of every call; one
+  // that is malformed, or empty, is not sent.
   CallControl(std::shared_ptr<grpc::Channel> channel, absl::Duration timeout, RetryPolicy policy, TokenSource token,
               std::string trace_parent)
       : channel_(std::move(channel)),

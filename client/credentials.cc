@@ -3,9 +3,9 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
-#include <fstream>
-#include <iterator>
+#include <cstdio>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -17,10 +17,14 @@ namespace boss::client {
 namespace {
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
+  const auto close = [](std::FILE* file) { std::fclose(file); };
+  const std::unique_ptr<std::FILE, decltype(close)> file(std::fopen(path.c_str(), "rbe"), close);
   if (!file) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (file.bad()) return absl::DataLossError(absl::StrCat("cannot read ", path));
+  std::string text;
+  std::array<char, 4096> piece;
+  while (const size_t size = std::fread(piece.data(), 1, piece.size(), file.get())) text.append(piece.data(), size);
+  // E.g. a folder.
+  if (std::ferror(file.get()) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", path));
   return text;
 }
 

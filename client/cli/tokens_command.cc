@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "client/cli/options.h"
@@ -86,10 +87,15 @@ void AddTokensCommands(CLI::App& app, Context& context) {
       ->check(CLI::IsMember({"generate", "jobs", "admin"}));
   command->add_option("--expires-days", arguments->days, "Days until it expires; default: never")
       ->check(CLI::PositiveNumber);
-  command->add_option("--requests-per-second", arguments->requests_per_second, "Default: no limit")
-      ->check(CLI::PositiveNumber);
-  command->add_option("--burst", arguments->burst, "Requests at once; default: one second's")
-      ->check(CLI::PositiveNumber);
+  CLI::Option* const rate =
+      command->add_option("--requests-per-second", arguments->requests_per_second, "Default: no limit")
+          ->check(CLI::PositiveNumber);
+  command->add_option("--burst", arguments->burst, "Requests at once, at least 1; default: one second's")
+      ->check([](const std::string& text) {
+        double burst = 0;
+        return absl::SimpleAtod(text, &burst) && burst >= 1 ? "" : "must be a number, at least 1";
+      })
+      ->needs(rate);
   command->add_option("--max-concurrent-calls", arguments->max_concurrent_calls, "Default: no limit")
       ->check(CLI::PositiveNumber);
   command->add_option("--max-unfinished-jobs", arguments->max_unfinished_jobs, "Default: no limit")

@@ -58,6 +58,9 @@ TEST(CredentialsTest, WhatDoesNotGoTogetherIsRefused) {
   EXPECT_THAT(Refusal({.token = "a", .token_file = folder / "token"}), HasSubstr("exclude each other"));
   EXPECT_THAT(Refusal({.token = "a b"}), HasSubstr("printable"));
   EXPECT_THAT(Refusal({.token_file = folder / "nowhere"}), HasSubstr("nowhere"));
+  EXPECT_THAT(Refusal({.ca_file = folder.path()}), HasSubstr("cannot read " + folder.path()));
+  EXPECT_THAT(Refusal({.certificate_file = folder.path(), .key_file = folder.path()}), HasSubstr("cannot read"));
+  EXPECT_THAT(Refusal({.token_file = folder.path()}), HasSubstr("cannot read " + folder.path()));
   EXPECT_THAT(Refusal({.token_file = folder / "two"}), HasSubstr("expected one token"));
   EXPECT_THAT(Refusal({.token_file = folder / "empty"}), HasSubstr("expected one token"));
   const auto security = ResolveCredentials({.token_file = folder / "token"}, "127.0.0.1:1");
@@ -100,6 +103,18 @@ TEST(TokensCommandTest, RefusesNamesAndRolesThatAServerWould) {
   EXPECT_EQ(Bossctl({"tokens", "new", "--role", "jobs"}, output), kExitUsage);
   EXPECT_EQ(Bossctl({"tokens", "new", "--name", "a"}, output), kExitUsage);
   EXPECT_EQ(Bossctl({"tokens"}, output), kExitUsage);
+  const std::vector<std::string> token = {"tokens", "new", "--name=a", "--role=jobs"};
+  const auto with = [&](std::vector<std::string> limits) {
+    limits.insert(limits.begin(), token.begin(), token.end());
+    return Bossctl(limits, output);
+  };
+  EXPECT_EQ(with({"--burst=4"}), kExitUsage);
+  EXPECT_THAT(output, HasSubstr("--requests-per-second"));
+  for (const char* burst : {"--burst=0.5", "--burst=0", "--burst=nan", "--burst=many"}) {
+    EXPECT_EQ(with({"--requests-per-second=2", burst}), kExitUsage) << burst;
+    EXPECT_THAT(output, HasSubstr("at least 1")) << burst;
+  }
+  EXPECT_EQ(with({"--requests-per-second=0.5", "--burst=1"}), kExitOk) << output;
 }
 
 }  // namespace

@@ -20,6 +20,14 @@ uint32_t Crc(const std::string& data) {
   return static_cast<uint32_t>(crc32(0, reinterpret_cast<const Bytef*>(data.data()), static_cast<uInt>(data.size())));
 }
 
+// OK once there are none.
+grpc::Status TakeFirst(std::vector<grpc::Status>& statuses) {
+  if (statuses.empty()) return grpc::Status::OK;
+  const grpc::Status status = statuses.front();
+  statuses.erase(statuses.begin());
+  return status;
+}
+
 }  // namespace
 
 grpc::Status FakeJobs::DistillJob(grpc::ServerContext*, const boss::v1::DistillJobRequest* request, Job* result) {
@@ -43,14 +51,21 @@ grpc::Status FakeJobs::EvaluateJob(grpc::ServerContext*, const boss::v1::Evaluat
   return grpc::Status::OK;
 }
 
-grpc::Status FakeJobs::GetJob(grpc::ServerContext*, const boss::v1::GetJobRequest*, Job* result) {
+grpc::Status FakeJobs::GetJob(grpc::ServerContext* context, const boss::v1::GetJobRequest*, Job* result) {
   ++gets;
+  const auto trace = context->client_metadata().find("traceparent");
+  const bool has_trace = trace != context->client_metadata().end();
+  trace_parent = has_trace ? std::string(trace->second.data(), trace->second.size()) : "";
   if (failing_gets != 0) {
     --failing_gets;
     return get_status;
   }
   *result = job;
   return grpc::Status::OK;
+}
+
+grpc::Status FakeJobs::DeleteJob(grpc::ServerContext*, const boss::v1::DeleteJobRequest*, google::protobuf::Empty*) {
+  return TakeFirst(delete_statuses);
 }
 
 grpc::Status FakeJobs::ListJobs(grpc::ServerContext*, const boss::v1::ListJobsRequest* request,
@@ -187,15 +202,22 @@ grpc::Status FakeModels::ImportSchedule(grpc::ServerContext*, const boss::v1::Im
 grpc::Status FakeModels::DeleteSchedule(grpc::ServerContext*, const boss::v1::DeleteScheduleRequest* request,
                                         google::protobuf::Empty*) {
   deleted_schedule = *request;
-  return grpc::Status::OK;
+  return TakeFirst(delete_statuses);
 }
 
 grpc::Status FakeModels::MergeAdapter(grpc::ServerContext*, const boss::v1::MergeAdapterRequest* request,
                                       boss::v1::ModelVersion* version) {
   merged = *request;
+  ++merges;
+  if (!merge_status.ok()) return merge_status;
   version->set_model(request->output_model());
   version->set_version("9");
   return grpc::Status::OK;
+}
+
+grpc::Status FakeModels::DeleteVersion(grpc::ServerContext*, const boss::v1::DeleteVersionRequest*,
+                                       google::protobuf::Empty*) {
+  return TakeFirst(delete_statuses);
 }
 
 grpc::Status FakeModels::GetCapabilities(grpc::ServerContext*, const boss::v1::GetCapabilitiesRequest*,

@@ -32,7 +32,10 @@ class FakeJobs final : public boss::v1::Jobs::Service {
                                     boss::v1::Job* job) override;
   grpc::Status EvaluateJob(grpc::ServerContext*, const boss::v1::EvaluateJobRequest* request,
                            boss::v1::Job* job) override;
-  grpc::Status GetJob(grpc::ServerContext*, const boss::v1::GetJobRequest* request, boss::v1::Job* job) override;
+  grpc::Status GetJob(grpc::ServerContext* context, const boss::v1::GetJobRequest* request,
+                      boss::v1::Job* job) override;
+  grpc::Status DeleteJob(grpc::ServerContext*, const boss::v1::DeleteJobRequest* request,
+                         google::protobuf::Empty*) override;
   grpc::Status ListJobs(grpc::ServerContext*, const boss::v1::ListJobsRequest* request,
                         boss::v1::ListJobsResponse* response) override;
   grpc::Status WatchJob(grpc::ServerContext* context, const boss::v1::WatchJobRequest* request,
@@ -52,6 +55,8 @@ class FakeJobs final : public boss::v1::Jobs::Service {
   boss::v1::EvaluateJobRequest evaluated;
   boss::v1::OptimizeStepsizesJobRequest optimized;
   int gets = 0;
+  std::string trace_parent;                   // of the latest GetJob; empty: it had none
+  std::vector<grpc::Status> delete_statuses;  // of one DeleteJob after another; then OK
   bool hang = false;  // WatchJob sends its events and waits until it is cancelled
 };
 
@@ -75,6 +80,8 @@ class FakeModels final : public boss::v1::Models::Service {
                               google::protobuf::Empty*) override;
   grpc::Status MergeAdapter(grpc::ServerContext*, const boss::v1::MergeAdapterRequest* request,
                             boss::v1::ModelVersion* version) override;
+  grpc::Status DeleteVersion(grpc::ServerContext*, const boss::v1::DeleteVersionRequest* request,
+                             google::protobuf::Empty*) override;
   grpc::Status GetCapabilities(grpc::ServerContext*, const boss::v1::GetCapabilitiesRequest*,
                                boss::v1::Capabilities* capabilities) override;
 
@@ -85,6 +92,9 @@ class FakeModels final : public boss::v1::Models::Service {
   boss::v1::ImportScheduleRequest imported_schedule;
   boss::v1::DeleteScheduleRequest deleted_schedule;
   boss::v1::MergeAdapterRequest merged;
+  grpc::Status merge_status = grpc::Status::OK;
+  int merges = 0;
+  std::vector<grpc::Status> delete_statuses;  // of one DeleteVersion or DeleteSchedule after another; then OK
   std::string list_filter;
   std::string file;                          // what ExportModel sends, and what ImportModel has got
   std::string sha256;                        // that ExportModel states
