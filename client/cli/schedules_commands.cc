@@ -82,6 +82,10 @@ int Get(Context& context, const boss::v1::GetScheduleRequest& request) {
     facts.Add("fine grid", absl::StrCat(set->k_max(), set->fine_time_grid().empty() ? " equal" : " uneven",
                                         " intervals, ", set->num_samples(), " trajectories"));
   }
+  if (set->num_held_out() > 0) {
+    facts.Add("fitted to", absl::StrCat(set->num_samples() - set->num_held_out(), " trajectories, ",
+                                        set->num_held_out(), " held out"));
+  }
   context.out() << facts.Render() << "\n";
   if (set->solver() == boss::v1::SOLVER_MULTISTEP) return GetMultistep(context, *set);
   Table table({{"K", true}, {"COST", true}, {"TIMES"}});

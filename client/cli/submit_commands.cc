@@ -234,7 +234,7 @@ void AddDistill(CLI::App& jobs, Context& context) {
       app, "--regenerate-pairs", [spec] { spec()->set_regenerate_pairs(true); }, "Store no pairs, draw fresh ones");
   Add<bool>(
       app, "--fit-multistep", [spec](bool v) { spec()->set_fit_multistep(v); },
-      "true or false: also fit multistep coefficients to the held-out noises; default true for boss");
+      "true or false: also fit multistep coefficients to the held-out noises; default true for boss with 64 of them");
   Add<double>(
       app, "-g,--guidance", [spec](double v) { spec()->set_guidance_scale(v); }, "Guidance scale; default 1");
   AddFlag(

@@ -38,7 +38,8 @@ struct Schedule {
 struct ScheduleSet {
   int k_max = 0;
   std::optional<TimeGrid> fine_grid;  // k_max intervals; absent: uniform
-  int num_samples = 0;                // trajectories behind the cost matrix
+  int num_samples = 0;                // trajectories behind the cost matrix, or behind the fits for kMultistep
+  int num_held_out = 0;               // kMultistep only: of these, the last ones, not fitted to; 0: not known
   double guidance_scale = 1.0;        // that the trajectories were drawn with
   SolverKind solver = SolverKind::kEuler;
   std::vector<double> cost_matrix;  // (k_max + 1)^2, row-major, upper triangular; squared L2 per sample

@@ -15,7 +15,7 @@ namespace {
 
 // As jobs.proto states.
 constexpr int kDefaultMultistepSteps = 8;
-constexpr int64_t kNoisesOfDefaultFit = 16;
+constexpr int64_t kNoisesOfDefaultFit = 64;
 
 // A field that is 0 keeps the default.
 template <typename Target, typename Value>

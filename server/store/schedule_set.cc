@@ -113,6 +113,11 @@ absl::Status CheckScheduleSet(const StoredScheduleSet& stored) {
   if (set.k_max < 0) {
     return absl::InvalidArgumentError(absl::StrFormat("schedule set.k_max: got %d, expected at least 0", set.k_max));
   }
+  const int most = set.solver == SolverKind::kMultistep ? set.num_samples : 0;
+  if (set.num_held_out < 0 || set.num_held_out > most) {
+    return absl::InvalidArgumentError(
+        absl::StrFormat("schedule set.num_held_out: got %d, expected 0 to %d", set.num_held_out, most));
+  }
   return set.searched() ? CheckSearched(set) : CheckImported(set);
 }
 
@@ -165,6 +170,7 @@ std::string ScheduleSetToJson(const StoredScheduleSet& stored) {
                {"job_id", stored.job_id},
                {"cost_matrix", set.cost_matrix},
                {"schedules", std::move(schedules)}};
+  if (set.num_held_out != 0) json["num_held_out"] = set.num_held_out;
   if (!stored.client_name.empty()) json["name"] = stored.client_name;
   if (set.fine_grid) json["fine_times"] = TimesOf(*set.fine_grid);
   PutTime(json, "create_time", stored.create_time);
@@ -179,6 +185,7 @@ absl::StatusOr<StoredScheduleSet> ScheduleSetFromJson(absl::string_view text) {
   JsonReader reader(json, "schedule set");
   reader.Required("k_max", set.k_max);
   reader.Required("num_samples", set.num_samples);
+  reader.Optional("num_held_out", set.num_held_out);
   reader.Required("guidance_scale", set.guidance_scale);
   reader.Name("solver", set.solver, ParseSolver);
   reader.Optional("name", stored.client_name);

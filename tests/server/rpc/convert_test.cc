@@ -233,8 +233,8 @@ TEST(ConvertJobSpecTest, CoefficientsAreFittedToAStraightenedVersionThatHasEnoug
   EXPECT_FALSE(fits("method: REFLOW"));
   EXPECT_FALSE(fits("held_out_share: 0"));
   EXPECT_FALSE(fits("held_out_share: nan"));
-  EXPECT_FALSE(fits("num_noises: 159"));  // 15
-  EXPECT_TRUE(fits("num_noises: 160"));
+  EXPECT_FALSE(fits("num_noises: 639"));  // 63
+  EXPECT_TRUE(fits("num_noises: 640"));
   EXPECT_TRUE(fits("num_noises: 20 fit_multistep: true"));
 }
 TEST(ConvertJobSpecTest, AFineGridSaysHowManyIntervalsThereAre) {

@@ -71,6 +71,9 @@ TEST(ScheduleSet, KeepsCoefficientsAndErrorsOfMultistep) {
     EXPECT_EQ(read->set.schedules[i].fit_error, 0.1);
     EXPECT_EQ(read->set.schedules[i].held_out_error, 0.1 + 0.2);
   }
+  EXPECT_EQ(read->set.num_held_out, 0);  // as in a set that an earlier version has stored
+  stored.set.num_held_out = 2;
+  EXPECT_EQ(ScheduleSetFromJson(ScheduleSetToJson(stored))->set.num_held_out, 2);
   // Not every K up to k_max has to be there.
   stored.set.schedules.pop_back();
   EXPECT_TRUE(CheckScheduleSet(stored).ok()) << CheckScheduleSet(stored);
@@ -99,6 +102,15 @@ TEST(ScheduleSet, RefusesCoefficientsThatNoSamplerCanUse) {
   EXPECT_EQ(CheckScheduleSet(imported).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(CheckScheduleSetName("name", "multistep-mine").code(), absl::StatusCode::kInvalidArgument);
   EXPECT_TRUE(CheckScheduleSetName("name", "my-multistep").ok());
+}
+
+TEST(ScheduleSet, OnlySamplesOfMultistepAreHeldOut) {
+  const std::pair<StoredScheduleSet, int> kCases[] = {{MultistepSet(), -1}, {MultistepSet(), 6}, {SmallSet(), 1}};
+  for (auto [stored, num_held_out] : kCases) {
+    stored.set.num_held_out = num_held_out;
+    EXPECT_EQ(CheckScheduleSet(stored).code(), absl::StatusCode::kInvalidArgument) << num_held_out;
+    EXPECT_EQ(ScheduleSetFromJson(ScheduleSetToJson(stored)).status().code(), absl::StatusCode::kDataLoss);
+  }
 }
 
 TEST(ScheduleSet, IntegersMustFit) {
