@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/base/error_details.h"
 #include "core/base/status_macros.h"
+#include "server/store/schedule_choice.h"
 
 namespace boss::server {
 namespace {
@@ -54,40 +55,27 @@ absl::StatusOr<ResolvedGrid> NamedGrid(const SampleRequest& request, const Versi
   return grid;
 }
 
-// The version's own schedule for that many steps; null if it has none.
-const NativeSchedule* FindNative(const SampleRequest& request, const LoadedModel& model, int steps) {
-  for (const NativeSchedule& native : model.manifest.schedules) {
-    if (native.schedule.time_grid.steps() == steps &&
-        FormatGuidance(native.guidance_scale) == FormatGuidance(request.guidance_scale))
-      return &native;
-  }
-  return nullptr;
-}
-
 absl::StatusOr<ResolvedGrid> MultistepGrid(const SampleRequest& request, const LoadedModel& model,
                                            const ModelStore& store, int steps) {
-  const NativeSchedule* const native = FindNative(request, model, steps);
+  const NativeSchedule* const native = FindNativeSchedule(model.manifest, steps, request.guidance_scale);
   if (native != nullptr && native->schedule.solver == SolverKind::kMultistep) {
     return ResolvedGrid{native->schedule.time_grid, ScheduleSource::kBellman, /*schedule_set=*/"", /*warnings=*/{},
                         native->schedule.coefficients};
   }
   const VersionKey& version = model.key;
-  const auto stored = store.FindScheduleSet(version, request.guidance_scale, SolverKind::kMultistep);
+  const auto stored = store.FindScheduleSet(version, request.guidance_scale, SolverKind::kMultistep, steps);
   if (absl::IsNotFound(stored.status())) return MultistepMissing(version, request.guidance_scale, steps);
   BOSS_RETURN_IF_ERROR(stored.status());
   return GridFromSet(**stored, steps, ScheduleSource::kBellman);
 }
 
-// Whether the model's own choice for `steps` is multistep. Among the candidates for its schedules are Euler's, so that
-// its error on the held-out noises is the lowest there is; but it knows nothing of Euler schedules over a finer grid.
-// A version that was straightened for as many steps takes Euler's, or the coefficients that were fitted to it then.
-bool PrefersMultistep(const SampleRequest& request, const LoadedModel& model, const ModelStore& store, int steps) {
-  if (const NativeSchedule* const native = FindNative(request, model, steps))
-    return native->schedule.solver == SolverKind::kMultistep;
-  const auto multistep = store.FindScheduleSet(model.key, request.guidance_scale, SolverKind::kMultistep);
-  if (!multistep.ok() || (*multistep)->set.Find(steps) == nullptr) return false;
-  const auto euler = store.FindScheduleSet(model.key, request.guidance_scale);
-  return !euler.ok() || (*euler)->set.k_max <= (*multistep)->set.k_max;
+// Whether multistep is asked for, or the model's own choice.
+bool IsMultistep(const SampleRequest& request, const LoadedModel& model, const ModelStore& store, int steps) {
+  if (!request.default_solver) return request.solver == SolverKind::kMultistep;
+  const auto sets = store.ListScheduleSets(model.key);
+  // A version that is gone from the store is still served with what its manifest has.
+  return PrefersMultistep(model.manifest, sets.ok() ? ScheduleSetSpan(*sets) : ScheduleSetSpan(),
+                          request.guidance_scale, steps);
 }
 
 absl::StatusOr<ResolvedGrid> BellmanGrid(const SampleRequest& request, const VersionKey& version,
@@ -131,9 +119,7 @@ absl::StatusOr<ResolvedGrid> ResolveGrid(const SampleRequest& request, const Loa
     case ScheduleSource::kBest:
       break;
   }
-  const bool is_multistep = request.solver == SolverKind::kMultistep ||
-                            (request.default_solver && PrefersMultistep(request, model, store, steps));
-  if (is_multistep) return MultistepGrid(request, model, store, steps);
+  if (IsMultistep(request, model, store, steps)) return MultistepGrid(request, model, store, steps);
   // Schedules are searched for Euler steps; another solver visits those times only if it is told to.
   if (request.solver != SolverKind::kEuler) return ResolvedGrid{TimeGrid::Uniform(steps)};
   const absl::StatusOr<NativeSchedule> best = store.FindSchedule(model.key, steps, request.guidance_scale);

@@ -12,6 +12,7 @@
 #include "core/base/status_macros.h"
 #include "core/nets/presets.h"
 #include "server/rpc/convert_common.h"
+#include "server/store/schedule_choice.h"
 #include "server/store/store_files.h"
 
 namespace boss::server {
@@ -72,24 +73,6 @@ void DescribeManifest(const Manifest& manifest, v1::ModelVersion& proto) {
   if (!manifest.schedules.empty()) proto.set_straightened_steps(manifest.schedules.front().schedule.time_grid.steps());
 }
 
-// Whether a request that names nothing is served by multistep, as ResolveRequest decides it.
-bool ChoosesMultistep(const VersionView& view, int steps) {
-  int multistep_k_max = 0, euler_k_max = 0;
-  for (const auto& stored : view.schedule_sets) {
-    const ScheduleSet& set = stored->set;
-    if (!set.searched() || !stored->client_name.empty() || FormatGuidance(set.guidance_scale) != FormatGuidance(1.0))
-      continue;
-    if (set.solver == SolverKind::kEuler) euler_k_max = std::max(euler_k_max, set.k_max);
-    if (set.solver == SolverKind::kMultistep && set.Find(steps) != nullptr)
-      multistep_k_max = std::max(multistep_k_max, set.k_max);
-  }
-  for (const NativeSchedule& native : view.info->manifest.schedules) {
-    if (native.schedule.time_grid.steps() == steps && FormatGuidance(native.guidance_scale) == FormatGuidance(1.0))
-      return native.schedule.solver == SolverKind::kMultistep;
-  }
-  return multistep_k_max > 0 && multistep_k_max >= euler_k_max;
-}
-
 }  // namespace
 
 v1::ModelVersion ToProto(const VersionView& view) {
@@ -139,7 +122,8 @@ v1::Model ToProto(const ModelView& view, int default_steps) {
   proto.mutable_labels()->insert(manifest.labels.begin(), manifest.labels.end());
   proto.mutable_label_names()->Add(manifest.label_names.begin(), manifest.label_names.end());
   proto.set_default_steps(manifest.default_steps > 0 ? manifest.default_steps : default_steps);
-  if (ChoosesMultistep(*newest, proto.default_steps())) proto.set_default_solver(v1::SOLVER_MULTISTEP);
+  if (PrefersMultistep(manifest, newest->schedule_sets, /*guidance_scale=*/1.0, proto.default_steps()))
+    proto.set_default_solver(v1::SOLVER_MULTISTEP);
   *proto.mutable_update_time() = ToProto(manifest.create_time);
   const auto oldest =
       std::find_if(view.versions.rbegin(), view.versions.rend(), [](const VersionView& v) { return v.info.ok(); });
@@ -158,6 +142,7 @@ v1::ScheduleSet ToProto(const VersionKey& key, const StoredScheduleSet& stored, 
     proto.mutable_fine_time_grid()->Add(times.begin(), times.end());
   }
   proto.set_num_samples(stored.set.num_samples);
+  proto.set_num_held_out(stored.set.num_held_out);
   proto.set_guidance_scale(stored.set.guidance_scale);
   proto.set_solver(ToProto(stored.set.solver));
   proto.set_seed(stored.seed);

@@ -125,7 +125,7 @@ absl::Status ModelsService::Schedule(const v1::GetScheduleRequest& request, v1::
     found = store_.FindScheduleSet(key, request.name());
     if (absl::IsNotFound(found.status())) return WithField(found.status(), "name");
   } else {
-    found = store_.FindScheduleSet(key, guidance_scale, solver);
+    found = store_.FindScheduleSet(key, guidance_scale, solver, request.steps());
     if (absl::IsNotFound(found.status())) {
       return WithReason(
           absl::FailedPreconditionError(

@@ -1,12 +1,16 @@
 // The schedule sets of versions.
 #include <algorithm>
+#include <memory>
+#include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "core/io/atomic_file.h"
 #include "server/store/model_store.h"
+#include "server/store/schedule_choice.h"
 #include "server/store/store_files.h"
 
 namespace boss::server {
@@ -19,12 +23,6 @@ absl::Status NoSearchedSet(const VersionKey& key, double guidance_scale, SolverK
   return absl::NotFoundError(absl::StrCat(key.ToString(), " has no ", kind, " schedules for guidance scale ",
                                           FormatGuidance(guidance_scale), grid,
                                           "; an OptimizeStepsizesJob makes them"));
-}
-
-// Whether `set` may stand for a version's searched schedules of that guidance scale and solver.
-bool IsCandidate(const StoredScheduleSet& stored, double guidance_scale, SolverKind solver) {
-  return stored.set.searched() && stored.client_name.empty() && stored.set.solver == solver &&
-         FormatGuidance(stored.set.guidance_scale) == FormatGuidance(guidance_scale);
 }
 
 }  // namespace
@@ -76,16 +74,14 @@ absl::Status ModelStore::RemoveScheduleSet(const VersionKey& key, absl::string_v
 
 absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> ModelStore::FindScheduleSet(const VersionKey& key,
                                                                                      double guidance_scale,
-                                                                                     SolverKind solver) const {
+                                                                                     SolverKind solver,
+                                                                                     int steps) const {
   absl::ReaderMutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(const Version* version, FindPublished(key));
-  std::shared_ptr<const StoredScheduleSet> best;
-  const auto rank = [](const StoredScheduleSet& stored) { return std::pair(stored.set.k_max, stored.create_time); };
-  for (const auto& [file, stored] : version->schedule_sets) {
-    if (!IsCandidate(*stored, guidance_scale, solver)) continue;
-    if (best == nullptr || rank(*stored) > rank(*best)) best = stored;
-  }
-  if (best != nullptr) return best;
+  std::vector<std::shared_ptr<const StoredScheduleSet>> sets;
+  for (const auto& [file, stored] : version->schedule_sets) sets.push_back(stored);
+  std::shared_ptr<const StoredScheduleSet> chosen = ChooseScheduleSet(sets, guidance_scale, solver, steps);
+  if (chosen != nullptr) return chosen;
   return NoSearchedSet(key, guidance_scale, solver, "");
 }
 
@@ -95,7 +91,7 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> ModelStore::FindSchedul
   absl::ReaderMutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(const Version* version, FindPublished(key));
   for (const auto& [file, stored] : version->schedule_sets) {
-    const bool is_euler = IsCandidate(*stored, guidance_scale, SolverKind::kEuler);
+    const bool is_euler = IsSearchedFor(*stored, guidance_scale, SolverKind::kEuler);
     if (is_euler && stored->set.FineGrid() == fine_grid) return stored;
   }
   return NoSearchedSet(key, guidance_scale, SolverKind::kEuler,
@@ -116,22 +112,18 @@ absl::StatusOr<std::vector<std::shared_ptr<const StoredScheduleSet>>> ModelStore
     const VersionKey& key) const {
   absl::ReaderMutexLock lock(&mutex_);
   BOSS_ASSIGN_OR_RETURN(const Version* version, FindPublished(key));
+  std::vector<std::tuple<double, int, std::string, std::shared_ptr<const StoredScheduleSet>>> ordered;
+  for (const auto& [file, stored] : version->schedule_sets)
+    ordered.emplace_back(stored->set.guidance_scale, stored->set.k_max, stored->Name(), stored);
+  std::sort(ordered.begin(), ordered.end());
   std::vector<std::shared_ptr<const StoredScheduleSet>> sets;
-  for (const auto& [file, stored] : version->schedule_sets) sets.push_back(stored);
-  const auto order = [](const StoredScheduleSet& stored) {
-    return std::tuple(stored.set.guidance_scale, stored.set.k_max, stored.Name());
-  };
-  std::sort(sets.begin(), sets.end(), [&](const auto& a, const auto& b) { return order(*a) < order(*b); });
+  for (auto& item : ordered) sets.push_back(std::move(std::get<3>(item)));
   return sets;
 }
 
 absl::StatusOr<NativeSchedule> ModelStore::FindSchedule(const VersionKey& key, int steps, double guidance_scale) const {
   BOSS_ASSIGN_OR_RETURN(const Manifest manifest, ManifestOf(key));
-  for (const NativeSchedule& native : manifest.schedules) {
-    if (native.schedule.time_grid.steps() == steps &&
-        FormatGuidance(native.guidance_scale) == FormatGuidance(guidance_scale))
-      return native;
-  }
+  if (const NativeSchedule* const native = FindNativeSchedule(manifest, steps, guidance_scale)) return *native;
   BOSS_ASSIGN_OR_RETURN(const auto stored, FindScheduleSet(key, guidance_scale));
   const ScheduleSet& set = stored->set;
   if (steps < 1 || steps > set.k_max) {

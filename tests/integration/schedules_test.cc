@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/integration/bossd_fixture.h"
@@ -203,6 +204,47 @@ TEST_F(SchedulesTest, ASearchMakesMultistepSchedulesWhichAreTheModelsDefault) {
   }
   asked.set_solver(v1::SOLVER_EULER);
   EXPECT_EQ(Generate(asked).accepted.schedule_set(), "bellman-euler-g1-k8");
+}
+
+TEST_F(SchedulesTest, WhatHasTheStepsAndTheGuidanceScaleIsShownAndServed) {
+  const auto search = [&](int k_max, int multistep_steps, double guidance_scale) {
+    v1::OptimizeStepsizesJobRequest request;
+    request.mutable_spec()->set_model("vectors");
+    request.mutable_spec()->set_k_max(k_max);
+    request.mutable_spec()->set_num_samples(8);
+    request.mutable_spec()->set_max_multistep_steps(multistep_steps);
+    request.mutable_spec()->set_guidance_scale(guidance_scale);
+    grpc::ClientContext context;
+    v1::Job job;
+    const grpc::Status submitted = jobs_->OptimizeStepsizesJob(&context, request, &job);
+    EXPECT_TRUE(submitted.ok()) << submitted.error_message();
+    EXPECT_EQ(Finish(job).state(), v1::Job::SUCCEEDED);
+  };
+  search(10, 2, 1);
+  search(6, 4, 1);
+  search(8, 3, 2);
+  const std::vector<std::pair<double, std::string>> kCases = {{1, "multistep-g1-k6"}, {2, "multistep-g2-k8"}};
+  for (const auto& [guidance_scale, name] : kCases) {
+    v1::GetScheduleRequest get;
+    get.set_model("vectors");
+    get.set_solver(v1::SOLVER_MULTISTEP);
+    get.set_guidance_scale(guidance_scale);
+    get.set_steps(3);
+    grpc::ClientContext context;
+    v1::ScheduleSet set;
+    const grpc::Status status = models_->GetSchedule(&context, get, &set);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    EXPECT_EQ(set.name(), name);
+    EXPECT_EQ(set.num_samples(), 8);
+    EXPECT_EQ(set.num_held_out(), 2);
+    v1::GenerateRequest request = Request("vectors", 2, 3);
+    request.add_class_labels(1);
+    request.set_guidance_scale(guidance_scale);
+    const Generated generated = Generate(request);
+    ASSERT_TRUE(generated.status.ok()) << generated.status.error_message();
+    EXPECT_EQ(generated.accepted.solver(), v1::SOLVER_MULTISTEP);
+    EXPECT_EQ(generated.accepted.schedule_set(), name);
+  }
 }
 
 TEST_F(SchedulesTest, ASearchOverAnUnevenGridIsNamedJudgedAndServed) {

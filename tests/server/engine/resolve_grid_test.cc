@@ -169,7 +169,7 @@ TEST_F(ResolveGridTest, MultistepTakesTheTimesAndCoefficientsOfItsSet) {
               ::testing::ElementsAre(HasSubstr("made for multistep, the solver is euler")));
 }
 
-TEST_F(ResolveGridTest, AModelChoosesMultistepWhereNothingIsKnownToBeBetter) {
+TEST_F(ResolveGridTest, AModelChoosesMultistepWhereThereIsAScheduleOfTheSteps) {
   SampleRequest request = Request(1, 3);
   request.default_solver = true;
   const auto solver = [&] { return Resolve(request)->accepted.solver; };
@@ -195,9 +195,47 @@ TEST_F(ResolveGridTest, AModelChoosesMultistepWhereNothingIsKnownToBeBetter) {
   request = Request(1, 3);
   EXPECT_EQ(solver(), SolverKind::kEuler);  // which is asked for
   request.default_solver = true;
-  // A search over a finer grid has found other Euler schedules since.
+  // Euler schedules over a finer grid change nothing: that they have less error is not known.
   ASSERT_TRUE(store_->AddScheduleSet(vectors_, boss::testing::TinyScheduleSet(20)).ok());
-  EXPECT_EQ(solver(), SolverKind::kEuler);
+  EXPECT_EQ(solver(), SolverKind::kMultistep);
+}
+
+TEST_F(ResolveGridTest, MultistepTakesTheSetThatHasTheStepsAndTheLeastErrorThere) {
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, boss::testing::TinyMultistepSet(10, 4)).ok());
+  StoredScheduleSet fine = boss::testing::TinyMultistepSet(20, 2);
+  fine.set.schedules[1].held_out_error = 0.5;
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, fine).ok());
+  const auto set = [&](int steps, bool by_default) {
+    SampleRequest request = Request(1, steps);
+    request.default_solver = by_default;
+    if (!by_default) request.solver = SolverKind::kMultistep;
+    const auto resolved = Resolve(request);
+    return resolved.ok() ? resolved->accepted.schedule_set : resolved.status().ToString();
+  };
+  for (const bool by_default : {true, false}) {
+    EXPECT_EQ(set(1, by_default), "multistep-g1-k20");  // as good as the other, and finer
+    EXPECT_EQ(set(2, by_default), "multistep-g1-k10");
+    EXPECT_EQ(set(3, by_default), "multistep-g1-k10");
+  }
+  SampleRequest request = Request(1, 5);
+  request.solver = SolverKind::kMultistep;
+  ExpectFieldError(request, "steps", "[1, 4]");
+}
+
+TEST_F(ResolveGridTest, AGuidedRequestTakesTheMultistepSetOfItsScale) {
+  const StoredScheduleSet guided = boss::testing::TinyMultistepSet(10, 4, 2);
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, guided).ok());
+  SampleRequest request = Request(1, 3);
+  request.default_solver = true;
+  EXPECT_EQ(Resolve(request)->accepted.solver, SolverKind::kEuler);
+  request.class_labels = {1};
+  request.guidance_scale = 2;
+  const auto resolved = Resolve(request);
+  ASSERT_TRUE(resolved.ok()) << resolved.status();
+  EXPECT_EQ(resolved->accepted.solver, SolverKind::kMultistep);
+  EXPECT_EQ(resolved->accepted.schedule_set, "multistep-g2-k10");
+  EXPECT_EQ(resolved->accepted.nfe, 6);
+  EXPECT_EQ(resolved->solver.coefficients, guided.set.schedules[2].coefficients);
 }
 
 TEST_F(ResolveGridTest, AStraightenedVersionTakesTheCoefficientsThatWereFittedToIt) {
