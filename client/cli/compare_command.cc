@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/cli/evaluate_options.h"
@@ -34,8 +35,12 @@ boss::v1::Solver OrEuler(boss::v1::Solver solver) {
   return solver == boss::v1::SOLVER_UNSPECIFIED ? boss::v1::SOLVER_EULER : solver;
 }
 
+// The server names multistep sets so, and no others.
+constexpr char kMultistepPrefix[] = "multistep-";
+
 // Every set of the version for the solver and the guidance scale, and beside Euler's steps Heun's and multistep's,
-// unless some are named. Returns the exit code of a failure.
+// unless some are named. Of multistep sets, those that a client named go by their names; the server's are what the
+// solver takes. Returns the exit code of a failure.
 std::optional<int> ChooseSets(Context& context, boss::v1::EvaluateSpec& spec) {
   spec.set_model(OneVersion(spec.model()));
   spec.add_schedules(boss::v1::SCHEDULE_KIND_UNIFORM);
@@ -46,20 +51,24 @@ std::optional<int> ChooseSets(Context& context, boss::v1::EvaluateSpec& spec) {
   const auto sets = context.client().ListSchedules(request).Take();
   if (!sets.ok()) return context.Fail(sets.status());
   const bool adds_solvers = OrEuler(spec.solver()) == boss::v1::SOLVER_EULER && spec.other_solvers().empty();
+  const bool wants_multistep = adds_solvers || std::count(spec.other_solvers().begin(), spec.other_solvers().end(),
+                                                          boss::v1::SOLVER_MULTISTEP) > 0;
   bool has_multistep = false;
   for (const boss::v1::ScheduleSet& set : *sets) {
     const bool same_guidance = FormatReal(set.guidance_scale()) == guidance;
     if (same_guidance && OrEuler(set.solver()) == OrEuler(spec.solver())) {
       spec.add_schedule_sets(set.name());
-    } else if (same_guidance && set.solver() == boss::v1::SOLVER_MULTISTEP && adds_solvers) {
-      has_multistep = true;
+    } else if (same_guidance && set.solver() == boss::v1::SOLVER_MULTISTEP && wants_multistep) {
+      const bool is_named = !absl::StartsWith(set.name(), kMultistepPrefix);
+      if (is_named) spec.add_schedule_sets(set.name());
+      has_multistep |= !is_named;
     } else {
       context.err() << "left out: " << set.name() << ", for " << SolverName(OrEuler(set.solver()))
                     << " and guidance scale " << FormatReal(set.guidance_scale()) << "\n";
     }
   }
   if (adds_solvers) spec.add_other_solvers(boss::v1::SOLVER_HEUN);
-  if (has_multistep) spec.add_other_solvers(boss::v1::SOLVER_MULTISTEP);
+  if (has_multistep && adds_solvers) spec.add_other_solvers(boss::v1::SOLVER_MULTISTEP);
   return std::nullopt;
 }
 

@@ -44,15 +44,15 @@ absl::StatusOr<std::vector<Sampler>> UsualSamplers(const ModelStore& store, cons
   }
   if (!spec.schedules.bellman) return samplers;
   const bool is_multistep = spec.solver == SolverKind::kMultistep;
-  const auto stored = store.FindScheduleSet(candidate.key, spec.guidance_scale,
-                                            is_multistep ? SolverKind::kMultistep : SolverKind::kEuler);
-  if (!stored.ok()) {
-    if (absl::IsNotFound(stored.status()) && !spec.schedules.require_bellman) return samplers;
-    return absl::IsNotFound(stored.status()) ? absl::FailedPreconditionError(stored.status().message())
-                                             : stored.status();
-  }
-  const ScheduleSet& set = (*stored)->set;
+  const SolverKind searched_for = is_multistep ? SolverKind::kMultistep : SolverKind::kEuler;
   for (int steps : spec.steps) {
+    const auto stored = store.FindScheduleSet(candidate.key, spec.guidance_scale, searched_for, steps);
+    if (!stored.ok()) {
+      if (absl::IsNotFound(stored.status()) && !spec.schedules.require_bellman) return samplers;
+      return absl::IsNotFound(stored.status()) ? absl::FailedPreconditionError(stored.status().message())
+                                               : stored.status();
+    }
+    const ScheduleSet& set = (*stored)->set;
     const Schedule* const schedule = set.Find(steps);
     if (schedule == nullptr) {
       return absl::FailedPreconditionError(
@@ -67,12 +67,14 @@ absl::StatusOr<std::vector<Sampler>> UsualSamplers(const ModelStore& store, cons
 absl::StatusOr<std::vector<Sampler>> AllSamplers(JobContext& context, const Candidate& candidate,
                                                  const EvaluateSpec& spec) {
   BOSS_ASSIGN_OR_RETURN(const VersionInfo info, context.store().GetVersion(candidate.key));
-  std::vector<Sampler> own = OwnSamplers(candidate, info.manifest, spec);
-  if (!own.empty() && !spec.schedules.more()) return own;
-  BOSS_ASSIGN_OR_RETURN(std::vector<Sampler> samplers, UsualSamplers(context.store(), candidate, spec, std::move(own)));
-  BOSS_ASSIGN_OR_RETURN(const std::vector<Sampler> chosen,
-                        ChosenSamplers(context, spec, *candidate.model, candidate.key));
-  for (const Sampler& sampler : chosen) samplers.push_back(sampler);
+  std::vector<Sampler> samplers = OwnSamplers(candidate, info.manifest, spec);
+  // A version with schedules of its own has no others, unless they are asked for.
+  if (samplers.empty() || spec.schedules.more()) {
+    BOSS_ASSIGN_OR_RETURN(samplers, UsualSamplers(context.store(), candidate, spec, std::move(samplers)));
+    BOSS_ASSIGN_OR_RETURN(const std::vector<Sampler> chosen,
+                          ChosenSamplers(context, spec, *candidate.model, candidate.key));
+    for (const Sampler& sampler : chosen) samplers.push_back(sampler);
+  }
   BOSS_ASSIGN_OR_RETURN(const std::vector<Sampler> others,
                         OtherSolversSamplers(context, spec, *candidate.model, candidate.key));
   for (const Sampler& sampler : others) samplers.push_back(sampler);

@@ -78,7 +78,7 @@ struct ScheduleChoice {
   bool bellman = true;            // the version's own schedule, or the searched one
   bool require_bellman = false;   // FAILED_PRECONDITION where a version has none, instead of leaving the row out
   bool named = false;             // every set that a client named
-  std::vector<std::string> sets;  // these sets, which `model` must have
+  std::vector<std::string> sets;  // these sets, which `model` must have; a multistep set is judged with multistep
   std::vector<std::vector<double>> time_grids;  // these times, whatever `steps` says
 
   // Whether more than what belongs to a version is asked for.
@@ -86,8 +86,8 @@ struct ScheduleChoice {
 };
 
 // Judges versions on given numbers of steps and schedules, on the same noises. Of a version that was straightened (or
-// reflowed), only its native schedules are judged, at their own steps, if any of `steps` is one of them and no named
-// sets or time grids are asked for.
+// reflowed), only its native schedules are judged, at their own steps, and `other_solvers`, if any of `steps` is one of
+// them and no named sets or time grids are asked for.
 struct EvaluateSpec {
   std::string model;                      // "name[@version|@alias]"
   std::vector<std::string> other_models;  // judged after `model`

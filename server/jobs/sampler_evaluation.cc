@@ -46,13 +46,16 @@ absl::StatusOr<std::vector<Sampler>> ChosenSamplers(JobContext& context, const E
           Severity::kWarning, absl::StrCat(version.ToString(), " has no schedule set ", name, ": it gets no rows")));
       continue;
     }
-    for (const std::string& mismatch : Mismatches(**found, spec.solver, spec.guidance_scale))
+    // Coefficients are multistep's, and the spec need not say so.
+    const bool is_multistep = (*found)->set.solver == SolverKind::kMultistep;
+    const SolverKind solver = is_multistep ? SolverKind::kMultistep : spec.solver;
+    for (const std::string& mismatch : Mismatches(**found, solver, spec.guidance_scale))
       BOSS_RETURN_IF_ERROR(context.ReportMessage(Severity::kWarning, mismatch));
     for (int steps : spec.steps) {
       const Schedule* const schedule = (*found)->set.Find(steps);
       if (schedule != nullptr) {
         samplers.push_back(
-            {model, version.ToString(), name, "named", name, schedule->time_grid, schedule->coefficients});
+            {model, version.ToString(), name, "named", name, schedule->time_grid, schedule->coefficients, solver});
         continue;
       }
       BOSS_RETURN_IF_ERROR(context.ReportMessage(
@@ -93,13 +96,13 @@ absl::StatusOr<std::vector<Sampler>> OtherSolversSamplers(JobContext& context, c
       }
       continue;
     }
-    const auto stored = context.store().FindScheduleSet(version, spec.guidance_scale, solver);
-    if (absl::IsNotFound(stored.status())) {
-      BOSS_RETURN_IF_ERROR(context.ReportMessage(Severity::kInfo, std::string(stored.status().message())));
-      continue;
-    }
-    BOSS_RETURN_IF_ERROR(stored.status());
     for (const int steps : spec.steps) {
+      const auto stored = context.store().FindScheduleSet(version, spec.guidance_scale, solver, steps);
+      if (absl::IsNotFound(stored.status())) {
+        BOSS_RETURN_IF_ERROR(context.ReportMessage(Severity::kInfo, std::string(stored.status().message())));
+        break;
+      }
+      BOSS_RETURN_IF_ERROR(stored.status());
       const Schedule* const schedule = (*stored)->set.Find(steps);
       if (schedule == nullptr) continue;
       samplers.push_back({model, version.ToString(), "multistep", "bellman", (*stored)->Name(), schedule->time_grid,

@@ -41,8 +41,8 @@ absl::StatusOr<std::vector<Sampler>> OtherSolversSamplers(JobContext& context, c
                                                           const VelocityModel& model, const VersionKey& version);
 
 // The samplers of the sets and the times that the spec asks for beside uniform and Bellman steps. Of a set, the
-// schedules of spec.steps; what it has none of, or what the version lacks though the spec names it, is reported as a
-// message.
+// schedules of spec.steps, with the spec's solver, or with multistep if the set is for it; what it has none of, or what
+// the version lacks though the spec names it, is reported as a message.
 absl::StatusOr<std::vector<Sampler>> ChosenSamplers(JobContext& context, const EvaluateSpec& spec,
                                                     const VelocityModel& model, const VersionKey& version);
 

@@ -155,11 +155,11 @@ TEST_F(SchedulesTest, CompareShowsMultistepAndHeunAtAsManyEvaluationsAsEuler) {
   server_.jobs.job = MakeDistillJob();
   server_.jobs.job.mutable_evaluate()->set_model("flow@1");
   server_.jobs.events = MakeEvents(5, boss::v1::Job::SUCCEEDED);
-  for (const char* name : {"bellman-euler-g1-k8", "multistep-g1-k8", "multistep-g2-k8"}) {
+  for (const std::string name : {"bellman-euler-g1-k8", "mine-multistep", "multistep-g1-k8", "multistep-g2-k8"}) {
     boss::v1::ScheduleSet& set = server_.models.listed_schedules.emplace_back();
     set.set_name(name);
-    set.set_guidance_scale(std::string(name) == "multistep-g2-k8" ? 2 : 1);
-    set.set_solver(std::string(name).starts_with("multistep") ? boss::v1::SOLVER_MULTISTEP : boss::v1::SOLVER_EULER);
+    set.set_guidance_scale(name == "multistep-g2-k8" ? 2 : 1);
+    set.set_solver(name.starts_with("bellman") ? boss::v1::SOLVER_EULER : boss::v1::SOLVER_MULTISTEP);
   }
   auto& rows = *server_.jobs.job.mutable_result()->mutable_evaluation();
   for (const bool is_heun : {true, false}) {
@@ -175,7 +175,9 @@ TEST_F(SchedulesTest, CompareShowsMultistepAndHeunAtAsManyEvaluationsAsEuler) {
   ASSERT_EQ(Run({"schedules", "compare", "flow", "--report", folder_ / "page.html"}), kExitOk) << err_.str();
   EXPECT_THAT(server_.jobs.evaluated.spec().other_solvers(),
               ElementsAre(boss::v1::SOLVER_HEUN, boss::v1::SOLVER_MULTISTEP));
+  EXPECT_THAT(server_.jobs.evaluated.spec().schedule_sets(), ElementsAre("bellman-euler-g1-k8", "mine-multistep"));
   EXPECT_THAT(err_.str(), HasSubstr("left out: multistep-g2-k8, for multistep and guidance scale 2\n"));
+  EXPECT_THAT(err_.str(), Not(HasSubstr("left out: mine-multistep")));
   EXPECT_EQ(out_.str(),
             "K  SCHEDULE   NFE  TRAJECTORY ERROR  FRECHET DISTANCE\n"
             "2  uniform      2            0.5000            40.000\n"
@@ -191,6 +193,10 @@ TEST_F(SchedulesTest, CompareShowsMultistepAndHeunAtAsManyEvaluationsAsEuler) {
   // What is asked for by name is all there is.
   ASSERT_EQ(Run({"schedules", "compare", "flow", "--other-solvers", "multistep"}), kExitOk) << err_.str();
   EXPECT_THAT(server_.jobs.evaluated.spec().other_solvers(), ElementsAre(boss::v1::SOLVER_MULTISTEP));
+  EXPECT_THAT(server_.jobs.evaluated.spec().schedule_sets(), ElementsAre("bellman-euler-g1-k8", "mine-multistep"));
+  ASSERT_EQ(Run({"schedules", "compare", "flow", "--other-solvers", "heun"}), kExitOk) << err_.str();
+  EXPECT_THAT(server_.jobs.evaluated.spec().schedule_sets(), ElementsAre("bellman-euler-g1-k8"));
+  EXPECT_THAT(err_.str(), HasSubstr("left out: mine-multistep, for multistep and guidance scale 1\n"));
   EXPECT_EQ(Run({"schedules", "compare", "flow", "--other-solvers", "midpoint"}), kExitUsage);
 }
 
@@ -206,6 +212,8 @@ TEST_F(SchedulesTest, AComparisonThatFailsSaysWhy) {
 TEST_F(SchedulesTest, GetShowsTheCoefficientsAndErrorsOfMultistep) {
   boss::v1::ScheduleSet& set = server_.models.schedules;
   set.set_solver(boss::v1::SOLVER_MULTISTEP);
+  set.set_num_samples(40);
+  set.set_num_held_out(10);
   set.clear_schedules();
   boss::v1::Schedule& schedule = *set.add_schedules();
   schedule.set_steps(2);
@@ -219,7 +227,11 @@ TEST_F(SchedulesTest, GetShowsTheCoefficientsAndErrorsOfMultistep) {
   schedule.mutable_coefficients(1)->add_velocities(-0.25);
   ASSERT_EQ(Run({"schedules", "get", "flow", "--solver", "multistep"}), kExitOk) << err_.str();
   EXPECT_EQ(server_.models.schedule_request.solver(), boss::v1::SOLVER_MULTISTEP);
-  for (const char* part : {"0.125", "0.1875", "0.875", "0.75 -0.25"}) EXPECT_THAT(out_.str(), HasSubstr(part));
+  for (const char* part : {"0.125", "0.1875", "0.875", "0.75 -0.25", "30 trajectories, 10 held out"})
+    EXPECT_THAT(out_.str(), HasSubstr(part));
+  set.clear_num_held_out();  // of a set that an earlier version has stored
+  ASSERT_EQ(Run({"schedules", "get", "flow", "--solver", "multistep"}), kExitOk) << err_.str();
+  EXPECT_THAT(out_.str(), Not(HasSubstr("held out")));
 }
 
 TEST_F(SchedulesTest, JobsTakeFineGridsAndNames) {

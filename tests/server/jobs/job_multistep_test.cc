@@ -1,10 +1,14 @@
 // Multistep schedules of jobs: searched, refined, fitted after straightening, and judged.
+#include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
 #include <string>
 #include <vector>
 
+#include "core/solver/solver.h"
+#include "server/jobs/noise_source.h"
 #include "tests/server/jobs/job_fixture.h"
+#include "tests/support/tiny_models.h"
 
 namespace boss::server {
 namespace {
@@ -28,6 +32,7 @@ TEST_F(JobMultistepTest, ASearchMakesMultistepSchedulesOfItsTrajectories) {
   EXPECT_EQ((*store_->FindScheduleSet(key, 1.0))->Name(), "bellman-euler-g1-k10");
   const ScheduleSet& set = (*stored)->set;
   EXPECT_EQ(set.num_samples, 40);
+  EXPECT_EQ(set.num_held_out, 10);
   ASSERT_EQ(set.schedules.size(), 4u);
   for (const Schedule& schedule : set.schedules) {
     EXPECT_EQ(schedule.coefficients.size(), schedule.time_grid.steps());
@@ -37,7 +42,7 @@ TEST_F(JobMultistepTest, ASearchMakesMultistepSchedulesOfItsTrajectories) {
   EXPECT_LT(set.schedules[3].held_out_error, set.schedules[0].held_out_error);
   // The trajectories, and for each K a fit of every noise at least.
   EXPECT_GE(job.result.velocity_evaluations, 40 * 10 + 40 * (1 + 2 + 3 + 4));
-  EXPECT_LE(job.result.velocity_evaluations, 40 * 10 + 40 * 3 * (1 + 2 + 3 + 4));
+  EXPECT_LE(job.result.velocity_evaluations, 40 * 10 + 150 * (1 + 2 + 3 + 4));
   EXPECT_EQ(job.progress.fraction, 1);
 
   // As judged on other noises.
@@ -167,6 +172,15 @@ TEST_F(JobMultistepTest, AStraightenedVersionGetsCoefficientsThatAreFittedToItsH
   EXPECT_EQ(RowsOf(RunToSuccess(judge)), (std::vector<std::string>{rows[3], rows[4]}));
   judge.solver = SolverKind::kMultistep;
   EXPECT_EQ(RowsOf(RunToSuccess(judge)), std::vector<std::string>{rows[4]});
+  // Other solvers are judged beside its own schedules.
+  OptimizeStepsizesSpec search{"student", 8, 16};
+  search.max_multistep_steps = 3;
+  RunToSuccess(search);
+  judge.solver = SolverKind::kEuler;
+  judge.steps = {3, 4};
+  judge.other_solvers = {SolverKind::kHeun, SolverKind::kMultistep};
+  EXPECT_EQ(RowsOf(RunToSuccess(judge)),
+            (std::vector<std::string>{rows[3], rows[4], "student@1 heun 2 uniform", "student@1 multistep 3 bellman"}));
 
   spec.fit_multistep = false;
   spec.evaluation.reset();
@@ -179,6 +193,79 @@ TEST_F(JobMultistepTest, AStraightenedVersionGetsCoefficientsThatAreFittedToItsH
   EXPECT_TRUE(ValidateSpec(spec).ok());
   spec.method = DistillMethod::kReflow;
   EXPECT_EQ(ValidateSpec(spec).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(JobMultistepTest, AGuidedSearchMakesASetOfItsScale) {
+  const VersionKey key = boss::testing::PublishTinyModel(*store_, "labels", boss::testing::kTinyVectorArchitecture);
+  OptimizeStepsizesSpec spec{"labels", 10, 40};
+  spec.guidance_scale = 2;
+  spec.max_multistep_steps = 3;
+  const Job job = RunToSuccess(spec);
+  EXPECT_EQ(store_->FindScheduleSet(key, 1.0, SolverKind::kMultistep).status().code(), absl::StatusCode::kNotFound);
+  const auto stored = store_->FindScheduleSet(key, 2.0, SolverKind::kMultistep);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  EXPECT_EQ((*stored)->Name(), "multistep-g2-k10");
+  EXPECT_EQ((*stored)->set.schedules.size(), 3u);
+  // Each evaluation of a sample is two of the network.
+  EXPECT_GE(job.result.velocity_evaluations, 2 * (40 * 10 + 40 * (1 + 2 + 3)));
+  EXPECT_LE(job.result.velocity_evaluations, 2 * (40 * 10 + 150 * (1 + 2 + 3)));
+  // The coefficients were fitted to guided velocities: their error is that of a guided sampler.
+  const auto model = store_->LoadVersionModel(key);
+  ASSERT_TRUE(model.ok()) << model.status();
+  const auto noises = NoiseSource::Create(**model, NoiseUse::kSearch, spec.seed, 2.0, /*unconditional=*/false);
+  ASSERT_TRUE(noises.ok()) << noises.status();
+  const NoiseBatch held_out = noises->Draw(30, 10);
+  const Schedule& schedule = (*stored)->set.schedules[2];
+  const SolverOptions options{
+      .solver = SolverKind::kMultistep, .time_grid = schedule.time_grid, .coefficients = schedule.coefficients};
+  InlineExecutor executor;
+  const auto solve = [&](const SolverOptions& how) {
+    return *Solve(**model, held_out.noise, held_out.condition, how, 10, executor);
+  };
+  const at::Tensor difference = solve(options) - solve({.time_grid = TimeGrid::Uniform(10)});
+  EXPECT_NEAR(difference.square().mean().sqrt().item<double>(), schedule.held_out_error, 1e-5);
+
+  EvaluateSpec judge;
+  judge.model = "labels";
+  judge.steps = {3};
+  judge.num_samples = 64;
+  judge.k_max = 10;
+  judge.guidance_scale = 2;
+  judge.reference_dataset = "";
+  judge.schedules.uniform = false;
+  judge.other_solvers = {SolverKind::kMultistep};
+  const std::vector<EvaluationRow> rows = RunToSuccess(judge).result.evaluation;
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].schedule_set, "bellman-euler-g2-k10");
+  EXPECT_EQ(rows[1].schedule_set, "multistep-g2-k10");
+  EXPECT_EQ(rows[1].nfe, 6);
+  EXPECT_LT(rows[1].trajectory_error, rows[0].trajectory_error);
+}
+
+TEST_F(JobMultistepTest, ANamedMultistepSetIsJudgedWithItsCoefficients) {
+  PublishTeacher();
+  OptimizeStepsizesSpec search{"teacher", 10, 40};
+  search.max_multistep_steps = 3;
+  search.schedule_set = "mine";
+  RunToSuccess(search);
+  EvaluateSpec judge;
+  judge.model = "teacher";
+  judge.steps = {3};
+  judge.num_samples = 64;
+  judge.k_max = 10;
+  judge.reference_dataset = "";
+  judge.schedules.uniform = judge.schedules.bellman = false;
+  judge.schedules.sets = {"mine", "mine-multistep"};
+  const Job job = RunToSuccess(judge);
+  const std::vector<EvaluationRow>& rows = job.result.evaluation;
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].solver, SolverKind::kEuler);
+  EXPECT_EQ(rows[1].solver, SolverKind::kMultistep);
+  EXPECT_EQ(rows[1].schedule_set, "mine-multistep");
+  EXPECT_EQ(rows[1].nfe, rows[0].nfe);
+  EXPECT_LT(rows[1].trajectory_error, rows[0].trajectory_error);
+  for (const JobMessage& message : PayloadsOf<JobMessage>(Follow(job.id)))
+    EXPECT_EQ(message.text.find("the solver is"), std::string::npos) << message.text;
 }
 
 TEST_F(JobMultistepTest, OtherSolversAreJudgedBesideEulersAtAsManyEvaluations) {
