@@ -111,11 +111,12 @@ TEST(FitMultistep, FitsTheGuidedVelocity) {
   InlineExecutor executor;
   const auto fit = FitMultistep(model, at::stack(states), condition, grid, {.batch_size = 5}, executor);
   ASSERT_TRUE(fit.ok()) << fit.status();
-  EXPECT_LT(fit->fit_error, 1e-10);
-  EXPECT_LT(fit->held_out_error, 1e-10);
+  // Samples are about e^3, and the least pull towards the plain coefficients is 1e-12.
+  EXPECT_LT(fit->fit_error, 1e-8);
+  EXPECT_LT(fit->held_out_error, 1e-8);
   const auto samples = SolveMultistep(model, noise, condition, grid, fit->coefficients, 5, executor);
   ASSERT_TRUE(samples.ok()) << samples.status();
-  EXPECT_LT(Error(*samples, states.back()), 1e-10);
+  EXPECT_LT(Error(*samples, states.back()), 1e-8);
   condition.guidance_scale = 1;
   EXPECT_GT(FitMultistep(model, at::stack(states), condition, grid, {}, executor)->fit_error, 0.1);
 }
