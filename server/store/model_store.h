@@ -207,8 +207,8 @@ class ModelStore {
   absl::Status AddScheduleSet(const VersionKey& key, const StoredScheduleSet& set, bool replace = true);
   // Those who have the set go on with it. \error NOT_FOUND if the version has no set of that name.
   absl::Status RemoveScheduleSet(const VersionKey& key, absl::string_view name);
-  // Of the searched sets that no client named, the one for that solver and guidance scale, and for `steps` if that is not
-  // 0, as ChooseScheduleSet takes it: it need not have a schedule of so many. \error NOT_FOUND.
+  // Of the searched sets that no client named, the one for that solver and guidance scale, and for `steps` if they are
+  // not 0, as ChooseScheduleSet takes it: it need not have a schedule of so many. \error NOT_FOUND.
   absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> FindScheduleSet(const VersionKey& key, double guidance_scale,
                                                                            SolverKind solver = SolverKind::kEuler,
                                                                            int steps = 0) const;
