@@ -14,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "core/base/error_details.h"
 #include "core/base/status_macros.h"
+#include "core/base/torch_guard.h"
 #include "server/rpc/convert_common.h"
 
 namespace boss::server {
@@ -134,10 +135,12 @@ absl::StatusOr<at::Tensor> TensorFromProto(const v1::Tensor& proto) {
                                                    " bytes as its shape says, got ", proto.data().size(),
                                                    " bytes for [", absl::StrJoin(proto.shape(), ", "), "]"));
   }
-  const at::Tensor tensor =
-      at::empty(at::IntArrayRef(proto.shape().data(), static_cast<size_t>(proto.shape_size())), element->type);
-  std::memcpy(tensor.data_ptr(), proto.data().data(), proto.data().size());
-  return tensor;
+  return GuardTorch("reading the conditions", [&] {
+    at::Tensor tensor =
+        at::empty(at::IntArrayRef(proto.shape().data(), static_cast<size_t>(proto.shape_size())), element->type);
+    std::memcpy(tensor.data_ptr(), proto.data().data(), proto.data().size());
+    return tensor;
+  });
 }
 
 absl::StatusOr<std::map<std::string, at::Tensor>> TensorsFromProto(
@@ -145,6 +148,7 @@ absl::StatusOr<std::map<std::string, at::Tensor>> TensorsFromProto(
   std::map<std::string, at::Tensor> tensors;
   for (const auto& [name, tensor] : proto) {
     absl::StatusOr<at::Tensor> converted = TensorFromProto(tensor);
+    if (absl::IsResourceExhausted(converted.status())) return converted.status();
     if (!converted.ok()) {
       return FieldError(field, absl::StrCat("\"", absl::Utf8SafeCEscape(name), "\" ", converted.status().message()));
     }

@@ -10,7 +10,8 @@
 
 namespace boss::server {
 
-// `chosen_seed` is taken where the request has no seed. \error INVALID_ARGUMENT or UNIMPLEMENTED with the field.
+// `chosen_seed` is taken where the request has no seed. \error INVALID_ARGUMENT or UNIMPLEMENTED with the field;
+// RESOURCE_EXHAUSTED if the host has no memory for its conditions.
 absl::StatusOr<SampleRequest> SampleRequestFromProto(const v1::GenerateRequest& proto, absl::Time deadline,
                                                      uint64_t chosen_seed);
 
