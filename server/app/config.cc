@@ -125,6 +125,9 @@ void AddConnectionFlags(CLI::App& app, ServerConfig& config) {
   AddSeconds(app, "--max-connection-idle-seconds", config.max_connection_idle,
              "Time without a call after which a connection is closed; inf: never")
       ->group("Connections");
+  AddSeconds(app, "--max-connection-age-seconds", config.max_connection_age,
+             "Age at which a connection takes no new calls, so that clients connect again; inf: never")
+      ->group("Connections");
   AddSeconds(app, "--keepalive-seconds", config.keepalive,
              "Silence after which a client is pinged; one that does not answer is disconnected; inf: never")
       ->group("Connections");

@@ -46,6 +46,7 @@ struct ServerConfig {
   int max_streams_per_connection = 256;                    // calls that are open at once
   int max_metadata_bytes = 16 << 10;                       // of a call's request headers
   absl::Duration max_connection_idle = absl::Minutes(30);  // without a call, before it is closed; infinite: never
+  absl::Duration max_connection_age = absl::InfiniteDuration();  // after which it takes no new calls; infinite: never
   absl::Duration keepalive = absl::Minutes(1);             // of silence, before a peer is asked whether it is there
   absl::Duration min_ping_interval = absl::Seconds(10);    // between a client's pings
   int64_t max_queued_samples = 16384;                      // of one device

@@ -62,6 +62,8 @@ void AddLimits(const ServerConfig& config, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, config.max_streams_per_connection);
   builder.AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, config.max_metadata_bytes);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS, Milliseconds(config.max_connection_idle));
+  // Calls that are open then run to their end: gRPC's default for the time they have is no limit.
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, Milliseconds(config.max_connection_age));
   builder.AddChannelArgument(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, Milliseconds(kHandshakeTimeout));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, Milliseconds(config.keepalive));
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, Milliseconds(kKeepaliveTimeout));
@@ -99,8 +101,9 @@ absl::StatusOr<std::unique_ptr<GrpcServer>> GrpcServer::Start(const ServerConfig
 
 void GrpcServer::SetStarted() { server_->GetHealthCheckService()->SetServingStatus("startup", true); }
 
-void GrpcServer::Shutdown(absl::Time deadline) {
+void GrpcServer::Shutdown(absl::Time soon, absl::Time deadline) {
   open_calls_.WaitForNone(deadline);
+  open_calls_.WaitPatientlyForNone(soon);
   // Without time for clients to answer to it: a call that comes meanwhile ends with CANCELLED, which nobody tries
   // again, and one on a broken connection with UNAVAILABLE.
   server_->Shutdown(absl::ToChronoTime(absl::UnixEpoch()));

@@ -31,8 +31,11 @@ class GrpcServer {
   void SetServing(bool serving);
   // From now on health of "startup" is SERVING. That of "liveness" is from the beginning.
   void SetStarted();
-  // Waits until every call's status is on its way, at most until `deadline`, and closes all connections.
-  void Shutdown(absl::Time deadline);
+  // Waits until every call's status is on its way, at most until `deadline` or Hurry(), though at least until `soon` for
+  // it, and closes all connections.
+  void Shutdown(absl::Time soon, absl::Time deadline);
+  // Thread-safe.
+  void Hurry() { open_calls_.StopWaiting(); }
 
  private:
   GrpcServer() = default;

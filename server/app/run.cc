@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <thread>
+#include <utility>
 #include <variant>
 
 #include "absl/base/thread_annotations.h"
@@ -44,10 +45,11 @@ class Supervisor {
   // \pre stop() has been notified.
   int stop_signal() const { return stop_signal_; }
 
-  // Null: there is none, or none any more.
+  // Null: there is none, or none any more. What was to be read again while there was none is read now.
   void SetServer(Server* server) ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     server_ = server;
+    if (server_ != nullptr && std::exchange(reload_, false)) server_->ReloadCredentials();
   }
 
  private:
@@ -76,6 +78,7 @@ class Supervisor {
       LogInfo("the log level has changed");
     }
     absl::MutexLock lock(&mutex_);
+    reload_ = server_ == nullptr;
     if (server_ != nullptr) server_->ReloadCredentials();
   }
 
@@ -87,6 +90,7 @@ class Supervisor {
   int stop_signal_ = 0;  // before stop_
   absl::Mutex mutex_;
   Server* server_ ABSL_GUARDED_BY(mutex_) = nullptr;
+  bool reload_ ABSL_GUARDED_BY(mutex_) = false;  // SIGHUP has come before the server
   std::thread thread_;
 };
 

@@ -43,7 +43,7 @@ namespace {
 constexpr int kRpcThreads = 4;
 // A float32 each for the weight, its gradient, its average and Adam's two moments.
 constexpr int64_t kTrainingBytesPerWeight = 5 * 4;
-// For the last messages of streams that have finished otherwise.
+// For the last messages of streams that have finished otherwise, also in a hurry.
 constexpr absl::Duration kFlushTime = absl::Seconds(2);
 // When a client is to try again: here, or at another server.
 constexpr absl::Duration kRetryDelay = absl::Seconds(1);
@@ -88,6 +88,7 @@ class Server::Parts {
   }
 
   absl::Status Start(const absl::Notification* stop) {
+    stop_ = stop;
     BOSS_ASSIGN_OR_RETURN(credentials_, Credentials::Open(config_, clock_));
     BOSS_ASSIGN_OR_RETURN(device_descriptions_, DescribeDevices(devices_, config_.precision));
     // The device worker alone computes with several threads. OpenMP keeps helpers for every thread that ever did, and
@@ -98,7 +99,7 @@ class Server::Parts {
     BOSS_RETURN_IF_ERROR(OpenPorts());
     for (const auto stage : {&Parts::StartData, &Parts::StartWork}) {
       BOSS_RETURN_IF_ERROR((this->*stage)());
-      if (stop != nullptr && stop->HasBeenNotified()) return absl::CancelledError("asked to stop");
+      if (stop_ != nullptr && stop_->HasBeenNotified()) return absl::CancelledError("asked to stop");
     }
     StartServices();
     return absl::OkStatus();
@@ -115,6 +116,7 @@ class Server::Parts {
       hurry_ = true;
     }
     if (sampling_) sampling_->open_calls().StopWaiting();
+    if (grpc_server_) grpc_server_->Hurry();
   }
 
   void Drain() {
@@ -126,7 +128,7 @@ class Server::Parts {
 
   void Shutdown() {
     if (!grpc_server_ || std::exchange(stopped_, true)) return;
-    if (!models_service_) return grpc_server_->Shutdown(clock_.Now());  // it was not ready
+    if (!models_service_) return grpc_server_->Shutdown(clock_.Now(), clock_.Now());  // it was not ready
     const absl::Time deadline = clock_.Now() + config_.grace;
     LogInfo("shutting down", {{"grace_seconds", config_.grace}});
     SetReady(false);
@@ -139,7 +141,9 @@ class Server::Parts {
     pool_->CancelAll(reason);
     save_job.join();
     jobs_service_->EndWatches();
-    grpc_server_->Shutdown(clock_.Now() + kFlushTime);
+    // Imports and exports go on.
+    const absl::Time soon = clock_.Now() + kFlushTime;
+    grpc_server_->Shutdown(soon, std::max(soon, deadline));
     rpc_pool_.Shutdown();
     LogInfo("stopped");
   }
@@ -184,7 +188,7 @@ class Server::Parts {
         std::unique_ptr<JobJournal> journal,
         SqliteJobJournal::Open(absl::StrCat(config_.data_folder, "/", kJournalFile), disk_.sqlite_vfs));
     journal_ = std::make_unique<TimedJournal>(std::move(journal), metrics_->journal(), clock_);
-    if (!config_.seed_models_folder.empty()) return ImportSeedModels(*store_, config_.seed_models_folder);
+    if (!config_.seed_models_folder.empty()) return ImportSeedModels(*store_, config_.seed_models_folder, stop_);
     return absl::OkStatus();
   }
 
@@ -243,7 +247,8 @@ class Server::Parts {
   }
 
   const ServerConfig config_;
-  int num_threads_ = 0;  // of the CPU's device worker
+  const absl::Notification* stop_ = nullptr;  // while it starts
+  int num_threads_ = 0;                       // of the CPU's device worker
   const ServerDisk disk_;
   const RealClock clock_;
   const Devices devices_;

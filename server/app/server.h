@@ -35,8 +35,8 @@ class Server {
 
   // Health becomes NOT_SERVING; serves for the drain time, or until Hurry().
   void Drain();
-  // Health becomes NOT_SERVING and new calls are refused at once; open sampling calls finish within the grace time and
-  // get UNAVAILABLE after it; the running job saves its training state. Returns when all that is done. Idempotent.
+  // Health becomes NOT_SERVING and new calls are refused at once; open calls finish within the grace time and get
+  // UNAVAILABLE after it; the running job saves its training state. Returns when all that is done. Idempotent.
   void Shutdown();
   // As Credentials::Reload. Thread-safe.
   void ReloadCredentials();

@@ -25,12 +25,18 @@ class OpenCalls {
     absl::MutexLock lock(&mutex_);
     mutex_.AwaitWithDeadline(absl::Condition(this, &OpenCalls::IsOver), deadline);
   }
+  // The same, but for StopWaiting().
+  void WaitPatientlyForNone(absl::Time deadline) const ABSL_LOCKS_EXCLUDED(mutex_) {
+    absl::MutexLock lock(&mutex_);
+    mutex_.AwaitWithDeadline(absl::Condition(this, &OpenCalls::IsNone), deadline);
+  }
   void StopWaiting() ABSL_LOCKS_EXCLUDED(mutex_) {
     absl::MutexLock lock(&mutex_);
     stopped_ = true;
   }
 
  private:
+  bool IsNone() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return count_ == 0; }
   bool IsOver() const ABSL_SHARED_LOCKS_REQUIRED(mutex_) { return count_ == 0 || stopped_; }
 
   mutable absl::Mutex mutex_;

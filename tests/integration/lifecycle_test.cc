@@ -44,6 +44,19 @@ class LifecycleTest : public BossdTest {
     v1::Model response;
     return models_->GetModel(&context, request, &response);
   }
+  // An import that the server has begun and that waits for its file.
+  std::unique_ptr<grpc::ClientWriter<v1::ImportModelRequest>> BeginImport(grpc::ClientContext& context,
+                                                                          v1::ImportModelResponse& response,
+                                                                          int64_t total_bytes) {
+    auto import = models_->ImportModel(&context, &response);
+    v1::ImportModelRequest request;
+    request.mutable_start()->set_model("imported");
+    request.mutable_start()->set_architecture_json(kTinyVectorArchitecture);
+    request.mutable_start()->set_total_bytes(total_bytes);
+    EXPECT_TRUE(import->Write(request));
+    while (!LogHas("access granted method=/boss.v1.Models/ImportModel")) std::this_thread::yield();
+    return import;
+  }
   std::string Metrics() { return HttpGet(server_->metrics_port(), "/metrics"); }
 };
 
@@ -94,6 +107,37 @@ TEST_F(LifecycleTest, FinishingRefusesNewCallsWithARetryHintAndEndsTheOpenOnes) 
   while (stream->Read(&response)) samples += response.has_sample();
   EXPECT_TRUE(stream->Finish().ok());
   EXPECT_EQ(samples, 128);
+  EXPECT_EQ(server_->WaitForExit(), 0);
+}
+
+TEST_F(LifecycleTest, FinishingLetsAnImportRunToItsEnd) {
+  Start({"--drain-seconds=0", "--grace-seconds=100000", "--log-level=debug"});
+  const std::string weights = *ReadFile(folder_ / "seeds/vectors/model.safetensors");
+  grpc::ClientContext context;
+  v1::ImportModelResponse response;
+  const auto import = BeginImport(context, response, static_cast<int64_t>(weights.size()));
+  server_->Signal(SIGTERM);
+  // Longer than the server waits for the last messages of calls that have ended.
+  EXPECT_EQ(server_->WaitForExit(absl::Seconds(3)), std::nullopt);
+  v1::ImportModelRequest request;
+  request.mutable_chunk()->set_data(weights);
+  EXPECT_TRUE(import->Write(request));
+  import->WritesDone();
+  const grpc::Status status = import->Finish();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.version().model(), "imported");
+  EXPECT_EQ(server_->WaitForExit(), 0);
+}
+
+TEST_F(LifecycleTest, ASecondSignalEndsAnImport) {
+  Start({"--drain-seconds=0", "--grace-seconds=100000", "--log-level=debug"});
+  grpc::ClientContext context;
+  v1::ImportModelResponse response;
+  const auto import = BeginImport(context, response, /*total_bytes=*/1000);
+  server_->Signal(SIGTERM);
+  while (!LogHas("shutting down")) std::this_thread::yield();
+  server_->Signal(SIGTERM);
+  EXPECT_EQ(import->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(server_->WaitForExit(), 0);
 }
 

@@ -154,6 +154,62 @@ TEST_F(LimitsTest, AConnectionWithoutCallsIsClosed) {
   EXPECT_EQ(Generate(Request("vectors", 1, 2)).status.error_code(), grpc::StatusCode::OK);
 }
 
+TEST_F(LimitsTest, AConnectionOfSomeAgeTakesNoNewCallsAndEndsNone) {
+  Start({"--max-connection-age-seconds=0.1"});
+  grpc::ClientContext context;
+  const auto stream = sampler_->Generate(&context, Request("images", 128, 200));
+  v1::GenerateResponse response;
+  ASSERT_TRUE(stream->Read(&response));
+  EXPECT_TRUE(GoAwayAfter(server_->grpc_port(), "").has_value());
+  while (stream->Read(&response)) {
+  }
+  const grpc::Status status = stream->Finish();
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  EXPECT_TRUE(Generate(Request("vectors", 1, 2)).status.ok());
+}
+
+TEST_F(LimitsTest, ConditionsThatDoNotFitIntoMemoryAreRefused) {
+  constexpr int64_t kValues = 2 << 20;  // 8 MiB
+  Start({"--max-host-memory-bytes=1048576"});
+  const auto deadline = std::chrono::system_clock::now() + std::chrono::minutes(1);
+  v1::GenerateRequest request = Request("vectors", 1, 2);
+  v1::Tensor& tensor = (*request.mutable_conditions())["large"];
+  tensor.set_dtype(v1::Tensor::DATA_TYPE_FLOAT32);
+  tensor.add_shape(kValues);
+  tensor.set_data(std::string(kValues * sizeof(float), '\0'));
+  grpc::ClientContext context;
+  context.set_deadline(deadline);
+  const auto stream = sampler_->Generate(&context, request);
+  v1::GenerateResponse response;
+  while (stream->Read(&response)) {
+  }
+  const grpc::Status generated = stream->Finish();
+  EXPECT_EQ(generated.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED) << generated.error_message();
+  EXPECT_THAT(generated.error_message(), HasSubstr("--max-host-memory-bytes"));
+
+  const auto inference = inference::GRPCInferenceService::NewStub(
+      grpc::CreateChannel(server_->address(), grpc::InsecureChannelCredentials()));
+  inference::ModelInferRequest infer;
+  infer.set_model_name("vectors");
+  AddRaw<float>(infer, "conditions.large", "FP32", {kValues}, std::vector<float>(kValues));
+  grpc::ClientContext infer_context, stream_context;
+  infer_context.set_deadline(deadline);
+  stream_context.set_deadline(deadline);
+  inference::ModelInferResponse answer;
+  EXPECT_EQ(inference->ModelInfer(&infer_context, infer, &answer).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  const auto infer_stream = inference->ModelStreamInfer(&stream_context);
+  infer_stream->Write(infer);
+  inference::ModelStreamInferResponse streamed;
+  ASSERT_TRUE(infer_stream->Read(&streamed));
+  EXPECT_THAT(streamed.error_message(), HasSubstr("RESOURCE_EXHAUSTED"));
+  infer_stream->WritesDone();
+  EXPECT_TRUE(infer_stream->Finish().ok());
+
+  EXPECT_TRUE(Generate(Request("vectors", 1, 2)).status.ok());
+  EXPECT_EQ(Stop(), 0);
+}
+
 TEST_F(LimitsTest, ATrainStepThatDoesNotFitIntoMemoryFailsItsJobAlone) {
   std::filesystem::create_directories(folder_ / "sets");
   WriteIdx(folder_ / "sets/points", {16, 1, 2}, std::vector<uint8_t>(32, 7));

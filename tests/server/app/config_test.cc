@@ -107,13 +107,16 @@ TEST(ConfigTest, TakesLimitsOfCallsAndConnections) {
   std::ofstream(path) << "max-pixels-per-request = 1000\nmax-request-seconds = inf\n"
                       << "max-streams-per-connection = 7\nmax-metadata-bytes = 4096\ndrain-seconds = 1.5\n";
   const auto config = std::get<ServerConfig>(Parse({"--config", path.c_str(), "--max-connection-idle-seconds=60",
-                                                    "--keepalive-seconds=inf", "--min-ping-seconds=2"}));
+                                                    "--keepalive-seconds=inf", "--min-ping-seconds=2",
+                                                    "--max-connection-age-seconds=600"}));
   EXPECT_EQ(config.max_pixels_per_request, 1000);
   EXPECT_EQ(config.max_request_time, absl::InfiniteDuration());
   EXPECT_EQ(config.max_streams_per_connection, 7);
   EXPECT_EQ(config.max_metadata_bytes, 4096);
   EXPECT_EQ(config.drain, absl::Milliseconds(1500));
   EXPECT_EQ(config.max_connection_idle, absl::Minutes(1));
+  EXPECT_EQ(config.max_connection_age, absl::Minutes(10));
+  EXPECT_EQ(std::get<ServerConfig>(Parse({})).max_connection_age, absl::InfiniteDuration());
   EXPECT_EQ(config.keepalive, absl::InfiniteDuration());
   EXPECT_EQ(config.min_ping_interval, absl::Seconds(2));
 }

@@ -36,12 +36,25 @@ TEST(SeedModelsTest, ImportsWhatTheStoreLacksAndLeavesOutWhatItCannot) {
   boss::testing::WriteSeedModel(folder / "seeds", "broken", boss::testing::kTinyVectorArchitecture);
   std::filesystem::resize_file(folder / "seeds/broken/model.safetensors", 10);
   std::filesystem::create_directories(folder / "seeds/no-model");
+  std::filesystem::create_symlink("circle", folder / "seeds/circle");  // cannot be looked into, whoever looks
   ASSERT_TRUE(ImportSeedModels(**store, folder / "seeds").ok());
   EXPECT_EQ((*store)->GetModel("there")->versions.size(), 1u);
   EXPECT_EQ((*store)->GetModel("new")->versions.size(), 1u);
   EXPECT_FALSE((*store)->GetModel("broken").ok());
   EXPECT_FALSE((*store)->GetModel("no-model").ok());
   EXPECT_TRUE(absl::IsNotFound(ImportSeedModels(**store, folder / "nowhere")));
+}
+
+TEST(SeedModelsTest, ImportsNothingMoreOnceItIsToStop) {
+  const boss::testing::TempFolder folder;
+  const RealClock clock;
+  const auto store = ModelStore::Open(folder / "data", clock);
+  ASSERT_TRUE(store.ok()) << store.status();
+  boss::testing::WriteSeedModel(folder / "seeds", "new", boss::testing::kTinyVectorArchitecture);
+  absl::Notification stop;
+  stop.Notify();
+  EXPECT_TRUE(ImportSeedModels(**store, folder / "seeds", &stop).ok());
+  EXPECT_FALSE((*store)->GetModel("new").ok());
 }
 
 TEST(JobCounterTest, FollowsJobsThroughTheirStates) {
