@@ -33,6 +33,7 @@ if(BOSS_BUILD_SERVER)
   find_package(spdlog REQUIRED)
   boss_wrap(sqlite SQLite::SQLite3)
   boss_wrap(log spdlog::spdlog)
+  boss_wrap(ssl OpenSSL::SSL)
 
   # The types of NVIDIA's management library; the library itself is the driver's, and opened at run time.
   set(BOSS_NVML_INCLUDE "/opt/boss/nvidia/cu13/include" CACHE PATH "Folder of nvml.h, see docker/install-deps.sh")

@@ -2,15 +2,13 @@
 
 #include <arpa/inet.h>
 
-#include <cerrno>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "core/base/status_macros.h"
+#include "core/io/atomic_file.h"
 #include "server/log/log.h"
 
 namespace boss::server {
@@ -32,14 +30,6 @@ bool IsLoopback(absl::string_view address) {
   in6_addr v6;
   if (inet_pton(AF_INET6, host.c_str(), &v6) == 1) return IN6_IS_ADDR_LOOPBACK(&v6);
   return host == "localhost";
-}
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (file.bad()) return absl::DataLossError(absl::StrCat("cannot read ", path));
-  return text;
 }
 
 absl::Status CheckTlsFlags(const ServerConfig& config) {

@@ -4,18 +4,17 @@
 #include <grpc/grpc_security.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <openssl/x509.h>
 
-#include <cerrno>
 #include <cstring>
 #include <ctime>
-#include <fstream>
-#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "core/base/status_macros.h"
+#include "core/io/atomic_file.h"
 
 namespace boss::server {
 namespace {
@@ -23,26 +22,34 @@ namespace {
 using X509Pointer = std::unique_ptr<X509, decltype(&X509_free)>;
 using KeyPointer = std::unique_ptr<EVP_PKEY, decltype(&EVP_PKEY_free)>;
 using BioPointer = std::unique_ptr<BIO, decltype(&BIO_free)>;
-
-absl::StatusOr<std::string> ReadFile(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
-  std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
-  if (file.bad()) return absl::DataLossError(absl::StrCat("cannot read ", path));
-  return text;
-}
+using ContextPointer = std::unique_ptr<SSL_CTX, decltype(&SSL_CTX_free)>;
 
 BioPointer BioOf(const std::string& text) {
   return BioPointer(BIO_new_mem_buf(text.data(), static_cast<int>(text.size())), BIO_free);
 }
 
-// The first certificate of `pem`.
-absl::StatusOr<X509Pointer> ParseCertificate(const std::string& path, const std::string& pem) {
-  const BioPointer bio = BioOf(pem);
-  X509Pointer certificate(PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr), X509_free);
+// Why OpenSSL has failed. Forgets it.
+unsigned long TakeError() {
+  const unsigned long error = ERR_peek_last_error();
   ERR_clear_error();
-  if (!certificate) return absl::InvalidArgumentError(absl::StrCat(path, ": no certificate in PEM"));
-  return certificate;
+  return error;
+}
+
+// All certificates of `pem`, of which there is at least one. gRPC would leave out those from a damaged one on.
+absl::StatusOr<std::vector<X509Pointer>> ParseCertificates(const std::string& path, const std::string& pem) {
+  const BioPointer bio = BioOf(pem);
+  std::vector<X509Pointer> certificates;
+  ERR_clear_error();
+  while (X509* const next = PEM_read_bio_X509(bio.get(), nullptr, nullptr, nullptr)) {
+    certificates.emplace_back(next, X509_free);
+  }
+  const unsigned long error = TakeError();
+  const bool is_end = ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
+  if (!is_end) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": certificate ", certificates.size() + 1, " is damaged"));
+  }
+  if (certificates.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": no certificate in PEM"));
+  return certificates;
 }
 
 // Instead of OpenSSL's own, which asks the terminal.
@@ -54,6 +61,29 @@ absl::StatusOr<KeyPointer> ParseKey(const std::string& path, const std::string& 
   ERR_clear_error();
   if (!key) return absl::InvalidArgumentError(absl::StrCat(path, ": no private key in PEM without a passphrase"));
   return key;
+}
+
+// Whether TLS takes them as they are. A key that is too short, for one, it does not.
+absl::Status CheckUse(const TlsFiles& files, const std::vector<X509Pointer>& chain, EVP_PKEY* key,
+                      const std::vector<X509Pointer>& client_ca) {
+  const ContextPointer context(SSL_CTX_new(TLS_server_method()), SSL_CTX_free);
+  if (!context) return absl::InternalError("TLS cannot be set up");
+  const auto refused = [](const std::string& path) {
+    const char* const reason = ERR_reason_error_string(TakeError());
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": cannot be used for TLS: ", reason == nullptr ? "no reason is given" : reason));
+  };
+  if (SSL_CTX_use_certificate(context.get(), chain.front().get()) != 1) return refused(files.certificate);
+  for (size_t i = 1; i < chain.size(); ++i) {
+    if (SSL_CTX_add1_chain_cert(context.get(), chain[i].get()) != 1) return refused(files.certificate);
+  }
+  if (SSL_CTX_use_PrivateKey(context.get(), key) != 1 || SSL_CTX_check_private_key(context.get()) != 1) {
+    return refused(files.key);
+  }
+  for (const X509Pointer& root : client_ca) {
+    if (X509_STORE_add_cert(SSL_CTX_get_cert_store(context.get()), root.get()) != 1) return refused(files.client_ca);
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<absl::Time> EndOf(const std::string& path, const X509& certificate) {
@@ -119,19 +149,22 @@ absl::StatusOr<ServerTls::Material> ServerTls::Read(const TlsFiles& files) {
   Material material;
   BOSS_ASSIGN_OR_RETURN(material.certificate, ReadFile(files.certificate));
   BOSS_ASSIGN_OR_RETURN(material.key, ReadFile(files.key));
-  BOSS_ASSIGN_OR_RETURN(const X509Pointer certificate, ParseCertificate(files.certificate, material.certificate));
+  BOSS_ASSIGN_OR_RETURN(const std::vector<X509Pointer> chain,
+                        ParseCertificates(files.certificate, material.certificate));
   BOSS_ASSIGN_OR_RETURN(const KeyPointer key, ParseKey(files.key, material.key));
-  const bool fits = X509_check_private_key(certificate.get(), key.get()) == 1;
+  const bool fits = X509_check_private_key(chain.front().get(), key.get()) == 1;
   ERR_clear_error();
   if (!fits) {
     return absl::InvalidArgumentError(
         absl::StrCat(files.key, ": is not the key of the certificate in ", files.certificate));
   }
-  BOSS_ASSIGN_OR_RETURN(material.not_after, EndOf(files.certificate, *certificate));
+  BOSS_ASSIGN_OR_RETURN(material.not_after, EndOf(files.certificate, *chain.front()));
+  std::vector<X509Pointer> client_ca;
   if (!files.client_ca.empty()) {
     BOSS_ASSIGN_OR_RETURN(material.client_ca, ReadFile(files.client_ca));
-    BOSS_RETURN_IF_ERROR(ParseCertificate(files.client_ca, material.client_ca).status());
+    BOSS_ASSIGN_OR_RETURN(client_ca, ParseCertificates(files.client_ca, material.client_ca));
   }
+  BOSS_RETURN_IF_ERROR(CheckUse(files, chain, key.get(), client_ca));
   return material;
 }
 

@@ -26,8 +26,8 @@ struct TlsFiles {
 // TLS 1.2 and later. Thread-safe. Outlives the servers that use it.
 class ServerTls {
  public:
-  // \error INVALID_ARGUMENT naming the file that is not PEM, or whose key is not the certificate's; what the system
-  // reports. No message has anything of a key.
+  // \error INVALID_ARGUMENT naming the file that is not PEM, has a damaged certificate, or whose key is not the
+  // certificate's or too short for TLS; what the system reports. No message has anything of a key.
   static absl::StatusOr<std::unique_ptr<ServerTls>> Open(TlsFiles files);
   ~ServerTls();
   ServerTls(const ServerTls&) = delete;

@@ -1,11 +1,14 @@
 // TLS, certificates, and secrets that are replaced while the server runs.
 #include <gmock/gmock.h>
 #include <signal.h>
+#include <sys/stat.h>
 
 #include <array>
 #include <cstdio>
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <thread>
 
 #include "client/cli/bossctl.h"
 #include "tests/integration/security_fixture.h"
@@ -89,6 +92,18 @@ TEST_F(TlsTest, MutualTlsWantsACertificateOfItsCa) {
   EXPECT_EQ(Outcome(CallWithNothing(as_trainer, "/boss.v1.Jobs/ListJobs", "")), "OK");
 }
 
+TEST_F(TlsTest, ADamagedBundleOfCasLeavesTheFormerInUse) {
+  const CertificateAuthority clients("clients' CA"), others("others' CA");
+  const std::string bundle = clients.Pem() + others.Pem();
+  WriteFile(folder_ / "clients.pem", bundle);
+  StartSecure({"--tls-client-ca=" + (folder_ / "clients.pem"), "--credentials-reload-seconds=0"});
+  EXPECT_EQ(NewConnection(ca_.Pem(), "ops-token", others.Issue("somebody")), "OK");
+  WriteFile(folder_ / "clients.pem", bundle.substr(0, bundle.size() - 40));
+  server_->Signal(SIGHUP);
+  while (Log().find("certificate 2 is damaged") == std::string::npos) std::this_thread::yield();
+  EXPECT_EQ(NewConnection(ca_.Pem(), "ops-token", others.Issue("somebody")), "OK");
+}
+
 TEST_F(TlsTest, WithoutAnAccessFileACertificateHasAllRights) {
   const CertificateAuthority clients("clients' CA");
   WriteFile(folder_ / "clients.pem", clients.Pem());
@@ -134,6 +149,33 @@ TEST_F(TlsTest, AReplacedAccessFileHoldsFromTheNextCallOn) {
   }
   EXPECT_EQ(Outcome(Capabilities("next-token")), "OK");
   EXPECT_THAT(Log(), Not(HasSubstr("boss_secret")));
+}
+
+TEST_F(TlsTest, AHangUpWhileTheServerStartsIsNotForgotten) {
+  const std::string pipe = folder_ / "seeds/slow/manifest.json", config = folder_ / "bossd.toml";
+  std::filesystem::create_directories(folder_ / "seeds/slow");
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  WriteFile(config, "log-level = \"info\"\n");
+  const std::string address = "unix:" + (folder_ / "socket");
+  auto server = ServerProcess::Launch(
+      BOSSD_BINARY,
+      {"--listen=" + address, "--metrics-listen=", "--data=" + (folder_ / "data"), "--threads=1", "--drain-seconds=0",
+       "--seed-models=" + (folder_ / "seeds"), "--config=" + config, AccessFlag(), "--credentials-reload-seconds=0"},
+      folder_ / "log");
+  ASSERT_TRUE(server.ok()) << server.status();
+  server_ = *std::move(server);
+  const auto channel = grpc::CreateChannel(address, grpc::InsecureChannelCredentials());
+  Connect(channel);
+  // Its credentials are read, and it waits for the manifest.
+  while (Health("liveness") != grpc::health::v1::HealthCheckResponse::SERVING) std::this_thread::yield();
+  WriteAccess({TokenEntry("ops", "next-token", R"(["admin"])")});
+  WriteFile(config, "log-level = \"debug\"\n");
+  server_->Signal(SIGHUP);
+  while (Log().find("the log level has changed") == std::string::npos) std::this_thread::yield();
+  std::ofstream(pipe) << "{}";
+  while (Log().find("in use from now on") == std::string::npos) std::this_thread::yield();
+  EXPECT_EQ(Outcome(Capabilities(channel, "next-token")), "OK");
+  EXPECT_EQ(Stop(), 0);
 }
 
 TEST_F(TlsTest, FilesAreLookedAtWithoutBeingAsked) {

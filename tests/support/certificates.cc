@@ -20,8 +20,8 @@ void Require(bool success) {
   if (!success) abort();
 }
 
-Key NewKey() {
-  Key key(EVP_EC_gen("P-256"), EVP_PKEY_free);
+Key NewKey(const char* curve) {
+  Key key(EVP_EC_gen(curve), EVP_PKEY_free);
   Require(key != nullptr);
   return key;
 }
@@ -67,7 +67,7 @@ std::string CertificatePem(X509* certificate) {
 
 }  // namespace
 
-CertificateAuthority::CertificateAuthority(const std::string& common_name) : key_(NewKey()) {
+CertificateAuthority::CertificateAuthority(const std::string& common_name) : key_(NewKey("P-256")) {
   certificate_ = NewCertificate(common_name, key_, 365);
   X509_set_issuer_name(certificate_.get(), X509_get_subject_name(certificate_.get()));
   AddExtension(*certificate_, *certificate_, NID_basic_constraints, "critical,CA:TRUE");
@@ -80,8 +80,8 @@ CertificateAuthority::~CertificateAuthority() = default;
 std::string CertificateAuthority::Pem() const { return CertificatePem(certificate_.get()); }
 
 CertificatePair CertificateAuthority::Issue(const std::string& common_name, const std::string& alternative_names,
-                                            int days) const {
-  const Key key = NewKey();
+                                            int days, const char* curve) const {
+  const Key key = NewKey(curve);
   const Certificate certificate = NewCertificate(common_name, key, days);
   X509_set_issuer_name(certificate.get(), X509_get_subject_name(certificate_.get()));
   if (!alternative_names.empty()) {

@@ -24,8 +24,9 @@ class CertificateAuthority {
 
   std::string Pem() const;
   // Valid from a day ago until in `days` days. `alternative_names`: as OpenSSL writes them, e.g.
-  // "DNS:localhost,IP:127.0.0.1"; empty: none.
-  CertificatePair Issue(const std::string& common_name, const std::string& alternative_names = "", int days = 30) const;
+  // "DNS:localhost,IP:127.0.0.1"; empty: none. `curve`: of its key, by OpenSSL's name.
+  CertificatePair Issue(const std::string& common_name, const std::string& alternative_names = "", int days = 30,
+                        const char* curve = "P-256") const;
 
  private:
   std::shared_ptr<evp_pkey_st> key_;

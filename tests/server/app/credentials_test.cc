@@ -130,6 +130,35 @@ TEST_F(CredentialsTest, FilesThatAreNoneAreNamed) {
   EXPECT_THAT(OpenError(), HasSubstr("nowhere.json"));
 }
 
+TEST_F(CredentialsTest, AFolderInPlaceOfAFileIsAnErrorThatNamesIt) {
+  const std::string folder = folder_ / "a-folder";
+  std::filesystem::create_directories(folder);
+  config_.access_file = folder;
+  EXPECT_THAT(OpenError(), HasSubstr("a-folder"));
+  config_.access_file.clear();
+  for (std::string* file : {&config_.tls_certificate, &config_.tls_key, &config_.tls_client_ca}) {
+    UseTls();
+    config_.tls_client_ca = folder_ / "ca.pem";
+    *file = folder;
+    EXPECT_THAT(OpenError(), HasSubstr("a-folder"));
+  }
+}
+
+TEST_F(CredentialsTest, AFolderThatComesLaterLeavesTheFormerFilesInUse) {
+  UseTls();
+  UseAccess(AccessJson("first"));
+  const auto credentials = Credentials::Open(config_, clock_);
+  ASSERT_TRUE(credentials.ok()) << credentials.status();
+  const auto before = Values(**credentials);
+  for (const std::string& file : {config_.access_file, config_.tls_certificate, config_.tls_key}) {
+    std::filesystem::remove(file);
+    std::filesystem::create_directories(file);
+    (*credentials)->Reload();
+    EXPECT_TRUE(Admits(**credentials, "first")) << file;
+    EXPECT_EQ(Values(**credentials), before) << file;
+  }
+}
+
 TEST_F(CredentialsTest, ReloadTakesANewAccessFileAndKeepsTheOldForABrokenOne) {
   UseAccess(AccessJson("first"));
   const auto credentials = Credentials::Open(config_, clock_);
@@ -167,6 +196,42 @@ TEST_F(CredentialsTest, ReloadTakesACertificateOnceItsKeyFits) {
   testing::WriteFile(config_.tls_key, longer.key);
   (*credentials)->Reload();
   EXPECT_NEAR(not_after() - first, 30 * 24 * 3600.0, 60);
+}
+
+// The first of its certificates is whole.
+std::string WithoutItsMiddle(std::string pem) {
+  const size_t second = pem.rfind("-----BEGIN");
+  return pem.erase(second + 100, 200);
+}
+
+TEST_F(CredentialsTest, ABundleWithADamagedCertificateIsRefused) {
+  const CertificateAuthority other("another CA");
+  const std::string bundle = ca_.Pem() + other.Pem();
+  const CertificatePair pair = ca_.Issue("bossd", "IP:127.0.0.1");
+  UseTls();
+  config_.tls_client_ca = folder_ / "ca.pem";
+  testing::WriteFile(config_.tls_client_ca, bundle);
+  WriteCertificate({.certificate = pair.certificate + ca_.Pem(), .key = pair.key});
+  EXPECT_EQ(OpenError(), "OK");
+  for (const std::string& damaged : {WithoutItsMiddle(bundle), bundle.substr(0, bundle.size() - 40)}) {
+    testing::WriteFile(config_.tls_client_ca, damaged);
+    EXPECT_THAT(OpenError(), HasSubstr("ca.pem: certificate 2 is damaged"));
+  }
+  testing::WriteFile(config_.tls_client_ca, bundle + "text behind the last one\n");
+  EXPECT_EQ(OpenError(), "OK");
+  WriteCertificate({.certificate = WithoutItsMiddle(pair.certificate + ca_.Pem()), .key = pair.key});
+  EXPECT_THAT(OpenError(), HasSubstr("server.pem: certificate 2 is damaged"));
+}
+
+TEST_F(CredentialsTest, AKeyThatIsTooShortForTlsIsRefusedAndTheFormerStays) {
+  UseTls();
+  const auto credentials = Credentials::Open(config_, clock_);
+  ASSERT_TRUE(credentials.ok()) << credentials.status();
+  const auto before = Values(**credentials);
+  WriteCertificate(ca_.Issue("bossd", "IP:127.0.0.1", /*days=*/60, "P-192"));
+  (*credentials)->Reload();
+  EXPECT_EQ(Values(**credentials), before);
+  EXPECT_THAT(OpenError(), HasSubstr("server.pem: cannot be used for TLS"));
 }
 
 }  // namespace
