@@ -305,6 +305,26 @@ TEST_F(HostileTest, ClientsThatNeverReadHoldNoMoreThanTheirShare) {
   EXPECT_LT(Memory("after three rounds of them"), level + 16 * kMiB);
 }
 
+TEST_F(HostileTest, MessagesThatNeverEndShutNobodyOutAndLeaveNothing) {
+  static constexpr int kConnections = 4, kCalls = 16;
+  int64_t level = 0;
+  for (int round = 0; round < 4; ++round) {
+    std::vector<std::unique_ptr<UnfinishedMessages>> attacks(kConnections);
+    std::vector<std::thread> attackers;
+    for (auto& attack : attacks) {
+      attackers.emplace_back([this, &attack] {
+        attack = std::make_unique<UnfinishedMessages>(server_->grpc_port(), kGenerate, kCalls, kMaxMessage);
+      });
+    }
+    for (std::thread& attacker : attackers) attacker.join();
+    for (const auto& attack : attacks) EXPECT_EQ(attack->sent(), kCalls * (kMaxMessage - 1));
+    EXPECT_TRUE(Served(20)) << round;
+    const int64_t held = Memory("while messages never end");
+    if (round < 2) level = held;
+    EXPECT_LT(held, level + 32 * kMiB);  // those of a round have 64 MiB
+  }
+}
+
 // Starts servers whose processes may open few files.
 class FewFilesTest : public BossdTest {
  protected:

@@ -55,6 +55,20 @@ bool RawConnection::Send(std::string_view bytes) {
   return true;
 }
 
+std::string RawConnection::Receive(size_t size) {
+  std::string received(size, '\0');
+  size_t count = 0;
+  while (count < size) {
+    pollfd descriptor = {.fd = fd_, .events = POLLIN};
+    if (poll(&descriptor, 1, kPatienceMilliseconds) == 0) break;
+    const ssize_t got = recv(fd_, received.data() + count, size - count, MSG_DONTWAIT);
+    if (got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN)) break;
+    count += static_cast<size_t>(std::max<ssize_t>(got, 0));
+  }
+  received.resize(count);
+  return received;
+}
+
 void RawConnection::CloseForSending() { shutdown(fd_, SHUT_WR); }
 
 std::string RawConnection::ReadAll() {

@@ -19,6 +19,8 @@ class RawConnection {
   // Sends as much as the peer takes: all of it, or until it has closed, or has taken nothing for half a second. \return
   // whether it was all of it.
   bool Send(std::string_view bytes);
+  // `size` bytes; fewer if the peer has closed, or says nothing for half a second.
+  std::string Receive(size_t size);
   void CloseForSending();
   // Until the peer closes.
   std::string ReadAll();
