@@ -185,9 +185,18 @@ absl::Status LaneGroup::Evaluate(absl::Span<Lane* const> lanes) {
     const at::Tensor v = Velocity(batch, input);
     at::Tensor x_new = at::addcmul(x, v, PerLane(batch.weights, x));
     if (second.defined()) x_new = x_new.index_add(0, second, euler, 0.5);
+    // Where every lane takes part, as in the batch of one sample, nothing has to be picked out.
+    const auto are_all = [&](const std::vector<int64_t>& positions) { return positions.size() == lanes.size(); };
+    const auto slots_of = [&](const std::vector<int64_t>& positions) {
+      return are_all(positions) ? slots : slots.index_select(0, ToTensor(positions, x.device()));
+    };
     const auto add = [&](const std::vector<int64_t>& positions, const std::vector<float>& factors,
                          const at::Tensor* of) {
       if (positions.empty()) return;
+      if (are_all(positions)) {
+        x_new = at::addcmul(x_new, of == nullptr ? x : of->index_select(0, slots), PerLane(factors, x));
+        return;
+      }
       const at::Tensor rows = ToTensor(positions, x.device());
       const at::Tensor values =
           of == nullptr ? x.index_select(0, rows) : of->index_select(0, slots.index_select(0, rows));
@@ -199,16 +208,15 @@ absl::Status LaneGroup::Evaluate(absl::Span<Lane* const> lanes) {
     at::Tensor kept_slots, kept_velocities, older_slots, older_velocities;
     if (!batch.kept_older.empty()) {
       if (!older_velocities_.defined()) older_velocities_ = at::empty_like(states_);
-      older_slots = slots.index_select(0, ToTensor(batch.kept_older, x.device()));
+      older_slots = slots_of(batch.kept_older);
       older_velocities = velocities_.index_select(0, older_slots);
     }
     std::vector<int64_t> kept = batch.first_halves;
     kept.insert(kept.end(), batch.kept.begin(), batch.kept.end());
     if (!kept.empty()) {
       if (!velocities_.defined()) velocities_ = at::empty_like(states_);
-      const at::Tensor rows = ToTensor(kept, x.device());
-      kept_slots = slots.index_select(0, rows);
-      kept_velocities = v.index_select(0, rows);
+      kept_slots = slots_of(kept);
+      kept_velocities = are_all(kept) ? v : v.index_select(0, ToTensor(kept, x.device()));
     }
     // Nothing has changed so far, and what follows needs no memory.
     states_.index_copy_(0, slots, x_new);

@@ -116,7 +116,7 @@ class EveryRendering(unittest.TestCase):
                           one(rendered, "NetworkPolicy")["spec"]["podSelector"]["matchLabels"]]
             selectors += [constraint["labelSelector"]["matchLabels"]
                           for constraint in one(rendered, "StatefulSet")["spec"]["template"]["spec"]["topologySpreadConstraints"]]
-            self.assertEqual(len(selectors), 7)
+            self.assertEqual(len(selectors), 8)
             for selector in selectors:
                 self.assertTrue(selects(selector, labels), selector)
                 for pod in of_kind(rendered, "Pod"):

@@ -3,8 +3,8 @@ import re
 
 # Of Prometheus itself, and of the kubelet: the server has no part in them.
 FOREIGN = re.compile(r"up$|container_")
-# That Prometheus adds to every series of a target, and the bucket's bound.
-TARGET_LABELS = {"job", "instance"}
+# That Prometheus adds to every series of a target; in Kubernetes where it is, too.
+TARGET_LABELS = {"job", "instance", "namespace", "pod"}
 SUFFIXES = ("_bucket", "_sum", "_count")
 
 
