@@ -55,9 +55,10 @@ std::vector<Cell> AllCells(const StudyOptions& options) {
     for (const Method method : {kUniform, kBellman, kAdamsBashforth, kMultistep}) add(method, steps, false);
   }
   for (int steps = 2; steps <= Study::kMostSteps; ++steps) {
+    for (const Method method : {kMultistep, kBellman}) add(method, steps, true);
+  }
+  for (int steps = 2; steps <= Study::kMostSteps; ++steps) {
     add(kStraightened, steps, false);
-    add(kMultistep, steps, true);
-    add(kBellman, steps, true);
     // Beside another thread that trains for this number of steps, it would wait.
     if (steps > 2) add(kStraightenedFitted, steps - 1, false);
   }
