@@ -16,8 +16,8 @@
 
 namespace boss::server {
 
-// Finds and opens them, bounds the memory of tensors on the host, and sets how CUDA computes. To be called before anything
-// else of LibTorch. \error FAILED_PRECONDITION if they are not there; the message says what was looked for.
+// Finds and opens them, bounds the memory of tensors on the host, and sets how CUDA computes. To be called before
+// anything else of LibTorch. \error FAILED_PRECONDITION if they are not there; the message says what was looked for.
 absl::StatusOr<Devices> OpenConfiguredDevices(const ServerConfig& config);
 
 // "cpu", "cuda:0,cuda:1".

@@ -73,8 +73,9 @@ class LimitedAllocator final : public c10::Allocator {
     if (MallocExtension_GetNumericProperty != nullptr)
       MallocExtension_GetNumericProperty("generic.current_allocated_bytes", &used);
     const auto limit = static_cast<size_t>(limit_.load(std::memory_order_relaxed));
-    TORCH_CHECK_WITH(OutOfMemoryError, size <= limit && used <= limit - size, "no host memory for a tensor of ", size >> 20,
-                     " MiB: ", used >> 20, " MiB are in use, at most ", limit >> 20, " MiB may be (--max-host-memory-bytes)");
+    TORCH_CHECK_WITH(OutOfMemoryError, size <= limit && used <= limit - size, "no host memory for a tensor of ",
+                     size >> 20, " MiB: ", used >> 20, " MiB are in use, at most ", limit >> 20,
+                     " MiB may be (--max-host-memory-bytes)");
   }
 
   c10::Allocator& inner_ = *c10::GetDefaultCPUAllocator();
@@ -97,7 +98,9 @@ absl::StatusOr<int64_t> HostMemoryBytes(const std::string& root) {
       bytes = std::min(bytes, GroupLimit(top / "sys/fs/cgroup/memory", fields[2], "memory.limit_in_bytes"));
     }
   }
-  if (bytes == kNoLimit) return absl::UnavailableError(absl::StrCat("memory of the host: ", root, "proc/meminfo does not tell"));
+  if (bytes == kNoLimit) {
+    return absl::UnavailableError(absl::StrCat("memory of the host: ", root, "proc/meminfo does not tell"));
+  }
   return bytes;
 }
 

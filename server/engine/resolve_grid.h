@@ -25,7 +25,7 @@ struct ResolvedGrid {
 // \pre CheckRequest(request, limits) is OK. `default_steps`: of a request and a version that name none. Reads schedules
 // from `store`. \error INVALID_ARGUMENT with the field; FAILED_PRECONDITION with the reason SCHEDULE_MISSING, saying
 // which job makes one; DATA_LOSS for corrupt schedules.
-absl::StatusOr<ResolvedGrid> ResolveGrid(const SampleRequest& request, const LoadedModel& model, const ModelStore& store,
-                                         int default_steps);
+absl::StatusOr<ResolvedGrid> ResolveGrid(const SampleRequest& request, const LoadedModel& model,
+                                         const ModelStore& store, int default_steps);
 
 }  // namespace boss::server
