@@ -1,5 +1,7 @@
 #include <array>
+#include <limits>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
@@ -72,6 +74,16 @@ absl::StatusOr<JobProgress> ProgressFromJson(const Json& json) {
   return progress;
 }
 
+// JSON has null for a number that is not finite; here it is NaN again.
+void ReadNumbers(JsonReader& reader, const char* key, std::vector<double>& values) {
+  std::vector<Json> items;
+  reader.Optional(key, items);
+  for (const Json& item : items) {
+    if (!item.is_null() && !item.is_number()) return reader.Fail(absl::StrCat(key, ": expected numbers"));
+    values.push_back(item.is_null() ? std::numeric_limits<double>::quiet_NaN() : item.get<double>());
+  }
+}
+
 Json MetricsToJson(const JobMetrics& metrics) {
   Json json = {{"train_step", metrics.train_step},
                {"loss", metrics.loss},
@@ -91,9 +103,12 @@ absl::StatusOr<JobMetrics> MetricsFromJson(const Json& json) {
   reader.Required("gradient_norm", metrics.gradient_norm);
   reader.Required("learning_rate", metrics.learning_rate);
   reader.Optional("held_out_loss", metrics.held_out_loss);
-  reader.Optional("segment_held_out_loss", metrics.segment_held_out_loss);
+  ReadNumbers(reader, "segment_held_out_loss", metrics.segment_held_out_loss);
   reader.Required("samples_per_second", metrics.samples_per_second);
   BOSS_RETURN_IF_ERROR(reader.status());
+  // It was measured with the others, and is not finite.
+  const bool has_segments = !metrics.segment_held_out_loss.empty();
+  if (has_segments && !metrics.held_out_loss) metrics.held_out_loss = std::numeric_limits<double>::quiet_NaN();
   return metrics;
 }
 

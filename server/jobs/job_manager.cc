@@ -120,8 +120,12 @@ absl::Status JobManager::Recover() {
   absl::MutexLock lock(&mutex_);
   for (const JobRecord& record : records) {
     absl::StatusOr<Job> job = JobFromJson(record.document);
-    if (!job.ok())
-      return absl::DataLossError(absl::StrCat("job ", record.id, " in the journal: ", job.status().message()));
+    if (!job.ok()) {
+      unreadable_[record.id] =
+          absl::DataLossError(absl::StrCat("job ", record.id, " in the journal: ", job.status().message()));
+      LogError("a job in the journal cannot be read", {{"job", record.id}, {"error", job.status()}});
+      continue;
+    }
     job->last_sequence = record.last_sequence;
     Entry& entry = AddEntry(*std::move(job), record.request_hash);
     listener_(entry.job.kind(), std::nullopt, entry.job.state);
@@ -137,7 +141,7 @@ absl::Status JobManager::Recover() {
   BOSS_ASSIGN_OR_RETURN(const std::vector<std::string> names, options_.files->ListFolder(folder));
   for (const std::string& name : names) {
     const auto found = jobs_.find(name);
-    const bool needed = found != jobs_.end() && KeepsData(found->second.job.state);
+    const bool needed = found != jobs_.end() ? KeepsData(found->second.job.state) : unreadable_.contains(name);
     if (!needed) BOSS_RETURN_IF_ERROR(options_.files->RemoveAll(JobFolder(name)));
   }
   DeleteExpired(clock_.Now());
@@ -171,14 +175,19 @@ std::string JobManager::NewId() {
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
     z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
     std::string id = absl::StrFormat("%012x", (z ^ (z >> 31)) >> 16);
-    if (!jobs_.contains(id)) return id;
+    if (!jobs_.contains(id) && !unreadable_.contains(id)) return id;
   }
 }
 
 absl::StatusOr<JobManager::Entry*> JobManager::Find(absl::string_view id) {
   const auto found = jobs_.find(id);
-  if (found == jobs_.end()) return UnknownJob(id);
+  if (found == jobs_.end()) return Missing(id);
   return &found->second;
+}
+
+absl::Status JobManager::Missing(absl::string_view id) const {
+  const auto unreadable = unreadable_.find(id);
+  return unreadable != unreadable_.end() ? unreadable->second : UnknownJob(id);
 }
 
 absl::StatusOr<std::optional<Job>> JobManager::FindRequest(const SubmitOptions& options, const std::string& hash) {
@@ -249,7 +258,9 @@ absl::StatusOr<Job> JobManager::Submit(JobSpec spec, const SubmitOptions& option
   }
   const JobEvent event{1, job.create_time, StateChange{std::nullopt, JobState::kQueued, "submitted", absl::OkStatus()}};
   const EventRecord record = EventToRecord(event);
-  BOSS_RETURN_IF_ERROR(journal_.Insert({job.id, JournalRequestId(job), hash, JobToJson(job)}, {&record, 1}).status());
+  BOSS_ASSIGN_OR_RETURN(const JobJournal::InsertOutcome outcome,
+                        journal_.Insert({job.id, JournalRequestId(job), hash, JobToJson(job)}, {&record, 1}));
+  if (!outcome.inserted) return Missing(outcome.id);  // a job that cannot be read has the request_id
   Entry& entry = AddEntry(std::move(job), hash);
   entry.inputs = std::move(inputs);
   LogInfo("job submitted",
@@ -266,7 +277,7 @@ absl::StatusOr<Job> JobManager::Submit(JobSpec spec, const SubmitOptions& option
 absl::StatusOr<Job> JobManager::Get(absl::string_view id) const {
   absl::MutexLock lock(&mutex_);
   const auto found = jobs_.find(id);
-  if (found == jobs_.end()) return UnknownJob(id);
+  if (found == jobs_.end()) return Missing(id);
   return Shown(found->second);
 }
 
@@ -354,6 +365,11 @@ absl::StatusOr<Job> JobManager::Resume(absl::string_view id) {
 
 absl::Status JobManager::Delete(absl::string_view id) {
   absl::MutexLock lock(&mutex_);
+  if (const auto unreadable = unreadable_.find(id); unreadable != unreadable_.end()) {
+    BOSS_RETURN_IF_ERROR(journal_.Delete(id));
+    unreadable_.erase(unreadable);
+    return options_.files->RemoveAll(JobFolder(id));
+  }
   BOSS_ASSIGN_OR_RETURN(const Entry* entry, Find(id));
   if (!IsFinal(entry->job.state)) {
     return absl::FailedPreconditionError(

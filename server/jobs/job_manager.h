@@ -143,7 +143,9 @@ class JobWatch {
 // Methods that take a job id: \error NOT_FOUND.
 class JobManager {
  public:
-  // Reads the journal; deletes what has outlived its retention. Starts the runner.
+  // Reads the journal; deletes what has outlived its retention. Starts the runner. A job that cannot be read is set
+  // aside: its record and its folder stay until it is deleted, methods that take its id answer with DATA_LOSS, and it
+  // is in no list.
   static absl::StatusOr<std::unique_ptr<JobManager>> Start(JobManagerOptions options, ModelStore& store,
                                                            JobJournal& journal, StepExecutor& executor,
                                                            const Clock& clock, JobStateListener listener);
@@ -207,6 +209,8 @@ class JobManager {
   absl::Status Recover() ABSL_LOCKS_EXCLUDED(mutex_);
   std::string NewId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::StatusOr<Entry*> Find(absl::string_view id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Why there is no job of that id in jobs_: DATA_LOSS or NOT_FOUND.
+  absl::Status Missing(absl::string_view id) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Adds a job to the maps.
   Entry& AddEntry(Job job, std::string request_hash) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // The job as clients see it, with what holds for all waiting jobs.
@@ -264,6 +268,8 @@ class JobManager {
   mutable absl::Mutex mutex_;
   absl::CondVar wake_;  // of the runner: a job was queued, or shutdown_
   std::map<std::string, Entry, std::less<>> jobs_ ABSL_GUARDED_BY(mutex_);
+  // Of the journal's jobs, those that cannot be read, and why.
+  std::map<std::string, absl::Status, std::less<>> unreadable_ ABSL_GUARDED_BY(mutex_);
   // Of jobs_: by order of submission; those that are not final; by owner and request_id.
   std::map<int64_t, Entry*> by_order_ ABSL_GUARDED_BY(mutex_);
   std::map<int64_t, Entry*> unfinished_ ABSL_GUARDED_BY(mutex_);

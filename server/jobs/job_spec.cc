@@ -56,7 +56,13 @@ absl::Status NameOrEmpty(absl::string_view field, absl::string_view name) {
   return status.ok() ? status : WithField(status, absl::StrCat("spec.", field));
 }
 
-// Absent, or k_max + 1 times from 0 to 1.
+absl::Status AliasOrEmpty(absl::string_view field, absl::string_view alias) {
+  if (alias.empty()) return absl::OkStatus();
+  const absl::Status status = CheckAlias(absl::StrCat("spec.", field), alias);
+  return status.ok() ? status : WithField(status, absl::StrCat("spec.", field));
+}
+
+// Absent, or k_max + 1 times from 0 to 1, which networks can tell apart: they get them as float32.
 absl::Status FineGridFits(absl::string_view field, const std::vector<double>& times, int k_max) {
   if (times.empty()) return absl::OkStatus();
   const std::string path = absl::StrCat("spec.", field);
@@ -64,7 +70,13 @@ absl::Status FineGridFits(absl::string_view field, const std::vector<double>& ti
     return FieldError(path, absl::StrFormat("expected k_max + 1 = %d times, got %d", k_max + 1, times.size()));
   }
   const absl::Status status = TimeGrid::Create(times).status();
-  return status.ok() ? status : FieldError(path, status.message());
+  if (!status.ok()) return FieldError(path, status.message());
+  for (size_t i = 1; i < times.size(); ++i) {
+    if (static_cast<float>(times[i]) > static_cast<float>(times[i - 1])) continue;
+    return FieldError(path, absl::StrFormat("times[%d] and times[%d], %.17g and %.17g, are equal as float32", i - 1, i,
+                                            times[i - 1], times[i]));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status ValidateTraining(const TrainingSpec& spec) {

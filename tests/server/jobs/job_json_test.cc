@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -135,6 +137,25 @@ TEST(JobJson, KeepsAJob) {
   EXPECT_EQ(read->result.schedule->knots, job.result.schedule->knots);
 }
 
+TEST(JobJson, ReadsHeldOutLossesThatAreNotFinite) {
+  constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+  Job job;
+  job.spec = UnusualSpecs()[2];
+  job.metrics.held_out_loss = kNan;
+  job.metrics.segment_held_out_loss = {0.5, kNan, std::numeric_limits<double>::infinity()};
+  const absl::StatusOr<Job> read = JobFromJson(JobToJson(job));
+  ASSERT_TRUE(read.ok()) << read.status();
+  ASSERT_TRUE(read->metrics.held_out_loss.has_value());
+  EXPECT_TRUE(std::isnan(*read->metrics.held_out_loss));
+  ASSERT_EQ(read->metrics.segment_held_out_loss.size(), 3u);
+  EXPECT_EQ(read->metrics.segment_held_out_loss[0], 0.5);
+  EXPECT_TRUE(std::isnan(read->metrics.segment_held_out_loss[1]));
+  EXPECT_TRUE(std::isnan(read->metrics.segment_held_out_loss[2]));
+  const absl::StatusOr<JobEvent> event = EventFromRecord(EventToRecord({1, absl::UnixEpoch(), job.metrics}));
+  ASSERT_TRUE(event.ok()) << event.status();
+  EXPECT_EQ(std::get<JobMetrics>(event->payload).segment_held_out_loss.size(), 3u);
+}
+
 TEST(JobEventJson, KeepsEveryKindOfEvent) {
   JobProgress progress;
   progress.stage = JobStage::kPairs;
@@ -204,6 +225,7 @@ TEST(ValidateSpec, NamesTheField) {
   EXPECT_EQ(field(on({0, 0.2, 0.5, 1})), "spec.fine_time_grid");
   EXPECT_EQ(field(on({0, 0.2, 0.9})), "spec.fine_time_grid");
   EXPECT_EQ(field(on({0, 1, 1})), "spec.fine_time_grid");
+  EXPECT_EQ(field(on({0, 1 - 1e-9, 1})), "spec.fine_time_grid");  // 1 as float32
   EXPECT_EQ(field(changed(optimize, [](OptimizeStepsizesSpec& s) { s.schedule_set = "bellman-1"; })),
             "spec.schedule_set");
   EXPECT_EQ(field(changed(optimize, [](OptimizeStepsizesSpec& s) { s.schedule_set = "../up"; })), "spec.schedule_set");

@@ -168,5 +168,32 @@ TEST_F(JobResumeTest, AVersionIsPublishedOnceEvenIfTheEndIsLost) {
   EXPECT_EQ(store_->GetModel("a")->versions.size(), 1);
 }
 
+TEST_F(JobResumeTest, AJobThatCannotBeReadIsSetAsideAndTheOthersGoOn) {
+  SubmitOptions options;
+  options.request_id = "damaged";
+  const Job damaged = Submit(ToyTraining("a"), options);
+  Finish(damaged.id);
+  const Job other = RunToSuccess(ToyTraining("b"));
+  manager_.reset();
+  ASSERT_TRUE(journal_->Update(damaged.id, R"({"id":"0"})", {}).ok());
+  std::filesystem::create_directories(JobFolder(damaged));
+  Start();
+  EXPECT_EQ(manager_->Get(damaged.id).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(manager_->Cancel(damaged.id).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_TRUE(manager_->Get(other.id).ok());
+  EXPECT_EQ(manager_->List({})->jobs.size(), 1u);
+  EXPECT_EQ(journal_->LoadAll()->size(), 2u);
+  EXPECT_TRUE(std::filesystem::exists(JobFolder(damaged)));
+  // It keeps its request_id, too.
+  EXPECT_EQ(manager_->Submit(ToyTraining("a"), options).status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(manager_->Submit(ToyTraining("c"), options).status().code(), absl::StatusCode::kAlreadyExists);
+  RunToSuccess(ToyTraining("b"));
+
+  ASSERT_TRUE(manager_->Delete(damaged.id).ok());
+  EXPECT_EQ(manager_->Get(damaged.id).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_FALSE(std::filesystem::exists(JobFolder(damaged)));
+  EXPECT_EQ(Finish(Submit(ToyTraining("a"), options).id).state, JobState::kSucceeded);
+}
+
 }  // namespace
 }  // namespace boss::server
