@@ -67,8 +67,9 @@ absl::Status PublishResult(JobContext& context, const std::string& name, const s
                           : context.store().PublishArchive(name, std::move(manifest), archive);
     BOSS_RETURN_IF_ERROR(key.status());
   }
-  if (!alias.empty()) BOSS_RETURN_IF_ERROR(context.store().SetAlias(name, alias, key->version));
-  return context.ReportOutput(*key);
+  // First what is there: a job that cannot set the alias names its version all the same.
+  BOSS_RETURN_IF_ERROR(context.ReportOutput(*key));
+  return alias.empty() ? absl::OkStatus() : context.store().SetAlias(name, alias, key->version);
 }
 
 }  // namespace boss::server

@@ -104,7 +104,7 @@ absl::Status Validate(const TrainSpec& spec) {
   BOSS_RETURN_IF_ERROR(Present("dataset", spec.dataset));
   BOSS_RETURN_IF_ERROR(Present("output_model", spec.output_model));
   BOSS_RETURN_IF_ERROR(NameOrEmpty("output_model", spec.output_model));
-  BOSS_RETURN_IF_ERROR(NameOrEmpty("output_alias", spec.output_alias));
+  BOSS_RETURN_IF_ERROR(AliasOrEmpty("output_alias", spec.output_alias));
   if (spec.architecture_json.empty() == spec.init_model.empty()) {
     return FieldError("spec.architecture_json", "exactly one of architecture_json and init_model is expected");
   }
@@ -181,7 +181,7 @@ absl::Status Validate(const DistillSpec& spec) {
     return FieldError("spec.evaluation.solver", "multistep is judged by an EvaluateJob, expected euler or heun");
   BOSS_RETURN_IF_ERROR(Present("model", spec.model));
   BOSS_RETURN_IF_ERROR(NameOrEmpty("output_model", spec.output_model));
-  BOSS_RETURN_IF_ERROR(NameOrEmpty("output_alias", spec.output_alias));
+  BOSS_RETURN_IF_ERROR(AliasOrEmpty("output_alias", spec.output_alias));
   BOSS_RETURN_IF_ERROR(InRange("k_max", spec.k_max, 1, kMaxKMax));
   BOSS_RETURN_IF_ERROR(FineGridFits("fine_time_grid", spec.fine_time_grid, spec.k_max));
   BOSS_RETURN_IF_ERROR(InRange("steps", spec.steps, 1, spec.k_max));
