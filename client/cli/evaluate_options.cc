@@ -10,10 +10,11 @@ namespace boss::client {
 using boss::v1::EvaluateSpec;
 
 void AddJudgingOptions(CLI::App& app, std::function<EvaluateSpec*()> spec, const std::string& prefix) {
+  const std::string default_steps = prefix == "--" ? "2,4,6,8" : "those of --steps";
   AddParsed(
       app, prefix + "steps", ParseIntegers,
       [spec](const std::vector<int64_t>& steps) { spec()->mutable_steps()->Add(steps.begin(), steps.end()); },
-      "Numbers of steps; default 2,4,6,8");
+      "Numbers of steps; default " + default_steps);
   Add<int64_t>(
       app, prefix + "num-samples", [spec](int64_t v) { spec()->set_num_samples(v); }, "Samples a row; default 1000");
   Add<std::string>(
@@ -30,8 +31,6 @@ void AddJudgingOptions(CLI::App& app, std::function<EvaluateSpec*()> spec, const
       "Judged beside, of heun,multistep: heun with half as many steps, multistep where the version has such schedules");
   AddFlag(
       app, "--straightness", [spec] { spec()->set_measure_straightness(true); }, "Measure straightness too");
-  AddFlag(
-      app, "--include-fine", [spec] { spec()->set_include_fine(true); }, "Add a row for the fine sampler");
 }
 
 void AddSamplerOptions(CLI::App& app, std::function<EvaluateSpec*()> spec) {
@@ -49,6 +48,8 @@ void AddSamplerOptions(CLI::App& app, std::function<EvaluateSpec*()> spec) {
   Add<int32_t>(
       app, "--k-max", [spec](int32_t v) { spec()->set_k_max(v); }, "Steps of the fine sampler; default 100");
   AddFineGrid(app, spec);
+  AddFlag(
+      app, "--include-fine", [spec] { spec()->set_include_fine(true); }, "Add a row for the fine sampler");
   AddFlag(
       app, "--unconditional", [spec] { spec()->set_unconditional(true); }, "Without class labels");
   Add<std::vector<std::string>>(

@@ -14,7 +14,8 @@ namespace boss::client {
 // given; `prefix` leads the names of those that the job has by itself.
 void AddJudgingOptions(CLI::App& app, std::function<boss::v1::EvaluateSpec*()> spec, const std::string& prefix);
 
-// What else an evaluation on its own has: how the samples are drawn, and what they are compared with.
+// What else an evaluation on its own has: how the samples are drawn, and what they are compared with. At the end of a
+// DistillJob the fine sampler always has a row.
 void AddSamplerOptions(CLI::App& app, std::function<boss::v1::EvaluateSpec*()> spec);
 
 // --fine-grid, for a spec that has a fine_time_grid. Its --k-max is added before, so that it is known here.

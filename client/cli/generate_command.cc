@@ -264,7 +264,7 @@ void AddGenerateCommand(CLI::App& app, Context& context) {
       "A schedule set of the version, by name");
   AddParsed(
       *command, "--solver", ParseSolver, [request](boss::v1::Solver solver) { request->set_solver(solver); },
-      "euler, heun or rk45");
+      "euler, heun, rk45 or multistep; default: multistep where the version has it for these steps, else euler");
   AddParsed(
       *command, "-l,--labels", ParseIntegers,
       [arguments](std::vector<int64_t> labels) { arguments->labels = std::move(labels); },

@@ -35,6 +35,7 @@ TEST_F(BossctlTest, WrongCommandLinesAreUsageErrorsThatNameTheOption) {
       {{"jobs", "get"}, "job"},
       {{"jobs", "distill", "-m", "m", "--method", "magic"}, "--method"},
       {{"jobs", "distill", "-m", "m", "--label", "nothing"}, "--label"},
+      {{"jobs", "distill", "-m", "m", "--include-fine"}, "--include-fine"},
       {{"models", "alias", "m", "prod"}, "--remove"},
       {{"models", "alias", "m", "prod", "3", "--remove"}, "--remove"},
       {{"models", "export", "m@1"}, "--out"},
@@ -180,7 +181,7 @@ TEST_F(BossctlTest, WaitingForAnEvaluationPrintsItsTable) {
   server_.jobs.job = MakeDistillJob();
   server_.jobs.events = MakeEvents(5, Job::SUCCEEDED);
   ASSERT_EQ(Run({"jobs", "evaluate", "-m", "flow@1", "-m", "flow@2", "--schedules", "uniform,bellman", "--reference",
-                 "none", "--wait"}),
+                 "none", "--include-fine", "--wait"}),
             kExitOk)
       << err_.str();
   EXPECT_THAT(err_.str(), HasSubstr("submitted jobs/7"));
@@ -193,6 +194,7 @@ TEST_F(BossctlTest, WaitingForAnEvaluationPrintsItsTable) {
   EXPECT_THAT(spec.schedules(), ElementsAre(boss::v1::SCHEDULE_KIND_UNIFORM, boss::v1::SCHEDULE_KIND_BELLMAN));
   EXPECT_TRUE(spec.has_reference_dataset());
   EXPECT_EQ(spec.reference_dataset(), "");
+  EXPECT_TRUE(spec.include_fine());
 }
 
 TEST_F(BossctlTest, AJobThatFailsHasAnExitCodeOfItsOwn) {
