@@ -43,6 +43,12 @@ std::vector<StepCoefficients> AdamsBashforth(const TimeGrid& time_grid, int orde
   return steps;
 }
 
+int MostVelocities(absl::Span<const StepCoefficients> steps) {
+  size_t most = 1;
+  for (const StepCoefficients& step : steps) most = std::max(most, step.velocities.size());
+  return static_cast<int>(most);
+}
+
 at::Tensor MultistepUpdate(const at::Tensor& x, absl::Span<const at::Tensor> velocities,
                            const StepCoefficients& coefficients) {
   at::Tensor sum = coefficients.state == 1 ? x : x * coefficients.state;

@@ -16,6 +16,9 @@ namespace boss {
 // steps. \pre order >= 1.
 std::vector<StepCoefficients> AdamsBashforth(const TimeGrid& time_grid, int order);
 
+// How many velocities a step uses at most, its own included; 1 if there is no step.
+int MostVelocities(absl::Span<const StepCoefficients> steps);
+
 // x [B, ...] moved on by one step. `velocities`: like x, the newest first, at least as many as the coefficients name.
 // With {1, {h}} the result is Euler's, bit for bit.
 at::Tensor MultistepUpdate(const at::Tensor& x, absl::Span<const at::Tensor> velocities,

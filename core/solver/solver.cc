@@ -79,10 +79,8 @@ void SolverRun::HeunStep() {
 }
 
 void SolverRun::MultistepStep() {
-  size_t most = 1;
-  for (const StepCoefficients& step : options_.coefficients) most = std::max(most, step.velocities.size());
   velocities_.insert(velocities_.begin(), Evaluate(x_, t_));
-  if (velocities_.size() > most) velocities_.pop_back();
+  if (static_cast<int>(velocities_.size()) > MostVelocities(options_.coefficients)) velocities_.pop_back();
   x_ = MultistepUpdate(x_, velocities_, options_.coefficients[static_cast<size_t>(steps_done_)]);
   t_ = options_.time_grid[++steps_done_];
 }

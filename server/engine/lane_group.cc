@@ -4,8 +4,10 @@
 #include <c10/core/InferenceMode.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "core/base/torch_guard.h"
+#include "core/flow/multistep.h"
 #include "server/device/device_backend.h"
 
 namespace boss::server {
@@ -27,24 +29,40 @@ at::Tensor PerLane(const std::vector<float>& values, const at::Tensor& like) {
 
 }  // namespace
 
-// What one evaluation needs to know of its lanes, in their order. Lanes in the second half of a heun step, those in its
-// first half and those with guidance are named by their positions: what they alone need touches no other lane, not even
-// by a zero times infinity.
+int Lane::history() const {
+  switch (request->solver.solver) {
+    case SolverKind::kHeun:
+      return 1;
+    case SolverKind::kMultistep:
+      return MostVelocities(request->solver.coefficients) - 1;
+    default:
+      return 0;
+  }
+}
+
+int Lane::previous_velocities() const {
+  if (request->solver.solver != SolverKind::kMultistep) return in_second_phase ? 1 : 0;
+  return static_cast<int>(request->solver.coefficients[static_cast<size_t>(steps_done)].velocities.size()) - 1;
+}
+
+// What one evaluation needs to know of its lanes, in their order: those that use most velocities of earlier evaluations
+// come first, so that those that use the k-th one before are the first lanes. What some lanes alone need touches no
+// other lane, not even by a zero times infinity.
 struct LaneGroup::Batch {
   std::vector<int64_t> slots;
   std::vector<float> times;     // at which the velocity is evaluated
   std::vector<int64_t> labels;  // for models with labels; those of the guided once more at the end, the negative ones
   std::vector<std::vector<at::Tensor>> tensors;  // likewise, one row a lane, by the model's ConditioningSpecs()
-  std::vector<float> weights;                    // of the new velocity in the new state
-  std::vector<int64_t> first_halves;
-  std::vector<int64_t> second_halves;
-  std::vector<float> steps;  // of the second halves: the step size
-  // Multistep lanes: those that scale their state by something else than 1, those that use the velocity of the step
-  // before, and that of the one before that, each with its factor; and those whose velocities later steps need.
-  std::vector<int64_t> scaled, previous, older, kept, kept_older;
-  std::vector<float> scaled_by, previous_by, older_by;
-  std::vector<int64_t> guided;
-  std::vector<float> scales;  // of the guided
+  // Factors in the new state: of the state (whether any of them is not 1), of the new velocity, and at index k of the
+  // velocity that is k + 1 evaluations old, for the lanes that use it, with its row.
+  std::vector<float> states, weights;
+  bool scales_states = false;
+  std::vector<std::vector<float>> previous_weights;
+  std::vector<std::vector<int64_t>> previous_rows;
+  // By position: second halves of heun steps, with the step size; lanes that need their new velocity again, with the
+  // row it goes to; lanes with guidance, with its scale.
+  std::vector<int64_t> second_halves, kept, kept_rows, guided;
+  std::vector<float> steps, scales;
 };
 
 LaneGroup::LaneGroup(std::shared_ptr<const LoadedModel> model, int64_t capacity)
@@ -62,7 +80,7 @@ int64_t LaneGroup::TakeSlot() {
 absl::Status LaneGroup::Grow() {
   return GuardTorch("more samples in flight", [&]() -> absl::Status {
     const c10::InferenceMode inference_mode;
-    for (at::Tensor* tensor : {&states_, &velocities_, &older_velocities_}) {
+    for (at::Tensor* tensor : {&states_, &velocities_}) {
       if (tensor->defined()) *tensor = at::cat({*tensor, at::empty_like(*tensor)});
     }
     for (int64_t slot = 2 * capacity_ - 1; slot >= capacity_; --slot) free_.push_back(slot);
@@ -114,114 +132,110 @@ void LaneGroup::AddCondition(const at::Tensor& labels, const ConditioningTensors
   }
 }
 
-void LaneGroup::AddMultistep(const Lane& lane, int64_t position, Batch& batch) {
-  const std::vector<StepCoefficients>& steps = lane.request->solver.coefficients;
-  const auto done = static_cast<size_t>(lane.steps_done);
-  const StepCoefficients& step = steps[done];
+int64_t LaneGroup::VelocityRow(const Lane& lane, int number) const {
+  return lane.slot * velocities_per_lane_ + number % lane.history();
+}
+
+void LaneGroup::KeepVelocities(int per_lane) {
+  if (per_lane <= velocities_per_lane_) return;
+  std::vector<int64_t> shape = states_.sizes().vec();
+  shape.insert(shape.begin() + 1, per_lane);
+  const at::Tensor velocities = at::empty(shape, states_.options());
+  if (velocities_.defined()) {
+    shape[1] = velocities_per_lane_;
+    velocities.slice(1, 0, velocities_per_lane_).copy_(velocities_.view(shape));
+  }
+  velocities_ = velocities.flatten(0, 1);
+  velocities_per_lane_ = per_lane;
+}
+
+void LaneGroup::AddStep(const Lane& lane, Batch& batch) const {
+  const auto position = static_cast<int64_t>(batch.slots.size());
+  const SolverOptions& solver = lane.request->solver;
+  const auto h = static_cast<float>(lane.time_grid().StepSize(lane.steps_done));
+  batch.slots.push_back(lane.slot);
+  batch.times.push_back(static_cast<float>(lane.in_second_phase ? lane.time_grid()[lane.steps_done + 1] : lane.t()));
+  if (lane.rows() == 2) {
+    batch.guided.push_back(position);
+    batch.scales.push_back(static_cast<float>(lane.request->condition.guidance_scale));
+  }
+  StepCoefficients step{.velocities = {h}};
+  int number = 0;  // of the evaluation among those whose velocities are kept
+  bool is_kept = false;
+  if (solver.solver == SolverKind::kMultistep) {
+    step = solver.coefficients[static_cast<size_t>(lane.steps_done)];
+    number = lane.steps_done;
+    is_kept = lane.history() > 0 && number + 1 < lane.time_grid().steps();
+  } else if (lane.in_second_phase) {
+    step.velocities = {h / 2, h / 2};
+    number = 1;
+    batch.second_halves.push_back(position);
+    batch.steps.push_back(h);
+  } else if (solver.solver == SolverKind::kHeun) {
+    step.velocities = {0};
+    is_kept = true;
+  }
+  batch.states.push_back(static_cast<float>(step.state));
+  batch.scales_states = batch.scales_states || step.state != 1;
   batch.weights.push_back(static_cast<float>(step.velocities[0]));
-  if (step.state != 1) {
-    batch.scaled.push_back(position);
-    batch.scaled_by.push_back(static_cast<float>(step.state - 1));
+  for (size_t k = 1; k < step.velocities.size(); ++k) {
+    if (batch.previous_rows.size() < k) {
+      batch.previous_rows.emplace_back();
+      batch.previous_weights.emplace_back();
+    }
+    batch.previous_rows[k - 1].push_back(VelocityRow(lane, number - static_cast<int>(k)));
+    batch.previous_weights[k - 1].push_back(static_cast<float>(step.velocities[k]));
   }
-  if (step.velocities.size() > 1) {
-    batch.previous.push_back(position);
-    batch.previous_by.push_back(static_cast<float>(step.velocities[1]));
+  if (is_kept) {
+    batch.kept.push_back(position);
+    batch.kept_rows.push_back(VelocityRow(lane, number));
   }
-  if (step.velocities.size() > 2) {
-    batch.older.push_back(position);
-    batch.older_by.push_back(static_cast<float>(step.velocities[2]));
-  }
-  // This velocity is the next step's previous one, and the older one of the step after that.
-  const auto uses = [&](size_t index, size_t velocities) {
-    return index < steps.size() && steps[index].velocities.size() >= velocities;
-  };
-  if (uses(done + 1, 2) || uses(done + 2, 3)) batch.kept.push_back(position);
-  if (uses(done + 1, 3)) batch.kept_older.push_back(position);
 }
 
 absl::Status LaneGroup::Evaluate(absl::Span<Lane* const> lanes) {
   return GuardTorch("sampling", [&]() -> absl::Status {
     const c10::InferenceMode inference_mode;
+    std::vector<Lane*> ordered(lanes.begin(), lanes.end());
+    std::stable_sort(ordered.begin(), ordered.end(),
+                     [](const Lane* a, const Lane* b) { return a->previous_velocities() > b->previous_velocities(); });
+    int history = 0;
+    for (const Lane* lane : ordered) history = std::max(history, lane->history());
+    KeepVelocities(history);
     Batch batch;
     batch.tensors.resize(specs_.size());
-    for (size_t i = 0; i < lanes.size(); ++i) {
-      const Lane& lane = *lanes[i];
-      const auto h = static_cast<float>(lane.time_grid().StepSize(lane.steps_done));
-      const Condition& condition = lane.request->condition;
-      const bool is_heun = lane.request->solver.solver == SolverKind::kHeun;
-      const bool first_half = is_heun && !lane.in_second_phase;
-      batch.slots.push_back(lane.slot);
-      batch.times.push_back(
-          static_cast<float>(lane.in_second_phase ? lane.time_grid()[lane.steps_done + 1] : lane.t()));
-      AddCondition(condition.class_labels, condition.tensors, lane.index, batch);
-      if (lane.request->solver.solver == SolverKind::kMultistep) {
-        AddMultistep(lane, static_cast<int64_t>(i), batch);
-      } else {
-        batch.weights.push_back(first_half ? 0 : is_heun ? h / 2 : h);
-      }
-      if (first_half) batch.first_halves.push_back(static_cast<int64_t>(i));
-      if (lane.in_second_phase) {
-        batch.second_halves.push_back(static_cast<int64_t>(i));
-        batch.steps.push_back(h);
-      }
-      if (lane.rows() == 2) {
-        batch.guided.push_back(static_cast<int64_t>(i));
-        batch.scales.push_back(static_cast<float>(condition.guidance_scale));
-      }
+    for (const Lane* lane : ordered) {
+      AddStep(*lane, batch);
+      const Condition& condition = lane->request->condition;
+      AddCondition(condition.class_labels, condition.tensors, lane->index, batch);
     }
     for (const int64_t i : batch.guided) {
-      const Lane& lane = *lanes[static_cast<size_t>(i)];
+      const Lane& lane = *ordered[static_cast<size_t>(i)];
       const Condition& condition = lane.request->condition;
       AddCondition(condition.negative_class_labels, condition.negative_tensors, lane.index, batch);
     }
-    const at::Tensor slots = ToTensor(batch.slots, states_.device());
+    const at::Device device = states_.device();
+    const at::Tensor slots = ToTensor(batch.slots, device);
     const at::Tensor x = states_.index_select(0, slots);
-    at::Tensor input = x, second, euler;
+    std::vector<at::Tensor> previous;  // of the first lanes
+    for (const std::vector<int64_t>& rows : batch.previous_rows)
+      previous.push_back(velocities_.index_select(0, ToTensor(rows, device)));
+    at::Tensor input = x;
     if (!batch.second_halves.empty()) {
-      second = ToTensor(batch.second_halves, states_.device());
-      euler = velocities_.index_select(0, slots.index_select(0, second)) * PerLane(batch.steps, x);
-      input = x.index_add(0, second, euler);
+      const at::Tensor second = ToTensor(batch.second_halves, device);
+      input = x.index_add(0, second, previous[0].index_select(0, second) * PerLane(batch.steps, x));
     }
     const at::Tensor v = Velocity(batch, input);
-    at::Tensor x_new = at::addcmul(x, v, PerLane(batch.weights, x));
-    if (second.defined()) x_new = x_new.index_add(0, second, euler, 0.5);
-    // Where every lane takes part, as in the batch of one sample, nothing has to be picked out.
-    const auto are_all = [&](const std::vector<int64_t>& positions) { return positions.size() == lanes.size(); };
-    const auto slots_of = [&](const std::vector<int64_t>& positions) {
-      return are_all(positions) ? slots : slots.index_select(0, ToTensor(positions, x.device()));
-    };
-    const auto add = [&](const std::vector<int64_t>& positions, const std::vector<float>& factors,
-                         const at::Tensor* of) {
-      if (positions.empty()) return;
-      if (are_all(positions)) {
-        x_new = at::addcmul(x_new, of == nullptr ? x : of->index_select(0, slots), PerLane(factors, x));
-        return;
-      }
-      const at::Tensor rows = ToTensor(positions, x.device());
-      const at::Tensor values =
-          of == nullptr ? x.index_select(0, rows) : of->index_select(0, slots.index_select(0, rows));
-      x_new = x_new.index_add(0, rows, values * PerLane(factors, x));
-    };
-    add(batch.scaled, batch.scaled_by, nullptr);
-    add(batch.previous, batch.previous_by, &velocities_);
-    add(batch.older, batch.older_by, &older_velocities_);
-    at::Tensor kept_slots, kept_velocities, older_slots, older_velocities;
-    if (!batch.kept_older.empty()) {
-      if (!older_velocities_.defined()) older_velocities_ = at::empty_like(states_);
-      older_slots = slots_of(batch.kept_older);
-      older_velocities = velocities_.index_select(0, older_slots);
+    at::Tensor x_new = at::addcmul(batch.scales_states ? x * PerLane(batch.states, x) : x, v, PerLane(batch.weights, x));
+    for (size_t k = 0; k < previous.size(); ++k)
+      x_new.slice(0, 0, previous[k].size(0)).addcmul_(previous[k], PerLane(batch.previous_weights[k], x));
+    at::Tensor kept, kept_rows;
+    if (!batch.kept.empty()) {
+      kept_rows = ToTensor(batch.kept_rows, device);
+      kept = batch.kept.size() == lanes.size() ? v : v.index_select(0, ToTensor(batch.kept, device));
     }
-    std::vector<int64_t> kept = batch.first_halves;
-    kept.insert(kept.end(), batch.kept.begin(), batch.kept.end());
-    if (!kept.empty()) {
-      if (!velocities_.defined()) velocities_ = at::empty_like(states_);
-      kept_slots = slots_of(kept);
-      kept_velocities = are_all(kept) ? v : v.index_select(0, ToTensor(kept, x.device()));
-    }
-    // Nothing has changed so far, and what follows needs no memory.
+    // No lane has changed so far, and what follows needs no memory.
     states_.index_copy_(0, slots, x_new);
-    if (older_slots.defined()) older_velocities_.index_copy_(0, older_slots, older_velocities);
-    if (kept_slots.defined()) velocities_.index_copy_(0, kept_slots, kept_velocities);
+    if (kept.defined()) velocities_.index_copy_(0, kept_rows, kept);
     for (Lane* lane : lanes) {
       lane->evaluations += lane->rows();
       const bool first_half = lane->request->solver.solver == SolverKind::kHeun && !lane->in_second_phase;

@@ -28,6 +28,10 @@ struct Lane {
   bool done() const { return steps_done == time_grid().steps(); }
   // Of the network's batch.
   int64_t rows() const { return EvaluationsPerCall(request->condition); }
+  // Velocities of earlier evaluations that any step uses at most.
+  int history() const;
+  // That the next evaluation's step uses.
+  int previous_velocities() const;
 };
 
 // The states of the lanes of one model version, in slots of one tensor, and the one evaluation that moves a batch of
@@ -63,7 +67,12 @@ class LaneGroup {
 
  private:
   struct Batch;
-  static void AddMultistep(const Lane& lane, int64_t position, Batch& batch);
+  // Adds what a lane's next evaluation needs, its condition aside.
+  void AddStep(const Lane& lane, Batch& batch) const;
+  // The row of velocities_ that has the velocity of the lane's evaluation `number`.
+  int64_t VelocityRow(const Lane& lane, int number) const;
+  // Makes room for so many velocities of each lane.
+  void KeepVelocities(int per_lane);
   // Adds the condition of one sample of a request to a batch.
   void AddCondition(const at::Tensor& labels, const ConditioningTensors& tensors, int64_t sample, Batch& batch) const;
   at::Tensor Velocity(const Batch& batch, const at::Tensor& x) const;
@@ -72,10 +81,11 @@ class LaneGroup {
   const std::vector<ConditioningSpec> specs_;
   int64_t capacity_;
   std::vector<int64_t> free_;
-  at::Tensor states_;      // [capacity, ...] on the model's device
-  // Likewise: the first velocity of a heun step, or the velocity of a multistep lane's step before, and that of the one
-  // before that; undefined until one is needed.
-  at::Tensor velocities_, older_velocities_;
+  at::Tensor states_;  // [capacity, ...] on the model's device
+  // Likewise [capacity velocities_per_lane_, ...]: of each lane the last velocities that it needs again, as a ring; undefined
+  // until one is needed.
+  at::Tensor velocities_;
+  int velocities_per_lane_ = 0;
 };
 
 }  // namespace boss::server

@@ -133,6 +133,23 @@ TEST_F(LanesTest, MultistepLanesAreWhatTheSolverMakesAndDisturbNobody) {
   }
 }
 
+TEST_F(LanesTest, ALaneKeepsItsVelocitiesWhereAnotherOneNeedsMore) {
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, boss::testing::TinyMultistepSet(10, 6)).ok());
+  StartEngine({.max_batch = 8, .max_lanes = 4});
+  SampleRequest heun = Request(2, 6), multistep = Request(2, 6);
+  heun.solver = SolverKind::kHeun;
+  multistep.solver = SolverKind::kMultistep;
+  multistep.seed = 500;
+  // The third request gets the lanes of the second one after three evaluations, in the middle of a heun step.
+  const std::vector<SampleRequest> requests = {heun, Request(2, 3), multistep};
+  const auto sinks = RunTogether(requests);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    ASSERT_TRUE(sinks[i]->status.ok()) << i << ": " << sinks[i]->status;
+    const double difference = (sinks[i]->Values() - Alone(requests[i])).abs().max().item<double>();
+    EXPECT_LE(difference, kRounding) << "request " << i;
+  }
+}
+
 TEST_F(LanesTest, EveryLaneHasItsOwnCondition) {
   const VersionKey key =
       boss::testing::PublishTinyModel(*store_, "conditioned", boss::testing::kTinyConditionedArchitecture);
