@@ -22,10 +22,9 @@ const NativeSchedule* FindNativeSchedule(const Manifest& manifest, int steps, do
 std::shared_ptr<const StoredScheduleSet> ChooseScheduleSet(ScheduleSetSpan sets, double guidance_scale,
                                                            SolverKind solver, int steps) {
   const auto rank = [&](const StoredScheduleSet& stored) {
-    const Schedule* const schedule = stored.set.Find(steps);
-    const double error = schedule != nullptr ? schedule->held_out_error : 0;
-    const size_t schedules = steps != 0 && schedule == nullptr ? stored.set.schedules.size() : 0;
-    return std::tuple(schedule != nullptr, -error, schedules, stored.set.k_max, stored.create_time);
+    const bool has_steps = stored.set.Find(steps) != nullptr;
+    const size_t schedules = steps != 0 && !has_steps ? stored.set.schedules.size() : 0;
+    return std::tuple(has_steps, schedules, stored.set.k_max, stored.create_time);
   };
   std::shared_ptr<const StoredScheduleSet> best;
   for (const auto& stored : sets) {

@@ -19,8 +19,8 @@ bool IsSearchedFor(const StoredScheduleSet& stored, double guidance_scale, Solve
 const NativeSchedule* FindNativeSchedule(const Manifest& manifest, int steps, double guidance_scale);
 
 // Of the sets that IsSearchedFor accepts, the one with the largest k_max, of these the newest. With `steps` other than
-// 0, those that have a schedule of so many go before: first the one whose schedule has the lowest held_out_error (0 for
-// Euler's). If none has it, the one with the most schedules. Null if nothing is accepted.
+// 0, those that have a schedule of so many go before; if none has it, the one with the most schedules. Errors of
+// schedules do not choose: each is measured against the fine sampler of its own grid. Null if nothing is accepted.
 std::shared_ptr<const StoredScheduleSet> ChooseScheduleSet(ScheduleSetSpan sets, double guidance_scale,
                                                            SolverKind solver, int steps);
 
