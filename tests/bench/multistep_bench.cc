@@ -6,6 +6,7 @@
 //
 //   methods        (default) Euler, Adams and Bashforth, and fitted coefficients on two lists of times
 //   noises         how the fit depends on the number of noises that it has
+//   orders         how many velocities a step may use
 //   refinement     a search of single times
 //   straightened   coefficients on weights that were straightened
 //   full           all of them and Frechet distances, cell by cell into the CSV file --results: a run that was stopped
@@ -61,13 +62,15 @@ int main(int argc, char** argv) {
     status = boss::PrintMethods(options);
   } else if (ok && table == "noises") {
     status = boss::PrintNumbersOfNoises(options);
+  } else if (ok && table == "orders") {
+    status = boss::PrintOrders(options);
   } else if (ok && table == "refinement") {
     status = boss::PrintRefinement(options);
   } else if (ok && table == "straightened") {
     status = boss::PrintStraightened(options);
   } else {
     std::fprintf(stderr,
-                 "usage: %s [--table=methods|noises|refinement|straightened|full] [--fit=N] [--judge=N] [--samples=N] "
+                 "usage: %s [--table=methods|noises|orders|refinement|straightened|full] [--fit=N] [--judge=N] [--samples=N] "
                  "[--k-max=N] "
                  "[--guidance=S] [--threads=N] [--results=FILE] [--print]\n",
                  argv[0]);

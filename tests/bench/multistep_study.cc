@@ -101,13 +101,13 @@ at::Tensor Study::StatesAt(absl::Span<const int> points, int64_t fit) const {
   return at::cat(parts, 1).slice(1, 0, fit);
 }
 
-absl::StatusOr<OptimizedMultistep> Study::Optimize(const Stage1& stage1, int steps) const {
+absl::StatusOr<OptimizedMultistep> Study::Optimize(const Stage1& stage1, int steps, int max_order) const {
   InlineExecutor executor;
   const auto states = [&](absl::Span<const int> points) -> absl::StatusOr<at::Tensor> {
     return StatesAt(points, stage1.fit);
   };
   return OptimizeMultistep(*model_, fine_grid_, stage1.knots[static_cast<size_t>(steps) - 1], states,
-                           ConditionOf(0, stage1.fit), {.batch_size = kBatch}, executor);
+                           ConditionOf(0, stage1.fit), {.max_order = max_order, .batch_size = kBatch}, executor);
 }
 
 absl::StatusOr<OptimizedMultistep> Study::Refine(const Stage1& stage1, OptimizedMultistep start,

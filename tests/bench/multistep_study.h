@@ -64,8 +64,9 @@ class Study {
   absl::StatusOr<Stage1> Search(int64_t fit) const;
   // [points, fit, ...]: the fine states of the first noises to fit.
   at::Tensor StatesAt(absl::Span<const int> points, int64_t fit) const;
-  // As the product makes it.
-  absl::StatusOr<OptimizedMultistep> Optimize(const Stage1& stage1, int steps) const;
+  // As the product makes it, or with steps that may use another number of velocities.
+  absl::StatusOr<OptimizedMultistep> Optimize(const Stage1& stage1, int steps,
+                                              int max_order = kMaxMultistepOrder) const;
   // A search of single times from there.
   absl::StatusOr<OptimizedMultistep> Refine(const Stage1& stage1, OptimizedMultistep start,
                                             int64_t max_evaluations) const;

@@ -20,6 +20,7 @@ namespace {
 constexpr int64_t kBatch = 32;
 constexpr int64_t kNumbersOfNoises[] = {16, 32, 64, 128, 256};
 constexpr int kFewSteps[] = {2, 4, 6, 8};
+constexpr int kOrders[] = {2, 3, Study::kMostSteps};
 constexpr int64_t kFitsOfRefinement[] = {16, 64};
 
 // Fitted in sequence on the grid.
@@ -96,6 +97,25 @@ absl::Status PrintNumbersOfNoises(StudyOptions options) {
       BOSS_ASSIGN_OR_RETURN(const double euler,
                             study->TrajectoryError(study->model(), bellman, AdamsBashforth(bellman, 1)));
       std::printf(" %.4f | %.4f | %.4f |", error, best.schedule.held_out_error, euler);
+      std::fflush(stdout);
+    }
+    std::printf("\n");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PrintOrders(const StudyOptions& options) {
+  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<Study> study, Study::Create(options));
+  BOSS_RETURN_IF_ERROR(study->PrepareErrors());
+  BOSS_ASSIGN_OR_RETURN(const Stage1 stage1, study->Search(options.fit));
+  std::printf("| K | 2 velocities | 3 | all |\n| --- | --- | --- | --- |\n");
+  for (int steps = 2; steps <= Study::kMostSteps; ++steps) {
+    std::printf("| %d |", steps);
+    for (const int order : kOrders) {
+      BOSS_ASSIGN_OR_RETURN(const OptimizedMultistep best, study->Optimize(stage1, steps, order));
+      BOSS_ASSIGN_OR_RETURN(const double error, study->TrajectoryError(study->model(), best.schedule.time_grid,
+                                                                       best.schedule.coefficients));
+      std::printf(" %.4f (%d) |", error, MostVelocities(best.schedule.coefficients));
       std::fflush(stdout);
     }
     std::printf("\n");

@@ -12,6 +12,9 @@ absl::Status PrintMethods(const StudyOptions& options);
 // What is fitted to 16 .. 256 noises; options.fit is not read.
 absl::Status PrintNumbersOfNoises(StudyOptions options);
 
+// Steps that may use 2 velocities, 3, or all that there are; in brackets the most that one does use.
+absl::Status PrintOrders(const StudyOptions& options);
+
 // Weights that were straightened to Euler's schedules: with Euler's steps, and with coefficients that are fitted to
 // the teacher's states of the pairs' held-out noises, to those of the search's noises, and to the straightened
 // network's own fine states.
