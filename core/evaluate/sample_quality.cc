@@ -2,13 +2,12 @@
 
 #include <ATen/ATen.h>
 
-#include <cmath>
+#include "core/base/root_mean_square.h"
 
 namespace boss {
 
 double TrajectoryError(const at::Tensor& samples, const at::Tensor& fine_samples) {
-  const at::Tensor difference = samples.to(at::kDouble) - fine_samples.to(samples.device(), at::kDouble);
-  return std::sqrt(difference.square().mean().item<double>());
+  return RootMeanSquare(samples, fine_samples);
 }
 
 double Straightness(const Trajectory& trajectory) {

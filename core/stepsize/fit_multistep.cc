@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "core/base/root_mean_square.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
 
@@ -22,6 +23,8 @@ constexpr double kRidges[] = {1e-12, 1e-8, 1e-6, 1e-4, 1e-2};
 constexpr double kResolution = 1e-13;
 // The features of a step are the state, then the velocities, the newest first.
 constexpr int kStateFeature = 0;
+// Elements of each feature that are copied to float64 at a time.
+constexpr int64_t kChunk = int64_t{1} << 20;
 
 absl::StatusOr<at::Tensor> Velocity(const VelocityModel& model, const at::Tensor& x, double t,
                                     const Condition& condition, int64_t batch_size, StepExecutor& executor) {
@@ -56,9 +59,14 @@ Products ProductsOf(const std::vector<at::Tensor>& features, const at::Tensor& r
   std::vector<at::Tensor> rows;
   for (const at::Tensor& feature : features) rows.push_back(feature.slice(0, begin, end).reshape({-1}));
   rows.push_back(residual.slice(0, begin, end).reshape({-1}));
-  const at::Tensor all = at::stack(rows).to(at::kDouble);
-  const at::Tensor products = at::matmul(all, all.t());
-  const int64_t count = static_cast<int64_t>(features.size());
+  const int64_t count = static_cast<int64_t>(features.size()), elements = rows.back().size(0);
+  at::Tensor products = at::zeros({count + 1, count + 1}, at::kDouble);
+  for (int64_t first = 0; first < elements; first += kChunk) {
+    std::vector<at::Tensor> parts;
+    for (const at::Tensor& row : rows) parts.push_back(row.slice(0, first, std::min(first + kChunk, elements)));
+    const at::Tensor all = at::stack(parts).to(at::kDouble);
+    products += at::matmul(all, all.t());
+  }
   return {products.slice(0, 0, count).slice(1, 0, count), products[count].slice(0, 0, count),
           products[count][count].item<double>()};
 }
@@ -80,10 +88,10 @@ std::optional<at::Tensor> Solve(const Products& products, const at::Tensor& chos
 }
 
 // The best step from x to x_target: coefficients of the state and of `velocities`, the newest first. The last samples,
-// from `split` on, are held out.
+// from `split` on, are held out. Euler's where no error is finite.
 StepCoefficients FitStep(const at::Tensor& x, const std::vector<at::Tensor>& velocities, const at::Tensor& x_target,
                          const std::vector<StepCoefficients>& plain_by_order, int64_t split) {
-  StepCoefficients best;
+  StepCoefficients best = plain_by_order.front();
   double least = std::numeric_limits<double>::infinity();
   std::vector<at::Tensor> features{x};
   features.insert(features.end(), velocities.begin(), velocities.end());
@@ -117,10 +125,6 @@ StepCoefficients FitStep(const at::Tensor& x, const std::vector<at::Tensor>& vel
     }
   }
   return best;
-}
-
-double RootMeanSquare(const at::Tensor& difference) {
-  return difference.to(at::kDouble).square().mean().sqrt().item<double>();
 }
 
 }  // namespace
@@ -163,9 +167,9 @@ absl::StatusOr<MultistepFit> FitMultistep(const VelocityModel& model, const at::
     }));
   }
   BOSS_RETURN_IF_ERROR(GuardTorch("multistep fit", [&]() -> absl::Status {
-    const at::Tensor difference = x - fine_states[time_grid.steps()];
-    result.fit_error = RootMeanSquare(difference.slice(0, 0, split));
-    result.held_out_error = RootMeanSquare(difference.slice(0, split));
+    const at::Tensor target = fine_states[time_grid.steps()];
+    result.fit_error = RootMeanSquare(x.slice(0, 0, split), target.slice(0, 0, split));
+    result.held_out_error = RootMeanSquare(x.slice(0, split), target.slice(0, split));
     return absl::OkStatus();
   }));
   return result;
@@ -177,12 +181,11 @@ absl::StatusOr<at::Tensor> SolveMultistep(const VelocityModel& model, const at::
                                           StepExecutor& executor) {
   at::Tensor x = noise;
   std::vector<at::Tensor> velocities;
-  size_t most = 1;
-  for (const StepCoefficients& step : coefficients) most = std::max(most, step.velocities.size());
+  const int most = MostVelocities(coefficients);
   for (int step = 0; step < time_grid.steps(); ++step) {
     BOSS_ASSIGN_OR_RETURN(at::Tensor velocity, Velocity(model, x, time_grid[step], condition, batch_size, executor));
     velocities.insert(velocities.begin(), std::move(velocity));
-    if (velocities.size() > most) velocities.pop_back();
+    if (static_cast<int>(velocities.size()) > most) velocities.pop_back();
     BOSS_RETURN_IF_ERROR(GuardTorch("multistep sampling", [&]() -> absl::Status {
       x = MultistepUpdate(x, velocities, coefficients[step]);
       return absl::OkStatus();

@@ -24,7 +24,8 @@ int64_t FittedNoises(int64_t count, const MultistepFitOptions& options);
 
 struct MultistepFit {
   std::vector<StepCoefficients> coefficients;  // one a step
-  // Root mean square error of the sample at t = 1 against the fine one, over the noises that were fitted and those held out.
+  // Root mean square error of the sample at t = 1 against the fine one, over the noises that were fitted and those held
+  // out. Not finite where the sampler diverges.
   double fit_error = 0;
   double held_out_error = 0;
 };

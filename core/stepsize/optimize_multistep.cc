@@ -8,6 +8,7 @@
 #include <set>
 #include <utility>
 
+#include "core/base/root_mean_square.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
 #include "core/flow/multistep.h"
@@ -30,8 +31,7 @@ absl::StatusOr<TimeGrid> GridOf(const TimeGrid& fine_grid, const std::vector<int
 }
 
 absl::StatusOr<double> RootMeanSquareError(const at::Tensor& samples, const at::Tensor& target) {
-  return GuardTorch("multistep error",
-                    [&] { return (samples - target).to(at::kDouble).square().mean().sqrt().item<double>(); });
+  return GuardTorch("multistep error", [&] { return RootMeanSquare(samples, target); });
 }
 
 // Root mean square error over the noises that were fitted to and those held out.
@@ -94,22 +94,23 @@ absl::StatusOr<OptimizedMultistep> OptimizeMultistep(const VelocityModel& model,
       plain = base;
       plain.coefficients = std::move(coefficients);
       plain.held_out_error = error;
-      plain_noise = fine[0].slice(0, 0, split);
-      plain_target = fine[grid.steps()].slice(0, 0, split);
+      // Copies: these states shall not outlive their candidate.
+      plain_noise = fine[0].slice(0, 0, split).clone();
+      plain_target = fine[grid.steps()].slice(0, 0, split).clone();
     }
   }
-  if (!(plain.held_out_error < fitted.held_out_error)) {
-    if (fitted.coefficients.empty()) return absl::InternalError("multistep: no candidate has a finite error");
-    result.schedule = std::move(fitted);
-    return result;
+  if (plain.held_out_error < fitted.held_out_error) {
+    const int64_t count = plain_noise.size(0);
+    BOSS_ASSIGN_OR_RETURN(const at::Tensor samples,
+                          SolveMultistep(model, plain_noise, condition.Slice(0, count), plain.time_grid,
+                                         plain.coefficients, options.batch_size, executor));
+    result.evaluations += count * plain.time_grid.steps();
+    BOSS_ASSIGN_OR_RETURN(plain.fit_error, RootMeanSquareError(samples, plain_target));
+    if (std::isfinite(plain.fit_error)) fitted = std::move(plain);
   }
-  const int64_t count = plain_noise.size(0);
-  BOSS_ASSIGN_OR_RETURN(const at::Tensor samples,
-                        SolveMultistep(model, plain_noise, condition.Slice(0, count), plain.time_grid,
-                                       plain.coefficients, options.batch_size, executor));
-  result.evaluations += count * plain.time_grid.steps();
-  BOSS_ASSIGN_OR_RETURN(plain.fit_error, RootMeanSquareError(samples, plain_target));
-  result.schedule = std::move(plain);
+  if (fitted.coefficients.empty())
+    return absl::InternalError("multistep: the sampler diverged, no candidate has a finite error");
+  result.schedule = std::move(fitted);
   return result;
 }
 
@@ -119,18 +120,20 @@ absl::StatusOr<OptimizedMultistep> RefineMultistep(const VelocityModel& model, c
                                                    int64_t max_evaluations, StepExecutor& executor) {
   OptimizedMultistep best = std::move(start);
   int64_t left = max_evaluations;
+  int64_t cost = 0;  // of a fit; known once states have been read
   std::set<std::vector<int>> tried{best.schedule.knots};
   // Whether there was no budget for it.
   const auto try_knots = [&](const std::vector<int>& knots) -> absl::StatusOr<bool> {
     if (!tried.insert(knots).second) return false;
+    if (cost > left) return true;
     BOSS_ASSIGN_OR_RETURN(const at::Tensor fine, states(knots));
     BOSS_ASSIGN_OR_RETURN(TimeGrid grid, GridOf(fine_grid, knots));
-    const int64_t cost = fine.size(1) * grid.steps();
+    cost = fine.size(1) * grid.steps();
     if (cost > left) return true;
     left -= cost;
     best.evaluations += cost;
     BOSS_ASSIGN_OR_RETURN(MultistepFit fit, FitMultistep(model, fine, condition, grid, options, executor));
-    if (fit.held_out_error < best.schedule.held_out_error) {
+    if (fit.held_out_error < best.schedule.held_out_error && std::isfinite(fit.fit_error)) {
       best.schedule = {.knots = knots,
                        .time_grid = std::move(grid),
                        .solver = SolverKind::kMultistep,

@@ -38,7 +38,8 @@ struct OptimizedMultistep {
 // noises, and the held-out ones alone are few to choose times by. Of the plain ones, the best on the held-out noises;
 // and of these two the better one there, so that on these noises it is never worse than Euler on any of the candidates.
 // Evaluations: K a noise and candidate, 2 K a held-out noise and candidate, and K a fitted noise if a plain one wins.
-// `condition`: of the N noises. Memory: the states of one candidate. \error as FitMultistep and `states`.
+// `condition`: of the N noises. Memory: the states of one candidate, and about ten single states of the N noises.
+// \error INTERNAL if the sampler diverges on every candidate; as FitMultistep and `states`.
 absl::StatusOr<OptimizedMultistep> OptimizeMultistep(const VelocityModel& model, const TimeGrid& fine_grid,
                                                      absl::Span<const std::vector<int>> candidates, FineStatesAt states,
                                                      const Condition& condition, const MultistepFitOptions& options,

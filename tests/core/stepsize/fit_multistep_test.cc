@@ -91,6 +91,32 @@ TEST(FitMultistep, FallsBackToPlainCoefficientsWhereAFitOnFewNoisesDoesNotHold) 
   EXPECT_GT(fit->fit_error, 1);
 }
 
+TEST(FitMultistep, SumsManyElementsInPieces) {
+  // 300 of 400 noises of 4000 elements each are more than one piece.
+  const testing::FunctionModel model = testing::ExponentialFlow(2.0);
+  const TimeGrid grid = *TimeGrid::Create({0, 0.4, 1});
+  const at::Tensor noise = at::randn({400, 4000}, at::kDouble);
+  const at::Tensor states = at::stack({noise, noise * std::exp(0.8), noise * std::exp(2.0)});
+  InlineExecutor executor;
+  const auto fit = FitMultistep(model, states, {}, grid, {.max_order = 2}, executor);
+  ASSERT_TRUE(fit.ok()) << fit.status();
+  EXPECT_LT(fit->fit_error, 1e-10);
+  EXPECT_LT(fit->held_out_error, 1e-10);
+}
+
+TEST(FitMultistep, HasEulersStepsWhereVelocitiesAreNotFinite) {
+  const testing::FunctionModel model([](const at::Tensor& x, const at::Tensor& t, const Condition&) {
+    return x / at::where(t > 0.5, at::zeros_like(t), at::ones_like(t)).unsqueeze(1) - x;
+  });
+  const TimeGrid grid = *TimeGrid::Create({0, 0.6, 1});
+  InlineExecutor executor;
+  const auto fit = FitMultistep(model, at::randn({3, 8, 2}), {}, grid, {}, executor);
+  ASSERT_TRUE(fit.ok()) << fit.status();
+  ASSERT_EQ(fit->coefficients.size(), 2u);
+  EXPECT_EQ(fit->coefficients[1], AdamsBashforth(grid, 1)[1]);
+  EXPECT_FALSE(std::isfinite(fit->held_out_error));
+}
+
 TEST(FitMultistep, FitsTheGuidedVelocity) {
   // With a scale of 2, 2 v_label - v_none has the rates 3, 3 and 1, for which two coefficients suffice. v_label has the
   // rates 2, 1 and 1: no step of the state and its velocity makes e^3h, e^3h and e^h of them.

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+#include <optional>
 #include <vector>
 
 #include "core/base/status_macros.h"
@@ -195,6 +197,54 @@ TEST(RefineMultistep, LowersTheErrorOfBadTimesWithinItsBudget) {
     EXPECT_NEAR(Error(samples, held_out[kFine]), schedule.held_out_error, 1e-6);
   }
   EXPECT_LT(least, 0.75 * start->schedule.held_out_error);
+}
+
+TEST(OptimizeMultistep, IsAnErrorWhereEveryCandidateDiverges) {
+  const auto recorded = Record(CurvedFlow(), 8);
+  ASSERT_TRUE(recorded.ok()) << recorded.status();
+  const std::vector<std::vector<int>> candidates = {{0, 6, 12, kFine}, {0, 4, 10, kFine}};
+  const testing::FunctionModel never(
+      [](const at::Tensor& x, const at::Tensor&, const Condition&) {
+        return at::full_like(x, std::numeric_limits<float>::quiet_NaN());
+      },
+      3);
+  EXPECT_EQ(Optimize(never, *recorded, candidates).status().code(), absl::StatusCode::kInternal);
+  // Held-out noises alone are no judges: an error of the fitted ones that is not finite is one, too.
+  const testing::FunctionModel held_out_only(
+      [&](const at::Tensor& x, const at::Tensor&, const Condition&) {
+        return at::where(at::isin(x.select(1, 0), recorded->states[0].slice(0, 0, 6).select(1, 0)).unsqueeze(1),
+                         at::full_like(x, std::numeric_limits<float>::infinity()), at::ones_like(x));
+      },
+      3);
+  const auto best = Optimize(held_out_only, *recorded, candidates);
+  EXPECT_EQ(best.status().code(), absl::StatusCode::kInternal) << best.status();
+}
+
+TEST(OptimizeMultistep, LetsGoOfTheStatesOfACandidate) {
+  const testing::FunctionModel model = CurvedFlow();
+  const auto recorded = Record(model, 12);
+  ASSERT_TRUE(recorded.ok()) << recorded.status();
+  std::optional<c10::weak_intrusive_ptr<c10::StorageImpl>> before;
+  int reads = 0;
+  const auto states = [&](absl::Span<const int> points) -> absl::StatusOr<at::Tensor> {
+    EXPECT_TRUE(!before || before->expired());
+    ++reads;
+    std::vector<at::Tensor> rows;
+    for (const int point : points) rows.push_back(recorded->states[point]);
+    const at::Tensor all = at::stack(rows);
+    before = all.storage().getWeakStorageImpl();
+    return all;
+  };
+  const std::vector<std::vector<int>> candidates = {{0, 6, 12, 18, 24}, {0, 4, 10, 17, 24}, {0, 3, 6, 9, 24}};
+  InlineExecutor executor;
+  const auto best = OptimizeMultistep(model, TimeGrid::Uniform(kFine), candidates, states, {}, {}, executor);
+  ASSERT_TRUE(best.ok()) << best.status();
+  EXPECT_EQ(reads, 3);
+  EXPECT_TRUE(before->expired());
+  // A refinement does not read what it has no budget for.
+  const auto refined = RefineMultistep(model, TimeGrid::Uniform(kFine), *best, states, {}, {}, 2 * 12 * 4, executor);
+  ASSERT_TRUE(refined.ok()) << refined.status();
+  EXPECT_EQ(reads, 3 + 2);
 }
 
 TEST(OptimizeMultistep, VeryFineGridsHaveEulersKnotsAlone) {
