@@ -9,7 +9,7 @@
 namespace boss {
 namespace {
 
-constexpr int64_t kChunk = 16384;
+constexpr int64_t kChunkValues = int64_t{1} << 19;  // of one float64 copy: 4 MiB
 
 }  // namespace
 
@@ -27,8 +27,9 @@ void ForEachChunk(const Trajectory& trajectory, absl::FunctionRef<void(const at:
   const int64_t intervals = trajectory.time_grid.steps();
   const at::Tensor states = trajectory.states.reshape({intervals + 1, -1});
   const at::Tensor velocities = trajectory.velocities.reshape({intervals, -1});
-  for (int64_t begin = 0; begin < states.size(1); begin += kChunk) {
-    const int64_t end = std::min(begin + kChunk, states.size(1));
+  const int64_t chunk = std::max<int64_t>(1, kChunkValues / (intervals + 1));
+  for (int64_t begin = 0; begin < states.size(1); begin += chunk) {
+    const int64_t end = std::min(begin + chunk, states.size(1));
     const at::Tensor x = states.slice(1, begin, end).to(at::kDouble);
     use(x - x[intervals / 2], velocities.slice(1, begin, end).to(at::kDouble));
   }
