@@ -63,11 +63,11 @@ std::vector<Cell> AllCells(const StudyOptions& options) {
     if (steps > 2) add(kStraightenedFitted, steps - 1, false);
   }
   add(kStraightenedFitted, Study::kMostSteps, false);
-  cells.push_back(FineCell(options));
   for (int steps = 2; steps <= Study::kMostSteps; ++steps) {
     for (const Method method : {kStraightened, kStraightenedFitted, kUniform, kAdamsBashforth})
       add(method, steps, true);
   }
+  cells.push_back(FineCell(options));
   return cells;
 }
 
