@@ -45,6 +45,7 @@ absl::StatusOr<std::unique_ptr<VelocityModel>> CopyForTraining(JobContext& conte
 
 absl::Status PublishResult(JobContext& context, const std::string& name, const std::string& alias, Manifest manifest,
                            const VelocityModel& model) {
+  VersionUse use;  // until its alias holds it
   absl::StatusOr<VersionKey> key = context.store().FindByJob(name, context.job().id);
   if (!key.ok()) {
     Safetensors weights;
@@ -63,8 +64,9 @@ absl::Status PublishResult(JobContext& context, const std::string& name, const s
       });
     }));
     manifest.job_id = context.job().id;
-    key = archive.empty() ? context.store().Publish(name, std::move(manifest), weights)
-                          : context.store().PublishArchive(name, std::move(manifest), archive);
+    key = archive.empty()
+              ? context.store().Publish(name, std::move(manifest), weights, /*sets=*/{}, /*others=*/{}, &use)
+              : context.store().PublishArchive(name, std::move(manifest), archive, /*others=*/{}, &use);
     BOSS_RETURN_IF_ERROR(key.status());
   }
   // First what is there: a job that cannot set the alias names its version all the same.

@@ -169,6 +169,8 @@ absl::StatusOr<std::unique_ptr<ModelImport>> ModelImport::Begin(const Context& c
   auto import = std::unique_ptr<ModelImport>(new ModelImport(context, std::move(options), plan.digest));
   BOSS_ASSIGN_OR_RETURN(import->published_, FindPublished(context.store, plan.id, plan.digest));
   if (!import->published_) {
+    // What was given up must not take the room of what is asked for.
+    context.uploads.Sweep();
     int64_t committed = 0;
     if (!plan.id.empty()) {
       BOSS_ASSIGN_OR_RETURN(committed, context.uploads.Query(plan));
@@ -345,14 +347,15 @@ absl::StatusOr<ImportResult> ModelImport::CheckAndPublish() const {
   }
   VersionFiles others;
   if (files.decoder != nullptr) others.emplace_back(kDecoderFile, *files.decoder);
+  VersionUse use;  // until its alias holds it
   if (is_archive) {
-    BOSS_ASSIGN_OR_RETURN(result.version,
-                          context_.store.PublishArchive(options_.name, std::move(manifest), *files.model, others));
+    BOSS_ASSIGN_OR_RETURN(result.version, context_.store.PublishArchive(options_.name, std::move(manifest),
+                                                                        *files.model, others, &use));
   } else {
     // What is exported describes itself, an adapter by its base.
     if (!manifest.adapter) weights.metadata[kArchitectureMetadata] = manifest.architecture_json;
-    BOSS_ASSIGN_OR_RETURN(result.version,
-                          context_.store.Publish(options_.name, std::move(manifest), weights, /*sets=*/{}, others));
+    BOSS_ASSIGN_OR_RETURN(result.version, context_.store.Publish(options_.name, std::move(manifest), weights,
+                                                                 /*sets=*/{}, others, &use));
   }
   BOSS_RETURN_IF_ERROR(MoveAlias(*result.version));
   return result;

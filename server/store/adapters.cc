@@ -58,8 +58,8 @@ absl::StatusOr<AdapterWeights> ModelStore::LoadAdapterWeights(const VersionKey& 
 }
 
 absl::StatusOr<VersionKey> ModelStore::MergeAdapter(const VersionKey& key, absl::string_view name,
-                                                    std::string description) {
-  BOSS_ASSIGN_OR_RETURN(const VersionUse use, Use(key, "being merged"));
+                                                    std::string description, VersionUse* use) {
+  BOSS_ASSIGN_OR_RETURN(const VersionUse adapter_use, Use(key, "being merged"));
   BOSS_ASSIGN_OR_RETURN(Manifest manifest, ManifestOf(key));
   if (!manifest.adapter) return NoAdapter(key);
   BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> merged, LoadVersionModel(key));
@@ -75,7 +75,7 @@ absl::StatusOr<VersionKey> ModelStore::MergeAdapter(const VersionKey& key, absl:
   manifest.upload_digest.clear();
   manifest.evaluation.clear();
   manifest.description = std::move(description);
-  return Publish(name, std::move(manifest), weights, sets);
+  return Publish(name, std::move(manifest), weights, sets, /*others=*/{}, use);
 }
 
 }  // namespace boss::server

@@ -60,14 +60,16 @@ absl::StatusOr<std::unique_ptr<Decoder>> ModelStore::LoadVersionDecoder(const Ve
 }
 
 absl::StatusOr<VersionKey> ModelStore::PublishArchive(absl::string_view name, Manifest manifest,
-                                                      absl::string_view archive, const VersionFiles& others) {
+                                                      absl::string_view archive, const VersionFiles& others,
+                                                      VersionUse* use) {
   BOSS_RETURN_IF_ERROR(CheckName("model", name));
   BOSS_RETURN_IF_ERROR(CheckTorchScriptAllowed(name));
   BOSS_RETURN_IF_ERROR(DescribeTorchScript(manifest.architecture_json).status());
   const std::string_view bytes(archive.data(), archive.size());
   return PublishWeights(
       name, std::move(manifest), static_cast<int64_t>(archive.size()),
-      [&](const std::function<absl::Status(std::string_view)>& append) { return append(bytes); }, /*sets=*/{}, others);
+      [&](const std::function<absl::Status(std::string_view)>& append) { return append(bytes); }, /*sets=*/{}, others,
+      use);
 }
 
 }  // namespace boss::server

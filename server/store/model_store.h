@@ -151,13 +151,15 @@ class ModelStore {
   // the beginning, `others` files beside the weights. Older versions that the options do not keep are deleted then. \error INVALID_ARGUMENT for a bad name
   // or weights that do not fit the architecture; RESOURCE_EXHAUSTED above the quota (of versions alone: this may be
   // what was uploaded) and for a full disk; nothing is published then.
+  // `use`, if it is not null: a use of the new version from its beginning, for who has yet to point at it.
   absl::StatusOr<VersionKey> Publish(absl::string_view name, Manifest manifest, const Safetensors& weights,
-                                     const std::vector<StoredScheduleSet>& sets = {}, const VersionFiles& others = {});
+                                     const std::vector<StoredScheduleSet>& sets = {}, const VersionFiles& others = {},
+                                     VersionUse* use = nullptr);
   absl::StatusOr<VersionKey> Publish(absl::string_view name, Manifest manifest, const NamedTensors& weights);
 
   // Publishes a version whose weights are a TorchScript archive. \error as Publish; PERMISSION_DENIED.
   absl::StatusOr<VersionKey> PublishArchive(absl::string_view name, Manifest manifest, absl::string_view archive,
-                                            const VersionFiles& others = {});
+                                            const VersionFiles& others = {}, VersionUse* use = nullptr);
   // OK if TorchScript modules may be loaded. \error PERMISSION_DENIED; `what` leads the message.
   absl::Status CheckTorchScriptAllowed(absl::string_view what) const;
 
@@ -169,7 +171,8 @@ class ModelStore {
   absl::StatusOr<AdapterWeights> LoadAdapterWeights(const VersionKey& key) const;
   // Publishes an adapter version with its deltas merged as the next version of `name`: a full version with the adapter's
   // schedules, whose parent it is. \error as LoadAdapterWeights and Publish.
-  absl::StatusOr<VersionKey> MergeAdapter(const VersionKey& key, absl::string_view name, std::string description);
+  absl::StatusOr<VersionKey> MergeAdapter(const VersionKey& key, absl::string_view name, std::string description,
+                                          VersionUse* use = nullptr);
 
   // Publishes the folder {model.safetensors, manifest.json, optional auxiliary *.safetensors} as the next version of
   // `name`; manifest.json may leave out sha256 and create_time. Schedule sets in a sub-folder schedules/*.json come
@@ -297,11 +300,11 @@ class ModelStore {
   // Publishes weights, `size` bytes in the file of WeightsFile(manifest), with the other files.
   absl::StatusOr<VersionKey> PublishWeights(absl::string_view name, Manifest manifest, int64_t size,
                                             const FileWriter& write, const std::vector<StoredScheduleSet>& sets,
-                                            const VersionFiles& others);
+                                            const VersionFiles& others, VersionUse* use);
   // Writes the manifest into a staged folder whose other files are flushed, and moves it into place as the next
   // version, with its schedule sets.
   absl::StatusOr<VersionKey> PublishFolder(absl::string_view name, Manifest manifest, const StagingFolder& staged,
-                                           const std::vector<StoredScheduleSet>& sets = {});
+                                           const std::vector<StoredScheduleSet>& sets, VersionUse* use);
   absl::StatusOr<VersionKey> MoveIntoPlace(absl::string_view name, const StagingFolder& staged,
                                            const std::vector<StoredScheduleSet>& sets, Version version)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

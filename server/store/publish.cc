@@ -121,7 +121,7 @@ absl::Status ModelStore::CarryOver(const std::string& parent, const StagingFolde
 
 absl::StatusOr<VersionKey> ModelStore::PublishFolder(absl::string_view name, Manifest manifest,
                                                      const StagingFolder& staged,
-                                                     const std::vector<StoredScheduleSet>& sets) {
+                                                     const std::vector<StoredScheduleSet>& sets, VersionUse* use) {
   manifest.create_time = clock_.Now();
   BOSS_RETURN_IF_ERROR(
       WriteFileAtomically(absl::StrCat(staged.path(), "/", kManifestFile), ManifestToJson(manifest), files_));
@@ -130,6 +130,7 @@ absl::StatusOr<VersionKey> ModelStore::PublishFolder(absl::string_view name, Man
   {
     absl::MutexLock lock(&mutex_);
     key = MoveIntoPlace(name, staged, sets, Version{std::move(manifest), FolderSize(files_, staged.path()), {}});
+    if (key.ok() && use != nullptr) *use = VersionUse(uses_, *key, "just published");
   }
   if (key.ok()) CollectGarbageOf(name);
   return key;
@@ -184,7 +185,8 @@ absl::StatusOr<VersionKey> ModelStore::Publish(absl::string_view name, Manifest 
 }
 
 absl::StatusOr<VersionKey> ModelStore::Publish(absl::string_view name, Manifest manifest, const Safetensors& weights,
-                                               const std::vector<StoredScheduleSet>& sets, const VersionFiles& others) {
+                                               const std::vector<StoredScheduleSet>& sets, const VersionFiles& others,
+                                               VersionUse* use) {
   BOSS_RETURN_IF_ERROR(CheckName("model", name));
   BOSS_RETURN_IF_ERROR(CheckFit(manifest, weights));
   Safetensors contents = weights;
@@ -194,7 +196,8 @@ absl::StatusOr<VersionKey> ModelStore::Publish(absl::string_view name, Manifest 
   BOSS_ASSIGN_OR_RETURN(const SafetensorsLayout layout, SafetensorsLayout::Create(contents));
   return PublishWeights(
       name, std::move(manifest), static_cast<int64_t>(layout.file_size()),
-      [&](const std::function<absl::Status(std::string_view)>& append) { return layout.Write(append); }, sets, others);
+      [&](const std::function<absl::Status(std::string_view)>& append) { return layout.Write(append); }, sets, others,
+      use);
 }
 
 absl::Status ModelStore::WriteStaged(const StagingFolder& staged, const std::string& file_name, const FileWriter& write,
@@ -216,7 +219,7 @@ absl::Status ModelStore::WriteStaged(const StagingFolder& staged, const std::str
 absl::StatusOr<VersionKey> ModelStore::PublishWeights(absl::string_view name, Manifest manifest, int64_t size,
                                                       const FileWriter& write,
                                                       const std::vector<StoredScheduleSet>& sets,
-                                                      const VersionFiles& others) {
+                                                      const VersionFiles& others, VersionUse* use) {
   BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<StagingFolder> staged, NewStagingFolder());
   for (const auto& [file, contents] : others) size += static_cast<int64_t>(contents.size());
   BOSS_RETURN_IF_ERROR(CheckQuota(Totals().bytes, size));
@@ -229,7 +232,7 @@ absl::StatusOr<VersionKey> ModelStore::PublishWeights(absl::string_view name, Ma
         *staged, file, [&](const auto& append) { return append(bytes); }, manifest));
   }
   if (!manifest.parent.empty()) BOSS_RETURN_IF_ERROR(CarryOver(manifest.parent, *staged, manifest));
-  return PublishFolder(name, std::move(manifest), *staged, sets);
+  return PublishFolder(name, std::move(manifest), *staged, sets, use);
 }
 
 absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, absl::string_view name) {
@@ -284,7 +287,7 @@ absl::StatusOr<VersionKey> ModelStore::ImportFolder(const std::string& folder, a
       sets.push_back(std::move(set));
     }
   }
-  return PublishFolder(name, std::move(manifest), *staged, sets);
+  return PublishFolder(name, std::move(manifest), *staged, sets, /*use=*/nullptr);
 }
 
 }  // namespace boss::server

@@ -54,7 +54,12 @@ absl::Status UploadStore::WriteRecord(const std::string& name, const UploadPlan&
   return WriteFileAtomically(absl::StrCat(FolderOf(name), "/", kRecordFile), DumpJson(json), files_);
 }
 
-void UploadStore::Sweep() const {
+void UploadStore::Sweep() {
+  const std::lock_guard lock(mutex_);
+  SweepLocked();
+}
+
+void UploadStore::SweepLocked() const {
   const absl::StatusOr<std::vector<std::string>> names = files_.ListFolder(folder_);
   if (!names.ok()) return;
   for (const std::string& name : *names) {
@@ -86,7 +91,7 @@ absl::StatusOr<std::unique_ptr<UploadStore>> UploadStore::Open(std::string folde
   auto store = std::unique_ptr<UploadStore>(new UploadStore(std::move(folder), files, clock));
   BOSS_RETURN_IF_ERROR(files.CreateFolders(store->folder_));
   const std::lock_guard lock(store->mutex_);
-  store->Sweep();
+  store->SweepLocked();
   return store;
 }
 
@@ -126,7 +131,7 @@ absl::StatusOr<std::unique_ptr<Upload>> UploadStore::Take(const UploadPlan& plan
     entry->holder = upload.get();
     return upload;
   }
-  Sweep();
+  SweepLocked();
   bool exists = false;
   if (!plan.id.empty()) {
     const absl::StatusOr<Record> record = ReadRecord(name);

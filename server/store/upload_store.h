@@ -53,6 +53,9 @@ class UploadStore {
   // UNAVAILABLE if it is sealed; what the file system reports.
   absl::StatusOr<std::unique_ptr<Upload>> Take(const UploadPlan& plan) ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // Removes the uploads that nobody can or will go on with, as far as the disk lets it. Part of Open and Take.
+  void Sweep() ABSL_LOCKS_EXCLUDED(mutex_);
+
   // Bytes that uploads under way will still write.
   int64_t PromisedBytes() const ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -81,8 +84,7 @@ class UploadStore {
   // NOT_FOUND if there is no upload that can be gone on with.
   absl::StatusOr<Record> ReadRecord(const std::string& name) const;
   absl::Status WriteRecord(const std::string& name, const UploadPlan& plan, absl::Time active) const;
-  // Removes what nobody can or will go on with, as far as the disk lets it.
-  void Sweep() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SweepLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Opens the upload's file, which `exists` or is made.
   absl::StatusOr<std::unique_ptr<SegmentedFile>> OpenFile(const std::string& name, const UploadPlan& plan,
                                                           bool exists) const;

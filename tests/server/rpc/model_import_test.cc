@@ -77,6 +77,38 @@ TEST_F(ModelImportTest, GoesOnAcrossARestart) {
   EXPECT_EQ(NumVersions(), 1u);
 }
 
+TEST_F(ModelImportTest, AnUploadThatWasGivenUpLeavesItsRoom) {
+  const auto size = static_cast<int64_t>(bytes_.size());
+  Restart({.max_bytes = size * 3 / 2});
+  SendPart(Options("a"), bytes_.size() * 9 / 10);
+  EXPECT_TRUE(absl::IsResourceExhausted(Send(Options("b"), bytes_).status()));
+  clock_.Advance(absl::Hours(25));
+  const auto result = Send(Options("b"), bytes_);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(*ModelImport::Query(Context(), Options("a")), 0);
+}
+
+TEST_F(ModelImportTest, AVersionIsKeptUntilItsAliasHoldsIt) {
+  Restart({.keep_versions = 1});
+  bool published = false;
+  disk_.before = [&](const std::string& operation, const std::string& path) {
+    // Between the publication and what follows it: another one of the same model.
+    if (published || operation != "remove" || path.find("/staging/") == std::string::npos || NumVersions() == 0)
+      return absl::OkStatus();
+    published = true;
+    Manifest manifest;
+    manifest.architecture_json = kTinyVectorArchitecture;
+    return store_->Publish("m", manifest, TinyModel(kTinyVectorArchitecture, /*seed=*/4)->State()).status();
+  };
+  ImportOptions options = Options();
+  options.alias = "best";
+  const auto result = Send(options, bytes_);
+  EXPECT_TRUE(published);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(*store_->Resolve("m@best"), (VersionKey{"m", 1}));
+  EXPECT_EQ(*store_->Resolve("m"), (VersionKey{"m", 2}));
+}
+
 TEST_F(ModelImportTest, AnUploadThatIsRepeatedReturnsItsVersion) {
   ImportOptions options = Options("mine");
   options.alias = "best";
