@@ -49,7 +49,12 @@ absl::Status ModelStore::AddScheduleSet(const VersionKey& key, const StoredSched
   const absl::StatusOr<std::string> file = WriteScheduleSet(key, *stored);
   if (!file.ok()) {
     // The new file may be in place, with its folder not flushed: the next start must not find what was refused.
-    if (earlier != version->schedule_sets.end()) WriteScheduleSet(key, *earlier->second).IgnoreError();
+    if (earlier != version->schedule_sets.end()) {
+      WriteScheduleSet(key, *earlier->second).IgnoreError();
+    } else {
+      files_.RemoveAll(absl::StrCat(ScheduleFolder(key), "/", FileOf(set.Name()))).IgnoreError();
+      files_.SyncFolder(ScheduleFolder(key)).IgnoreError();
+    }
     return file.status();
   }
   version->schedule_sets[*file] = std::move(stored);

@@ -108,6 +108,7 @@ class StoreErrorTest : public ::testing::Test {
           EXPECT_EQ(status.code(), error.code) << status;
           EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr(error.text), HasSubstr(folder)));
           EXPECT_EQ(after, before);
+          EXPECT_EQ(Contents(*Open(folder)), before);
           const absl::Status again = change(*store);
           EXPECT_TRUE(again.ok()) << again;
         }
