@@ -142,7 +142,7 @@ void AddJobFlags(CLI::App& app, ServerConfig& config) {
       ->capture_default_str()
       ->group("Jobs");
   AddSeconds(app, "--job-retention-seconds", config.job_retention,
-             "How long a finished job is kept, unless it says so itself; inf: until it is deleted")
+             "How long a finished job is kept, unless it asks for less; inf: until it is deleted")
       ->group("Jobs");
   AddSeconds(app, "--job-data-retention-seconds", config.job_data_retention,
              "How long the training states of a failed job are kept")

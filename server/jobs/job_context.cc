@@ -151,9 +151,9 @@ absl::Status JobContext::ReportSaved() {
                          {});
 }
 
-bool JobContext::MetricsAreDue() const {
+bool JobContext::IsDue(absl::Time last) const {
   const absl::Time now = manager_.clock_.Now();
-  return now - last_metrics_ >= EventInterval(now);
+  return now - last >= EventInterval(now);
 }
 
 absl::Status JobContext::ReportMetrics(const JobMetrics& metrics) {

@@ -65,8 +65,10 @@ class JobContext final : public StepExecutor {
   absl::Status ReportSaved();
   // For metrics: some of the work has been put on the disk now. Part of ReportSaved.
   void NoteSaved() const;
-  // Whether metrics may be reported again: as often as progress.
-  bool MetricsAreDue() const;
+  // Whether an event may be reported again whose last one was at that time: each kind as often as progress.
+  bool IsDue(absl::Time last) const;
+  // Whether metrics are.
+  bool MetricsAreDue() const { return IsDue(last_metrics_); }
   absl::Status ReportMetrics(const JobMetrics& metrics);
   absl::Status ReportMessage(Severity severity, std::string text);
   absl::Status ReportPreview(JobPreview preview);

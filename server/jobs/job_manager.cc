@@ -207,7 +207,7 @@ Job JobManager::Shown(const Entry& entry) const {
 
 absl::StatusOr<Job> JobManager::Submit(JobSpec spec, const SubmitOptions& options) {
   BOSS_RETURN_IF_ERROR(ValidateSpec(spec));
-  BOSS_RETURN_IF_ERROR(ValidateSubmitOptions(options, clock_.Now()));
+  BOSS_RETURN_IF_ERROR(ValidateSubmitOptions(options, options_.retention, clock_.Now()));
   const std::string hash = RequestHash(spec, options);
   {
     absl::MutexLock lock(&mutex_);

@@ -46,7 +46,7 @@ struct SubmitOptions {
   std::string display_name;
   std::map<std::string, std::string> labels;  // at most 64; keys and values up to 63 bytes, keys not empty
   int priority = 0;                           // -100 .. 100
-  // How long the finished job is kept; absent: as JobManagerOptions says.
+  // How long the finished job is kept; absent: as JobManagerOptions says, which is the most.
   std::optional<absl::Duration> retention;
   // How often the server may end while the job runs, in a row without progress of the job, before the job fails.
   int max_crashes = 3;

@@ -24,6 +24,13 @@ constexpr int64_t kMaxSamples = 1'000'000;
 constexpr int64_t kMaxBatch = 65536;
 constexpr int64_t kMaxRefinement = 1'000'000'000;
 constexpr double kMaxGuidance = 1000;
+// What a job keeps in memory and in the journal.
+constexpr size_t kMaxArchitecture = 64 << 10;
+constexpr size_t kMaxPath = 8 << 10;
+constexpr size_t kMaxDescription = 4 << 10;
+constexpr size_t kMaxLabelNames = 1000;
+constexpr size_t kMaxLabelName = 63;
+constexpr size_t kMaxListed = 64;  // steps, models, schedule sets or time grids
 
 constexpr std::array<std::pair<JobKind, const char*>, 4> kKinds = {{
     {JobKind::kTrain, "TRAIN"},
@@ -48,6 +55,12 @@ absl::Status NumberInRange(absl::string_view field, double value, double minimum
 absl::Status Present(absl::string_view field, absl::string_view value) {
   if (!value.empty()) return absl::OkStatus();
   return FieldError(absl::StrCat("spec.", field), "required");
+}
+
+absl::Status AtMost(absl::string_view field, size_t count, size_t maximum, absl::string_view unit) {
+  if (count <= maximum) return absl::OkStatus();
+  return FieldError(absl::StrCat("spec.", field),
+                    absl::StrCat("expected at most ", maximum, " ", unit, ", got ", count));
 }
 
 absl::Status NameOrEmpty(absl::string_view field, absl::string_view name) {
@@ -102,6 +115,12 @@ absl::Status ValidateTraining(const TrainingSpec& spec) {
 
 absl::Status Validate(const TrainSpec& spec) {
   BOSS_RETURN_IF_ERROR(Present("dataset", spec.dataset));
+  BOSS_RETURN_IF_ERROR(AtMost("dataset", spec.dataset.size(), kMaxPath, "bytes"));
+  BOSS_RETURN_IF_ERROR(AtMost("architecture_json", spec.architecture_json.size(), kMaxArchitecture, "bytes"));
+  BOSS_RETURN_IF_ERROR(AtMost("description", spec.description.size(), kMaxDescription, "bytes"));
+  BOSS_RETURN_IF_ERROR(AtMost("label_names", spec.label_names.size(), kMaxLabelNames, "names"));
+  for (const std::string& name : spec.label_names)
+    BOSS_RETURN_IF_ERROR(AtMost("label_names", name.size(), kMaxLabelName, "bytes in a name"));
   BOSS_RETURN_IF_ERROR(Present("output_model", spec.output_model));
   BOSS_RETURN_IF_ERROR(NameOrEmpty("output_model", spec.output_model));
   BOSS_RETURN_IF_ERROR(AliasOrEmpty("output_alias", spec.output_alias));
@@ -142,6 +161,12 @@ absl::Status Validate(const OptimizeStepsizesSpec& spec) {
 // `prefix`: "" or "evaluation.".
 absl::Status ValidateEvaluation(absl::string_view prefix, const EvaluateSpec& spec) {
   const auto field = [&](absl::string_view name) { return absl::StrCat(prefix, name); };
+  BOSS_RETURN_IF_ERROR(AtMost(field("steps"), spec.steps.size(), kMaxListed, "numbers"));
+  BOSS_RETURN_IF_ERROR(AtMost(field("other_models"), spec.other_models.size(), kMaxListed, "models"));
+  BOSS_RETURN_IF_ERROR(AtMost(field("schedule_sets"), spec.schedules.sets.size(), kMaxListed, "sets"));
+  BOSS_RETURN_IF_ERROR(AtMost(field("time_grids"), spec.schedules.time_grids.size(), kMaxListed, "grids"));
+  if (spec.reference_dataset)
+    BOSS_RETURN_IF_ERROR(AtMost(field("reference_dataset"), spec.reference_dataset->size(), kMaxPath, "bytes"));
   for (int steps : spec.steps) BOSS_RETURN_IF_ERROR(InRange(field("steps"), steps, 1, kMaxKMax));
   BOSS_RETURN_IF_ERROR(InRange(field("k_max"), spec.k_max, 1, kMaxKMax));
   BOSS_RETURN_IF_ERROR(FineGridFits(field("fine_time_grid"), spec.fine_time_grid, spec.k_max));
@@ -182,6 +207,7 @@ absl::Status Validate(const DistillSpec& spec) {
   BOSS_RETURN_IF_ERROR(Present("model", spec.model));
   BOSS_RETURN_IF_ERROR(NameOrEmpty("output_model", spec.output_model));
   BOSS_RETURN_IF_ERROR(AliasOrEmpty("output_alias", spec.output_alias));
+  BOSS_RETURN_IF_ERROR(AtMost("description", spec.description.size(), kMaxDescription, "bytes"));
   BOSS_RETURN_IF_ERROR(InRange("k_max", spec.k_max, 1, kMaxKMax));
   BOSS_RETURN_IF_ERROR(FineGridFits("fine_time_grid", spec.fine_time_grid, spec.k_max));
   BOSS_RETURN_IF_ERROR(InRange("steps", spec.steps, 1, spec.k_max));

@@ -157,7 +157,7 @@ class Resolver {
 
 }  // namespace
 
-absl::Status ValidateSubmitOptions(const SubmitOptions& options, absl::Time now) {
+absl::Status ValidateSubmitOptions(const SubmitOptions& options, absl::Duration max_retention, absl::Time now) {
   if (options.request_id.size() > kMaxText)
     return FieldError("request_id", absl::StrFormat("expected at most %d characters", kMaxText));
   if (options.display_name.size() > kMaxText)
@@ -176,6 +176,11 @@ absl::Status ValidateSubmitOptions(const SubmitOptions& options, absl::Time now)
   }
   if (options.retention && *options.retention < absl::ZeroDuration())
     return FieldError("options.retention", "expected a duration that is not negative");
+  if (options.retention && *options.retention > max_retention) {
+    return FieldError("options.retention",
+                      absl::StrCat("expected at most ", absl::FormatDuration(max_retention), ", got ",
+                                   absl::FormatDuration(*options.retention)));
+  }
   if (options.max_crashes < 0 || options.max_crashes > kMaxCrashes) {
     return FieldError("options.max_crashes",
                       absl::StrFormat("expected 0 to %d, got %d", kMaxCrashes, options.max_crashes));

@@ -11,8 +11,8 @@
 
 namespace boss::server {
 
-// \error INVALID_ARGUMENT naming the field.
-absl::Status ValidateSubmitOptions(const SubmitOptions& options, absl::Time now);
+// `max_retention`: how long the server keeps jobs. \error INVALID_ARGUMENT naming the field.
+absl::Status ValidateSubmitOptions(const SubmitOptions& options, absl::Duration max_retention, absl::Time now);
 
 // Of everything that makes two requests the same.
 std::string RequestHash(const JobSpec& spec, const SubmitOptions& options);

@@ -75,6 +75,7 @@ class TrainingRun {
   int64_t summed_steps_ = 0;
   absl::Time metrics_start_;
   absl::Time last_save_;
+  absl::Time last_preview_ = absl::InfinitePast(), last_measure_ = absl::InfinitePast();
 };
 
 absl::Status TrainingRun::Restore() {
@@ -165,8 +166,11 @@ absl::Status TrainingRun::ReportMetrics(std::optional<std::vector<double>> held_
 absl::Status TrainingRun::AfterStep() {
   const int64_t step = trainer_.step();
   const bool last = step >= spec_.train_steps, checkpoint = last || step % spec_.checkpoint_interval == 0;
-  const bool preview = hooks_.preview != nullptr && spec_.preview_interval > 0 && step % spec_.preview_interval == 0;
-  const bool held_out = hooks_.held_out_losses != nullptr && checkpoint;
+  // What is asked for more often than events may come is left out, but for what the last step leaves.
+  const bool preview = hooks_.preview != nullptr && spec_.preview_interval > 0 && step % spec_.preview_interval == 0 &&
+                       (last || context_.IsDue(last_preview_));
+  const bool measure = checkpoint && (last || context_.IsDue(last_measure_));
+  const bool held_out = hooks_.held_out_losses != nullptr && measure;
   const bool save = checkpoint || context_.clock().Now() - last_save_ >= context_.options().checkpoint_period;
   if (save) BOSS_RETURN_IF_ERROR(Save());
   std::optional<std::vector<double>> held_out_losses;
@@ -178,11 +182,13 @@ absl::Status TrainingRun::AfterStep() {
     if (preview) {
       BOSS_ASSIGN_OR_RETURN(JobPreview picture, hooks_.preview(*ema, step));
       BOSS_RETURN_IF_ERROR(context_.ReportPreview(std::move(picture)));
+      last_preview_ = context_.clock().Now();
     }
   }
   // Sums go on where metrics would come too often.
-  if (checkpoint || (step % spec_.metrics_interval == 0 && context_.MetricsAreDue()))
+  if (measure || (step % spec_.metrics_interval == 0 && context_.MetricsAreDue()))
     BOSS_RETURN_IF_ERROR(ReportMetrics(std::move(held_out_losses)));
+  if (measure) last_measure_ = context_.clock().Now();
   BOSS_RETURN_IF_ERROR(context_.Advance(1, evaluations_));
   return save ? context_.ReportSaved() : absl::OkStatus();
 }
