@@ -33,6 +33,11 @@ JobContext::JobContext(JobManager& manager, Job job)
 
 absl::Status JobContext::CheckStop() {
   stop_ = manager_.RequestedStop(job_.id);
+  stop_status_ = StopStatus();
+  return stop_status_;
+}
+
+absl::Status JobContext::StopStatus() const {
   switch (stop_) {
     case StopReason::kNone:
       return absl::OkStatus();

@@ -46,7 +46,8 @@ class JobContext final : public StepExecutor {
   absl::Status Run(absl::FunctionRef<absl::Status()> step) override;
   // Also when the job shall stop: for what must be done on the device before it does.
   absl::Status RunAlways(absl::FunctionRef<absl::Status()> step) { return manager_.executor_.Run(step); }
-  // What CheckStop answered with.
+  // What CheckStop answered with, and for which reason.
+  const absl::Status& stop_status() const { return stop_status_; }
   StopReason stop() const { return stop_; }
   // Whether the job stops to go on later.
   bool keeps_state() const { return stop_ == StopReason::kPause || stop_ == StopReason::kShutdown; }
@@ -78,6 +79,7 @@ class JobContext final : public StepExecutor {
   absl::Status ReportOutput(const VersionKey& version);
 
  private:
+  absl::Status StopStatus() const;
   JobProgress Progress(absl::Time now) const;
   // Between events of one kind.
   absl::Duration EventInterval(absl::Time now) const;
@@ -86,6 +88,7 @@ class JobContext final : public StepExecutor {
   const Job job_;
   const std::string folder_;
   StopReason stop_ = StopReason::kNone;
+  absl::Status stop_status_;
 
   std::vector<PlannedStage> plan_;
   JobStage stage_ = JobStage::kNone;

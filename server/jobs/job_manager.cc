@@ -96,6 +96,7 @@ absl::StatusOr<std::unique_ptr<JobManager>> JobManager::Start(JobManagerOptions 
   std::unique_ptr<JobManager> manager(
       new JobManager(std::move(options), store, journal, executor, clock, std::move(listener)));
   BOSS_RETURN_IF_ERROR(manager->Recover());
+  manager->RemoveFolders();
   absl::MutexLock lock(&manager->join_mutex_);
   manager->runner_ = std::thread([raw = manager.get()] { raw->RunnerLoop(); });
   return manager;
@@ -336,12 +337,17 @@ absl::StatusOr<JobPage> JobManager::List(const JobPageRequest& request) const {
 }
 
 absl::StatusOr<Job> JobManager::Cancel(absl::string_view id) {
-  absl::MutexLock lock(&mutex_);
-  BOSS_ASSIGN_OR_RETURN(Entry * entry, Find(id));
-  if (entry->job.state != JobState::kCancelling && entry->job.state != JobState::kCancelled) {
-    BOSS_RETURN_IF_ERROR(Transition(*entry, JobAction::kCancel, "cancelled by a client", absl::OkStatus()));
+  Job job;
+  {
+    absl::MutexLock lock(&mutex_);
+    BOSS_ASSIGN_OR_RETURN(Entry * entry, Find(id));
+    if (entry->job.state != JobState::kCancelling && entry->job.state != JobState::kCancelled) {
+      BOSS_RETURN_IF_ERROR(Transition(*entry, JobAction::kCancel, "cancelled by a client", absl::OkStatus()));
+    }
+    job = Shown(*entry);
   }
-  return Shown(*entry);
+  RemoveFolders();
+  return job;
 }
 
 absl::StatusOr<Job> JobManager::Pause(absl::string_view id) {
@@ -364,18 +370,23 @@ absl::StatusOr<Job> JobManager::Resume(absl::string_view id) {
 }
 
 absl::Status JobManager::Delete(absl::string_view id) {
-  absl::MutexLock lock(&mutex_);
-  if (const auto unreadable = unreadable_.find(id); unreadable != unreadable_.end()) {
-    BOSS_RETURN_IF_ERROR(journal_.Delete(id));
-    unreadable_.erase(unreadable);
-    return options_.files->RemoveAll(JobFolder(id));
+  {
+    absl::MutexLock lock(&mutex_);
+    if (const auto unreadable = unreadable_.find(id); unreadable != unreadable_.end()) {
+      BOSS_RETURN_IF_ERROR(journal_.Delete(id));
+      unreadable_.erase(unreadable);
+      unneeded_folders_.push_back(JobFolder(id));
+    } else {
+      BOSS_ASSIGN_OR_RETURN(const Entry* entry, Find(id));
+      if (!IsFinal(entry->job.state)) {
+        return absl::FailedPreconditionError(
+            absl::StrCat("job ", id, " is ", JobStateName(entry->job.state), ": cancel it first"));
+      }
+      BOSS_RETURN_IF_ERROR(DeleteEntry(std::string(id)));
+    }
   }
-  BOSS_ASSIGN_OR_RETURN(const Entry* entry, Find(id));
-  if (!IsFinal(entry->job.state)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("job ", id, " is ", JobStateName(entry->job.state), ": cancel it first"));
-  }
-  return DeleteEntry(std::string(id));
+  RemoveFolders();
+  return absl::OkStatus();
 }
 
 }  // namespace boss::server

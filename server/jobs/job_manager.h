@@ -238,10 +238,15 @@ class JobManager {
   void DeleteExpired(absl::Time now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Whether the disk has room for another job; tells those that wait if it has not.
   bool HasRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // From the journal and the maps.
   absl::Status DeleteEntry(const std::string& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Enters a final job into the expiry lists.
   void ScheduleExpiry(const Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void FinishRun(const std::string& id, const absl::Status& status, StopReason stop) ABSL_LOCKS_EXCLUDED(mutex_);
+  // Removes the folders that nobody needs any more; what cannot be removed now is tried again by the next call, or by
+  // the next start. Not under the lock: large ones take long.
+  void RemoveFolders() ABSL_LOCKS_EXCLUDED(mutex_, removal_mutex_);
+  // What becomes of a job whose run ended with that status.
+  void FinishRun(const JobContext& context, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
   // What the running job is asked to do.
   StopReason RequestedStop(const std::string& id) ABSL_LOCKS_EXCLUDED(mutex_);
 
@@ -277,10 +282,13 @@ class JobManager {
   // When final jobs, and the data of failed ones, are due for deletion.
   std::set<std::pair<absl::Time, std::string>> job_expiries_ ABSL_GUARDED_BY(mutex_);
   std::set<std::pair<absl::Time, std::string>> data_expiries_ ABSL_GUARDED_BY(mutex_);
+  std::vector<std::string> unneeded_folders_ ABSL_GUARDED_BY(mutex_);
   std::string hold_reason_ ABSL_GUARDED_BY(mutex_);  // why no job is started; empty: nothing holds them
   bool shutdown_ ABSL_GUARDED_BY(mutex_) = false;
   int64_t next_order_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t id_state_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  absl::Mutex removal_mutex_;  // one removal at a time
 
   absl::Mutex observer_mutex_ ABSL_ACQUIRED_AFTER(mutex_);
   std::map<int64_t, Observer> observers_ ABSL_GUARDED_BY(observer_mutex_);

@@ -1,6 +1,7 @@
 // The runner's side of JobManager: which job runs, what becomes of it, and how that is recorded.
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
@@ -27,31 +28,34 @@ absl::Status RunJob(JobContext& context) {
   return GuardTorch("job", [&] { return std::visit(Runner{context}, context.job().spec); });
 }
 
+// What went wrong while the job stopped: it loses what was done since the state before. OK if nothing did.
+absl::Status ErrorBesideStop(const JobContext& context, const absl::Status& status) {
+  const absl::Status& stop = context.stop_status();
+  const bool is_stop = status.code() == stop.code() && absl::StrContains(status.message(), stop.message());
+  return is_stop ? absl::OkStatus() : status;
+}
+
 }  // namespace
 
 void JobManager::RunnerLoop() {
   while (true) {
+    RemoveFolders();
     std::unique_ptr<JobContext> context;
     {
       absl::MutexLock lock(&mutex_);
-      Entry* next = nullptr;
-      while (!shutdown_) {
-        Upkeep();
-        next = NextQueued();
-        if (next != nullptr && HasRoom()) {
-          if (Transition(*next, JobAction::kStart, "", absl::OkStatus()).ok()) {
-            context = std::make_unique<JobContext>(*this, next->job);
-            break;
-          }
-          // The journal does not take it; the job stays queued.
-        }
+      if (shutdown_) return;
+      Upkeep();
+      Entry* const next = NextQueued();
+      // A job that the journal does not let start stays queued.
+      if (next == nullptr || !HasRoom() || !Transition(*next, JobAction::kStart, "", absl::OkStatus()).ok()) {
         wake_.WaitWithTimeout(&mutex_, kIdleInterval);
+        continue;
       }
-      if (context == nullptr) return;
+      context = std::make_unique<JobContext>(*this, next->job);
     }
     const absl::Status status = RunJob(*context);
     context->LeaveStage();
-    FinishRun(context->job().id, status, context->stop());
+    FinishRun(*context, status);
   }
 }
 
@@ -74,14 +78,20 @@ StopReason JobManager::RequestedStop(const std::string& id) {
   return job.state == JobState::kPausing ? StopReason::kPause : StopReason::kNone;
 }
 
-void JobManager::FinishRun(const std::string& id, const absl::Status& status, StopReason stop) {
+void JobManager::FinishRun(const JobContext& context, const absl::Status& status) {
+  const StopReason stop = context.stop();
   absl::MutexLock lock(&mutex_);
-  Entry& entry = jobs_.find(id)->second;
+  Entry& entry = jobs_.find(context.job().id)->second;
   const bool interrupted = stop == StopReason::kCancel || stop == StopReason::kPause || stop == StopReason::kShutdown;
   const JobAction action = status.ok() ? JobAction::kSucceed : interrupted ? JobAction::kInterrupt : JobAction::kFail;
-  const std::string reason = action != JobAction::kInterrupt ? ""
-                             : stop == StopReason::kShutdown ? "the server stops"
-                                                             : "as a client asked";
+  std::string reason = action != JobAction::kInterrupt ? ""
+                       : stop == StopReason::kShutdown ? "the server stops"
+                                                       : "as a client asked";
+  if (const absl::Status error = ErrorBesideStop(context, status); action == JobAction::kInterrupt && !error.ok()) {
+    absl::StrAppend(&reason, "; what was done last is lost: ", error.message());
+    // The change of state says it, too.
+    RecordLocked(entry, entry.job, {JobMessage{Severity::kWarning, reason}}).IgnoreError();
+  }
   while (!Transition(entry, action, reason, action == JobAction::kFail ? status : absl::OkStatus()).ok()) {
     // The journal does not take the outcome. The runner holds on to it, so that what clients see is never ahead of the
     // journal; when the server stops, the journal still says RUNNING and the job runs again at the next start.
@@ -130,21 +140,23 @@ absl::Status JobManager::Transition(Entry& entry, JobAction action, std::string 
   entry.inputs.clear();
   ScheduleExpiry(entry.job);
   if (*to != JobState::kFailed) {
-    // Training states are of no more use; a failed job keeps its last good one. What cannot be removed now goes with
-    // the job.
-    options_.files->RemoveAll(JobFolder(entry.job.id)).IgnoreError();
+    // Training states are of no more use; a failed job keeps its last good one.
+    unneeded_folders_.push_back(JobFolder(entry.job.id));
   }
   return absl::OkStatus();
 }
 
 absl::Status JobManager::Record(const std::string& id, absl::FunctionRef<void(Job&)> change,
                                 std::vector<JobEventPayload> payloads) {
-  absl::MutexLock lock(&mutex_);
-  Entry& entry = jobs_.find(id)->second;
-  Job changed = entry.job;
-  change(changed);
-  BOSS_RETURN_IF_ERROR(RecordLocked(entry, std::move(changed), std::move(payloads)));
-  Upkeep();
+  {
+    absl::MutexLock lock(&mutex_);
+    Entry& entry = jobs_.find(id)->second;
+    Job changed = entry.job;
+    change(changed);
+    BOSS_RETURN_IF_ERROR(RecordLocked(entry, std::move(changed), std::move(payloads)));
+    Upkeep();
+  }
+  RemoveFolders();
   return absl::OkStatus();
 }
 

@@ -68,7 +68,7 @@ void JobManager::ScheduleExpiry(const Job& job) {
 
 void JobManager::DeleteExpired(absl::Time now) {
   while (!data_expiries_.empty() && data_expiries_.begin()->first <= now) {
-    if (!options_.files->RemoveAll(JobFolder(data_expiries_.begin()->second)).ok()) break;
+    unneeded_folders_.push_back(JobFolder(data_expiries_.begin()->second));
     data_expiries_.erase(data_expiries_.begin());
   }
   while (!job_expiries_.empty() && job_expiries_.begin()->first <= now) {
@@ -85,8 +85,23 @@ absl::Status JobManager::DeleteEntry(const std::string& id) {
   data_expiries_.erase({entry.job.end_time + options_.data_retention, id});
   jobs_.erase(id);
   Notify(id);
-  // What cannot be removed now is removed at the next start.
-  return options_.files->RemoveAll(JobFolder(id));
+  unneeded_folders_.push_back(JobFolder(id));
+  return absl::OkStatus();
+}
+
+void JobManager::RemoveFolders() {
+  std::vector<std::string> folders;
+  {
+    absl::MutexLock lock(&mutex_);
+    folders.swap(unneeded_folders_);
+  }
+  if (folders.empty()) return;
+  std::erase_if(folders, [&](const std::string& folder) {
+    absl::MutexLock lock(&removal_mutex_);
+    return options_.files->RemoveAll(folder).ok();
+  });
+  absl::MutexLock lock(&mutex_);
+  unneeded_folders_.insert(unneeded_folders_.end(), folders.begin(), folders.end());
 }
 
 bool JobManager::HasRoom() {

@@ -189,6 +189,7 @@ TEST_F(JobManagerTest, CancelsARunningJobBeforeItsNextUnit) {
   EXPECT_EQ(executor_.runs(), 12);
   EXPECT_EQ(manager_->Cancel(job.id)->state, JobState::kCancelled);
   EXPECT_EQ(manager_->Resume(job.id).status().code(), absl::StatusCode::kFailedPrecondition);
+  manager_->Shutdown();  // the folder goes after the state is told
   EXPECT_FALSE(std::filesystem::exists(JobFolder(job)));
   EXPECT_TRUE(store_->ListModels().empty());
 }

@@ -1,18 +1,23 @@
 // Jobs that stop and go on: what they publish is, bit for bit, what they would have published undisturbed.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "tests/server/jobs/job_fixture.h"
+#include "tests/support/scripted_disk.h"
 
 namespace boss::server {
 namespace {
 
 using testing::ExpectSameWeights;
+using ::testing::HasSubstr;
 using testing::PayloadsOf;
 
 // Units of a toy training up to its 16th train step: the model is copied, and the states of steps 7 and 14 are saved.
@@ -55,6 +60,45 @@ TEST_F(JobResumeTest, PausedTrainingEqualsUndisturbedTraining) {
   const Job undisturbed = RunToSuccess(ToyTraining("a"));
   const Job paused = RunWithPauses(ToyTraining("b"), {6, 9, 14});
   ExpectSameWeights(*Output(paused), *Output(undisturbed));
+}
+
+TEST_F(JobResumeTest, APauseWhoseStateCannotBeSavedSaysSo) {
+  const Job undisturbed = RunToSuccess(ToyTraining("a"));
+  manager_.reset();
+  boss::testing::ScriptedDisk disk;
+  std::atomic<bool> fails = false;
+  disk.before = [&](const std::string& operation, const std::string& path) {
+    const bool is_state = operation == "sync" && absl::StrContains(path, "state-");
+    return is_state && fails ? absl::DataLossError("an error of the test") : absl::OkStatus();
+  };
+  options_.files = &disk;
+  StartManager();
+  executor_.BlockAt(executor_.runs() + kUnitOfStep16);
+  const Job job = Submit(ToyTraining("b"));
+  executor_.WaitUntilBlocked();
+  ASSERT_TRUE(manager_->Pause(job.id).ok());
+  fails = true;
+  executor_.Release();
+  WaitForState(job.id, JobState::kPaused);
+  fails = false;
+  const Job paused = *manager_->Get(job.id);
+  EXPECT_THAT(paused.state_reason, HasSubstr("an error of the test"));
+  const auto is_news = [](const JobEvent& event) {
+    const auto* change = std::get_if<StateChange>(&event.payload);
+    return change != nullptr && change->to == JobState::kPaused;
+  };
+  const std::vector<JobEvent> events = Follow(job.id, 1, is_news);
+  EXPECT_THAT(std::get<StateChange>(events.back().payload).reason, HasSubstr("an error of the test"));
+  const auto messages = PayloadsOf<JobMessage>(events);
+  ASSERT_FALSE(messages.empty());
+  EXPECT_EQ(messages.back().severity, Severity::kWarning);
+  EXPECT_THAT(messages.back().text, HasSubstr("an error of the test"));
+  // It goes on from the state before.
+  ASSERT_TRUE(manager_->Resume(job.id).ok());
+  const Job done = Finish(job.id);
+  EXPECT_EQ(done.state, JobState::kSucceeded) << done.error;
+  ExpectSameWeights(*Output(done), *Output(undisturbed));
+  manager_.reset();  // before the disk
 }
 
 TEST_F(JobResumeTest, APauseIsTakenBackBeforeItTakesEffect) {

@@ -7,8 +7,10 @@
 #include <limits>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "tests/server/jobs/job_fixture.h"
 #include "tests/support/forwarding_file_system.h"
+#include "tests/support/scripted_disk.h"
 
 namespace boss::server {
 namespace {
@@ -74,6 +76,35 @@ TEST_F(JobUpkeepTest, TrainingStatesOfFailedJobsGoBeforeTheJobs) {
   EXPECT_EQ(manager_->StoredBytes(failed.id), 0);
   EXPECT_FALSE(std::filesystem::exists(JobFolder(failed)));
   EXPECT_EQ(manager_->Get(failed.id)->state, JobState::kFailed);
+}
+
+TEST_F(JobUpkeepTest, ClientsAreAnsweredWhileFoldersAreRemoved) {
+  const std::string other = RunToSuccess(ToyTraining()).id;
+  manager_.reset();
+  boss::testing::ScriptedDisk disk;
+  std::atomic<int> answers = 0;
+  disk.before = [&](const std::string& operation, const std::string& path) {
+    const bool is_folder = operation == "remove" && absl::StrContains(path, "/jobs/") &&
+                           !absl::StrContains(path, ".safetensors");
+    // Is not answered if the folder is removed under the manager's lock.
+    if (is_folder && manager_->Get(other).ok()) ++answers;
+    return absl::OkStatus();
+  };
+  options_.files = &disk;
+  StartManager();
+  executor_.BlockAt(executor_.runs() + 1);
+  const Job running = Submit(ToyTraining());
+  executor_.WaitUntilBlocked();
+  const Job queued = Submit(ToyTraining());
+  ASSERT_TRUE(manager_->Cancel(queued.id).ok());
+  EXPECT_EQ(answers, 1);
+  ASSERT_TRUE(manager_->Delete(queued.id).ok());
+  EXPECT_EQ(answers, 2);
+  executor_.Release();
+  EXPECT_EQ(Finish(running.id).state, JobState::kSucceeded);
+  manager_->Shutdown();
+  EXPECT_EQ(answers, 3);
+  manager_.reset();  // before the disk
 }
 
 TEST_F(JobUpkeepTest, AFullDiskMakesJobsWaitAndSaysSo) {
