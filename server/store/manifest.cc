@@ -1,5 +1,6 @@
 #include "server/store/manifest.h"
 
+#include <cmath>
 #include <limits>
 #include <utility>
 
@@ -68,6 +69,13 @@ absl::Status CheckKnots(const std::vector<int>& knots, int k_max) {
     if (knots[i] <= knots[i - 1]) return absl::DataLossError("schedule.knots: expected increasing numbers");
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckFitted(const Schedule& schedule) {
+  BOSS_RETURN_IF_ERROR(CheckCoefficients(schedule));
+  if (std::isfinite(schedule.fit_error) && std::isfinite(schedule.held_out_error)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrFormat("schedule: got errors of %g and %g, expected finite ones",
+                                                    schedule.fit_error, schedule.held_out_error));
 }
 
 Json ScheduleToJson(const Schedule& schedule) {

@@ -18,6 +18,7 @@
 #include "core/io/atomic_file.h"
 #include "core/io/safetensors.h"
 #include "core/nets/torch_script_model.h"
+#include "server/store/manifest_json.h"
 #include "server/store/model_store.h"
 #include "server/store/sha256.h"
 #include "server/store/store_files.h"
@@ -122,6 +123,9 @@ absl::Status ModelStore::CarryOver(const std::string& parent, const StagingFolde
 absl::StatusOr<VersionKey> ModelStore::PublishFolder(absl::string_view name, Manifest manifest,
                                                      const StagingFolder& staged,
                                                      const std::vector<StoredScheduleSet>& sets, VersionUse* use) {
+  for (const NativeSchedule& native : manifest.schedules) {
+    if (native.schedule.solver == SolverKind::kMultistep) BOSS_RETURN_IF_ERROR(CheckFitted(native.schedule));
+  }
   manifest.create_time = clock_.Now();
   BOSS_RETURN_IF_ERROR(
       WriteFileAtomically(absl::StrCat(staged.path(), "/", kManifestFile), ManifestToJson(manifest), files_));

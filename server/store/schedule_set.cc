@@ -41,7 +41,7 @@ absl::Status CheckSearched(const ScheduleSet& set) {
                           k_max, set.schedules.size(), set.cost_matrix.size()));
     }
     for (const Schedule& schedule : set.schedules) {
-      if (const absl::Status status = CheckCoefficients(schedule); !status.ok())
+      if (const absl::Status status = CheckFitted(schedule); !status.ok())
         return absl::Status(status.code(), absl::StrCat("schedule set: ", status.message()));
     }
   } else if (set.schedules.size() != k_max || set.cost_matrix.size() != points * points) {

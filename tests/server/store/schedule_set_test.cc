@@ -90,6 +90,8 @@ TEST(ScheduleSet, RefusesCoefficientsThatNoSamplerCanUse) {
       [](ScheduleSet& set) { set.cost_matrix.assign(9, 0); },
       [](ScheduleSet& set) { set.schedules.clear(); },
   };
+      [](ScheduleSet& set) { set.schedules[0].fit_error = HUGE_VAL; },
+      [](ScheduleSet& set) { set.schedules[1].held_out_error = std::nan(""); },
   ASSERT_TRUE(CheckScheduleSet(MultistepSet()).ok());
   for (size_t i = 0; i < kCases.size(); ++i) {
     StoredScheduleSet stored = MultistepSet();

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cmath>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -270,6 +271,21 @@ TEST_F(StorePolicyTest, UploadsLeaveTheReserveOfTheDisk) {
   disk.free_bytes = 100;
   EXPECT_EQ(TryPublish(2).status().code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(Versions(), ElementsAre(1));
+}
+
+TEST_F(StorePolicyTest, SchedulesThatCannotBeReadAgainAreNotPublished) {
+  Manifest manifest = PlainManifest();
+  NativeSchedule native{"bellman", 1, 2, {.knots = {0, 2}, .time_grid = TimeGrid::Uniform(1)}};
+  native.schedule.solver = SolverKind::kMultistep;
+  native.schedule.coefficients = {{1, {1}}};
+  native.schedule.held_out_error = std::nan("");
+  manifest.schedules = {native};
+  EXPECT_EQ(TryPublish(1, manifest).status().code(), absl::StatusCode::kInvalidArgument);
+  manifest.schedules[0].schedule.held_out_error = 0.5;
+  manifest.schedules[0].schedule.coefficients[0].velocities.clear();
+  EXPECT_EQ(TryPublish(1, manifest).status().code(), absl::StatusCode::kInvalidArgument);
+  manifest.schedules[0].schedule.coefficients = {{1, {1}}};
+  EXPECT_TRUE(TryPublish(1, manifest).ok());
 }
 
 }  // namespace
