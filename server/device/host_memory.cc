@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 
@@ -56,6 +57,7 @@ int64_t MachineMemory(const std::filesystem::path& root) {
 // LibTorch's own allocator behind a look at what is allocated already.
 class LimitedAllocator final : public c10::Allocator {
  public:
+  int64_t limit() const { return limit_; }
   void SetLimit(int64_t bytes) { limit_ = bytes; }
 
   c10::DataPtr allocate(size_t size) override {
@@ -82,6 +84,11 @@ class LimitedAllocator final : public c10::Allocator {
   std::atomic<int64_t> limit_ = kNoLimit;
 };
 
+LimitedAllocator& Limited() {
+  static auto* const allocator = new LimitedAllocator;  // tensors outlive everything
+  return *allocator;
+}
+
 }  // namespace
 
 absl::StatusOr<int64_t> HostMemoryBytes(const std::string& root) {
@@ -105,9 +112,16 @@ absl::StatusOr<int64_t> HostMemoryBytes(const std::string& root) {
 }
 
 void LimitHostMemory(int64_t bytes) {
-  static auto* const allocator = new LimitedAllocator;  // tensors outlive everything
-  allocator->SetLimit(bytes);
-  c10::SetCPUAllocator(allocator);
+  Limited().SetLimit(bytes);
+  c10::SetCPUAllocator(&Limited());
+}
+
+absl::Status CheckHostMemory(absl::string_view what, double bytes) {
+  const int64_t limit = Limited().limit();
+  if (bytes <= static_cast<double>(limit)) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrFormat(
+      "%s take %.0f MiB of memory, at most %d MiB may be in use (--max-host-memory-bytes)", what, bytes / (1 << 20),
+      limit >> 20));
 }
 
 }  // namespace boss::server

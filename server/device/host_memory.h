@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace boss::server {
 
@@ -19,5 +21,9 @@ absl::StatusOr<int64_t> HostMemoryBytes(const std::string& root = "/");
 // tcmalloc has given out; without it (compute_process) nothing but the tensor itself. The last call holds. Thread-safe.
 // \pre bytes > 0.
 void LimitHostMemory(int64_t bytes);
+
+// For work that is to be refused before it begins. `what`: takes so many bytes, e.g. "300 pairs". \error
+// RESOURCE_EXHAUSTED if they are more than LimitHostMemory allows, even with nothing else allocated. Thread-safe.
+absl::Status CheckHostMemory(absl::string_view what, double bytes);
 
 }  // namespace boss::server

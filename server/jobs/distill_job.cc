@@ -18,6 +18,7 @@
 #include "server/jobs/sampler_evaluation.h"
 #include "server/jobs/stepsize_search.h"
 #include "server/jobs/training_loop.h"
+#include "server/store/manifest_json.h"
 
 namespace boss::server {
 namespace {
@@ -51,17 +52,12 @@ class Distillation {
     Plan(/*search=*/!found.ok());
     BOSS_RETURN_IF_ERROR(context_.EnterStage(JobStage::kPreparing, 1));
     BOSS_ASSIGN_OR_RETURN(teacher_, LoadModelForJob(context_, teacher_key_));
-    if (!spec_.regenerate_pairs) {
-      // Hours of stage 1 are not to be spent for pairs that do not fit.
-      BOSS_RETURN_IF_ERROR(
-          CheckPairBytes(context_, teacher_->SampleShape(), spec_.num_noises * (reflow() ? 1 : spec_.steps)));
-    }
+    BOSS_RETURN_IF_ERROR(CheckSizes());
     if (!found.ok() && NeedsSchedules()) {
       BOSS_ASSIGN_OR_RETURN(schedules_, SearchSchedules(context_, *teacher_, teacher_key_, search_));
     }
     ChooseSchedule();
-    BOSS_RETURN_IF_ERROR(
-        context_.ReportSchedule(schedules_ != nullptr ? schedules_->Name() : "", teacher_key_, native_.schedule));
+    BOSS_RETURN_IF_ERROR(context_.ReportSchedule(set_name_, teacher_key_, native_.schedule));
     BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<VelocityModel> student, Train());
     if (spec_.fit_multistep) BOSS_RETURN_IF_ERROR(FitCoefficients(*student));
     std::vector<EvaluationRow> rows;
@@ -76,13 +72,37 @@ class Distillation {
   // Reflow goes without them; its evaluation shows them where they are there.
   bool NeedsSchedules() const { return !reflow(); }
 
+  // What an earlier run of this job chose: its pairs are cut there, whatever has become of the set since.
+  const Schedule* EarlierSchedule() const {
+    const std::optional<Schedule>& earlier = context_.job().result.schedule;
+    const bool fits = earlier && !earlier->knots.empty() && earlier->time_grid.steps() == spec_.steps;
+    return NeedsSchedules() && fits ? &*earlier : nullptr;
+  }
+
+  // Hours of stage 1 are not to be spent for what does not fit.
+  absl::Status CheckSizes() const {
+    const std::vector<int64_t> shape = teacher_->SampleShape();
+    const int64_t pairs_per_noise = reflow() ? 1 : spec_.steps;
+    // Of pairs that are drawn while training, two blocks are in memory at a time.
+    int64_t in_memory = (2 * spec_.num_noises + held_out_noises()) * pairs_per_noise;
+    if (!spec_.regenerate_pairs) {
+      in_memory = spec_.num_noises * pairs_per_noise;
+      BOSS_RETURN_IF_ERROR(CheckPairBytes(context_, shape, in_memory));
+    }
+    if (reflow()) in_memory += held_out_noises() * spec_.steps;  // AlongChord
+    BOSS_RETURN_IF_ERROR(CheckPairMemory(shape, in_memory));
+    return spec_.evaluation ? CheckSampleMemory(evaluation_, shape) : absl::OkStatus();
+  }
+
   // \error NOT_FOUND if stage 1 must run.
   absl::Status FindSchedules() {
     absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> set =
         context_.store().FindScheduleSet(teacher_key_, spec_.guidance_scale, FineGridOf(spec_));
+    if (absl::IsNotFound(set.status()) && EarlierSchedule() != nullptr) return absl::OkStatus();
     BOSS_RETURN_IF_ERROR(set.status());
     // A run that goes on does not search again for what this job has made.
-    if (NeedsSchedules() && spec_.fresh_schedule && (*set)->job_id != context_.job().id)
+    const bool is_own = (*set)->job_id == context_.job().id || EarlierSchedule() != nullptr;
+    if (NeedsSchedules() && spec_.fresh_schedule && !is_own)
       return absl::NotFoundError("a fresh schedule is asked for");
     schedules_ = *std::move(set);
     return absl::OkStatus();
@@ -126,8 +146,16 @@ class Distillation {
     } else {
       native_.kind = "bellman";
       native_.k_max = spec_.k_max;
+      if (const Schedule* const earlier = EarlierSchedule()) {
+        // Without the coefficients that it may have got.
+        native_.schedule = {
+            .knots = earlier->knots, .time_grid = earlier->time_grid, .total_cost = earlier->total_cost};
+        set_name_ = context_.job().result.schedule_set;
+        return;
+      }
       native_.schedule = schedules_->set.schedules[spec_.steps - 1];
     }
+    if (schedules_ != nullptr) set_name_ = schedules_->Name();
   }
 
   // A noise-to-sample pair as K pairs along its chord: their loss is that of reflow at t = 0, 1/K, .., (K-1)/K.
@@ -247,15 +275,24 @@ class Distillation {
     const std::vector<std::vector<int>> candidates(1, native_.schedule.knots);
     const auto states = [&](absl::Span<const int>) -> absl::StatusOr<at::Tensor> { return fine_states; };
     const Condition condition{.class_labels = class_labels, .guidance_scale = spec_.guidance_scale};
-    BOSS_ASSIGN_OR_RETURN(OptimizedMultistep best,
-                          OptimizeMultistep(student, FineGridOf(spec_), candidates, states, condition,
-                                            {.batch_size = kHeldOutBatch}, context_));
-    BOSS_RETURN_IF_ERROR(context_.Advance(0, best.evaluations * (spec_.guidance_scale != 1.0 ? 2 : 1)));
-    if (best.schedule.coefficients == AdamsBashforth(native_.schedule.time_grid, 1))
+    absl::StatusOr<OptimizedMultistep> best =
+        OptimizeMultistep(student, FineGridOf(spec_), candidates, states, condition, {.batch_size = kHeldOutBatch},
+                          context_);
+    if (absl::IsInternal(best.status())) {
+      return context_.ReportMessage(Severity::kWarning, absl::StrCat("the student keeps Euler's steps, coefficients "
+                                                                     "could not be fitted: ",
+                                                                     best.status().message()));
+    }
+    BOSS_RETURN_IF_ERROR(best.status());
+    BOSS_RETURN_IF_ERROR(context_.Advance(0, best->evaluations * (spec_.guidance_scale != 1.0 ? 2 : 1)));
+    Schedule& fitted = best->schedule;
+    if (fitted.coefficients == AdamsBashforth(native_.schedule.time_grid, 1))
       return context_.ReportMessage(Severity::kInfo, "no fitted coefficients are better than Euler's steps");
-    best.schedule.total_cost = native_.schedule.total_cost;
-    native_.schedule = std::move(best.schedule);
-    return context_.ReportSchedule(schedules_->Name(), teacher_key_, native_.schedule);
+    // What cannot be published does not reach the journal either.
+    BOSS_RETURN_IF_ERROR(CheckFitted(fitted));
+    fitted.total_cost = native_.schedule.total_cost;
+    native_.schedule = std::move(fitted);
+    return context_.ReportSchedule(set_name_, teacher_key_, native_.schedule);
   }
 
   absl::StatusOr<std::vector<EvaluationRow>> Evaluate(const VelocityModel& student) {
@@ -310,7 +347,8 @@ class Distillation {
   EvaluateSpec evaluation_;       // only with spec_.evaluation
   VersionKey teacher_key_;
   std::shared_ptr<const VelocityModel> teacher_;
-  std::shared_ptr<const StoredScheduleSet> schedules_;  // null: reflow without any
+  std::shared_ptr<const StoredScheduleSet> schedules_;  // null: reflow without any, or a run that goes on without
+  std::string set_name_;  // that native_ is of; empty: none
   NativeSchedule native_;
   SegmentPairs held_out_;  // with spec_.fit_multistep, from training until the fit
 };

@@ -10,6 +10,7 @@
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
 #include "core/io/safetensors.h"
+#include "server/device/host_memory.h"
 
 namespace boss::server {
 namespace {
@@ -52,48 +53,71 @@ absl::StatusOr<SegmentPairs> ReadPiece(const FileSystem& files, const std::strin
   return pairs;
 }
 
-absl::StatusOr<SegmentPairs> Join(const std::vector<SegmentPairs>& parts) {
-  return GuardTorch("joining pairs", [&] {
-    SegmentPairs all;
-    for (const Field& field : kFields) {
-      std::vector<at::Tensor> tensors;
-      for (const SegmentPairs& part : parts) {
-        if ((part.*field.member).defined()) tensors.push_back(part.*field.member);
-      }
-      if (!tensors.empty()) all.*field.member = at::cat(tensors);
-    }
-    return all;
-  });
+double PairBytes(const std::vector<int64_t>& sample_shape, int64_t num_pairs) {
+  double bytes = 2.0 * sizeof(float) * static_cast<double>(num_pairs);
+  for (const int64_t size : sample_shape) bytes *= static_cast<double>(size);
+  return bytes;
 }
+
+// Puts parts in a row, each of which is copied to its place and need not be kept.
+class PairJoiner {
+ public:
+  explicit PairJoiner(int64_t num_pairs) : num_pairs_(num_pairs) {}
+
+  // \pre the parts have num_pairs pairs together.
+  absl::Status Add(const SegmentPairs& part) {
+    return GuardTorch("joining pairs", [&]() -> absl::Status {
+      const int64_t end = size_ + part.size();
+      for (const Field& field : kFields) {
+        const at::Tensor& from = part.*field.member;
+        if (!from.defined()) continue;
+        at::Tensor& to = all_.*field.member;
+        std::vector<int64_t> shape = from.sizes().vec();
+        shape[0] = num_pairs_;
+        if (!to.defined()) to = at::empty(shape, from.options());
+        to.slice(0, size_, end).copy_(from);
+      }
+      size_ = end;
+      return absl::OkStatus();
+    });
+  }
+  SegmentPairs Take() { return std::move(all_); }
+
+ private:
+  const int64_t num_pairs_;
+  int64_t size_ = 0;
+  SegmentPairs all_;
+};
 
 }  // namespace
 
 absl::StatusOr<SegmentPairs> DrawPairs(const PairSource& source, int64_t first, int64_t count, StepExecutor& executor) {
-  std::vector<SegmentPairs> batches;
+  PairJoiner all(count * source.pairs_per_noise());
   for (int64_t begin = first; begin < first + count; begin += source.batch_size) {
     const NoiseBatch batch = source.noises.Draw(begin, std::min(source.batch_size, first + count - begin));
-    BOSS_ASSIGN_OR_RETURN(batches.emplace_back(),
+    BOSS_ASSIGN_OR_RETURN(const SegmentPairs part,
                           DrawSegmentPairs(source.teacher, batch.noise, batch.condition, source.fine_grid, source.knots,
                                            source.batch_size, executor));
+    BOSS_RETURN_IF_ERROR(all.Add(part));
   }
-  return Join(batches);
+  return all.Take();
 }
 
 absl::StatusOr<SegmentPairs> DrawCountedPairs(JobContext& context, const PairSource& source, int64_t first,
                                               int64_t count) {
-  std::vector<SegmentPairs> batches;
+  PairJoiner all(count * source.pairs_per_noise());
   for (int64_t begin = first; begin < first + count; begin += source.batch_size) {
     const int64_t size = std::min(source.batch_size, first + count - begin);
     CountingExecutor counting(context, static_cast<double>(size) / source.fine_grid.steps(),
                               size * source.noises.evaluations_per_step());
-    BOSS_ASSIGN_OR_RETURN(batches.emplace_back(), DrawPairs(source, begin, size, counting));
+    BOSS_ASSIGN_OR_RETURN(const SegmentPairs part, DrawPairs(source, begin, size, counting));
+    BOSS_RETURN_IF_ERROR(all.Add(part));
   }
-  return Join(batches);
+  return all.Take();
 }
 
 absl::Status CheckPairBytes(const JobContext& context, const std::vector<int64_t>& sample_shape, int64_t num_pairs) {
-  double bytes = 2.0 * sizeof(float) * static_cast<double>(num_pairs);
-  for (const int64_t size : sample_shape) bytes *= static_cast<double>(size);
+  const double bytes = PairBytes(sample_shape, num_pairs);
   const int64_t limit = context.options().max_data_bytes;
   if (bytes <= static_cast<double>(limit)) return absl::OkStatus();
   return absl::ResourceExhaustedError(
@@ -102,11 +126,15 @@ absl::Status CheckPairBytes(const JobContext& context, const std::vector<int64_t
                       num_pairs, bytes / (1 << 20), limit >> 20));
 }
 
+absl::Status CheckPairMemory(const std::vector<int64_t>& sample_shape, int64_t num_pairs) {
+  return CheckHostMemory(absl::StrCat(num_pairs, " pairs"), PairBytes(sample_shape, num_pairs));
+}
+
 absl::StatusOr<SegmentPairs> StoredPairs(JobContext& context, const PairSource& source, int64_t num_noises) {
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kPairs, num_noises));
   const bool labels = source.noises.Draw(0, 1).condition.class_labels.defined();
   const int64_t piece_size = source.batch_size * kBatchesPerPiece;
-  std::vector<SegmentPairs> pieces;
+  PairJoiner all(num_noises * source.pairs_per_noise());
   for (int64_t first = 0; first < num_noises; first += piece_size) {
     const int64_t count = std::min(piece_size, num_noises - first);
     const std::string path = absl::StrCat(context.folder(), "/pairs-", first, ".safetensors");
@@ -120,9 +148,9 @@ absl::StatusOr<SegmentPairs> StoredPairs(JobContext& context, const PairSource& 
       BOSS_RETURN_IF_ERROR(WritePiece(context.files(), path, *piece));
       BOSS_RETURN_IF_ERROR(context.ReportSaved());
     }
-    pieces.push_back(*std::move(piece));
+    BOSS_RETURN_IF_ERROR(all.Add(*piece));
   }
-  return Join(pieces);
+  return all.Take();
 }
 
 }  // namespace boss::server

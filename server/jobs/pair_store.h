@@ -35,5 +35,7 @@ absl::StatusOr<SegmentPairs> StoredPairs(JobContext& context, const PairSource& 
 
 // \error RESOURCE_EXHAUSTED if storing so many pairs takes more than JobManagerOptions::max_data_bytes.
 absl::Status CheckPairBytes(const JobContext& context, const std::vector<int64_t>& sample_shape, int64_t num_pairs);
+// \error RESOURCE_EXHAUSTED if the host's memory cannot hold so many pairs.
+absl::Status CheckPairMemory(const std::vector<int64_t>& sample_shape, int64_t num_pairs);
 
 }  // namespace boss::server

@@ -15,6 +15,7 @@
 #include "core/io/image_dataset.h"
 #include "core/solver/record_trajectory.h"
 #include "core/solver/solver.h"
+#include "server/device/host_memory.h"
 
 namespace boss::server {
 namespace {
@@ -114,10 +115,17 @@ absl::StatusOr<std::vector<Sampler>> OtherSolversSamplers(JobContext& context, c
 
 double RowWeight(const EvaluateSpec& spec, int steps) { return static_cast<double>(spec.num_samples) * steps; }
 
+absl::Status CheckSampleMemory(const EvaluateSpec& spec, const std::vector<int64_t>& sample_shape) {
+  double bytes = 2.0 * sizeof(float) * static_cast<double>(spec.num_samples);
+  for (const int64_t size : sample_shape) bytes *= static_cast<double>(size);
+  return CheckHostMemory(absl::StrCat(spec.num_samples, " samples and as many to compare them with"), bytes);
+}
+
 absl::StatusOr<SamplerEvaluation> SamplerEvaluation::Create(JobContext& context, const EvaluateSpec& spec,
                                                             const VelocityModel& baseline,
                                                             const VersionKey& baseline_version,
                                                             const VersionKey& features_version) {
+  BOSS_RETURN_IF_ERROR(CheckSampleMemory(spec, baseline.SampleShape()));
   BOSS_ASSIGN_OR_RETURN(NoiseSource noises, NoiseSource::Create(baseline, NoiseUse::kEvaluation, spec.seed,
                                                                 spec.guidance_scale, spec.unconditional));
   SamplerEvaluation evaluation(context, spec, baseline, baseline_version.ToString(), std::move(noises));
@@ -196,7 +204,6 @@ absl::StatusOr<SamplerEvaluation::Drawn> SamplerEvaluation::Draw(const Sampler& 
   if (solver == SolverKind::kMultistep) {
     options.coefficients = sampler.coefficients.empty() ? AdamsBashforth(sampler.time_grid, 2) : sampler.coefficients;
   }
-  std::vector<at::Tensor> parts;
   Drawn drawn;
   for (int64_t first = 0; first < spec_->num_samples; first += batch_size) {
     const int64_t count = std::min(batch_size, spec_->num_samples - first);
@@ -204,12 +211,17 @@ absl::StatusOr<SamplerEvaluation::Drawn> SamplerEvaluation::Draw(const Sampler& 
     CountingExecutor counting(*context_, units,
                               count * noises_.evaluations_per_step() * EvaluationsPerSolverStep(solver));
     const absl::Time start = context_->clock().Now();
-    BOSS_ASSIGN_OR_RETURN(at::Tensor samples,
+    BOSS_ASSIGN_OR_RETURN(const at::Tensor samples,
                           Solve(sampler.model, batch.noise, batch.condition, options, count, counting));
     drawn.seconds += absl::ToDoubleSeconds(context_->clock().Now() - start);
-    parts.push_back(std::move(samples));
+    BOSS_RETURN_IF_ERROR(GuardTorch("samples", [&]() -> absl::Status {
+      std::vector<int64_t> shape = samples.sizes().vec();
+      shape[0] = spec_->num_samples;
+      if (!drawn.samples.defined()) drawn.samples = at::empty(shape, samples.options().device(at::kCPU));
+      drawn.samples.slice(0, first, first + count).copy_(samples);
+      return absl::OkStatus();
+    }));
   }
-  BOSS_ASSIGN_OR_RETURN(drawn.samples, GuardTorch("samples", [&] { return at::cat(parts).to(at::kCPU); }));
   return drawn;
 }
 
@@ -246,10 +258,18 @@ absl::StatusOr<EvaluationRow> SamplerEvaluation::Score(const Sampler& sampler, S
   BOSS_ASSIGN_OR_RETURN(row.trajectory_error,
                         GuardTorch("trajectory error", [&] { return TrajectoryError(drawn.samples, fine_.samples); }));
   if (features_ != nullptr && spec_->num_samples >= 2) {
-    BOSS_ASSIGN_OR_RETURN(const FeatureStatistics statistics,
-                          ComputeStatistics(*features_, drawn.samples, kFeatureBatch, *context_));
-    BOSS_ASSIGN_OR_RETURN(row.frechet_distance, FrechetDistance(statistics, *reference_));
-    row.features = features_->Description();
+    const absl::StatusOr<FeatureStatistics> statistics =
+        ComputeStatistics(*features_, drawn.samples, kFeatureBatch, *context_);
+    if (absl::IsInvalidArgument(statistics.status())) {
+      // A sampler that diverges has no distance; the others have, and a student is published with them.
+      BOSS_RETURN_IF_ERROR(context_->ReportMessage(
+          Severity::kWarning, absl::StrCat(row.label, ", ", row.steps, " steps, has no Frechet distance: ",
+                                           statistics.status().message())));
+    } else {
+      BOSS_RETURN_IF_ERROR(statistics.status());
+      BOSS_ASSIGN_OR_RETURN(row.frechet_distance, FrechetDistance(*statistics, *reference_));
+      row.features = features_->Description();
+    }
   }
   if (spec_->measure_straightness) {
     BOSS_ASSIGN_OR_RETURN(row.straightness, MeasureStraightness(sampler.model));

@@ -46,6 +46,9 @@ absl::StatusOr<std::vector<Sampler>> OtherSolversSamplers(JobContext& context, c
 absl::StatusOr<std::vector<Sampler>> ChosenSamplers(JobContext& context, const EvaluateSpec& spec,
                                                     const VelocityModel& model, const VersionKey& version);
 
+// \error RESOURCE_EXHAUSTED if the host's memory cannot hold the samples of two samplers, which are compared.
+absl::Status CheckSampleMemory(const EvaluateSpec& spec, const std::vector<int64_t>& sample_shape);
+
 // Weight of a row of `steps` solver steps in a plan.
 double RowWeight(const EvaluateSpec& spec, int steps);
 

@@ -365,6 +365,26 @@ TEST_F(JobKindsTest, PicturesGivePreviewsAndAFrechetDistance) {
   EXPECT_EQ(Finish(Submit(toy).id).error.code(), absl::StatusCode::kFailedPrecondition);
 }
 
+TEST_F(JobKindsTest, ASamplerThatDivergesHasNoFrechetDistance) {
+  const Manifest manifest = store_->GetVersion(ImportPictureModel())->manifest;
+  NamedTensors weights = (*CreateModel(manifest.architecture_json, 1))->State();
+  for (auto& [name, tensor] : weights) tensor = at::full_like(tensor, std::nan(""));
+  ASSERT_TRUE(store_->Publish("nan", manifest, weights).ok());
+  EvaluateSpec spec;
+  spec.model = "pictures";
+  spec.other_models = {"nan"};
+  spec.steps = {2};
+  spec.num_samples = 4;
+  spec.k_max = 3;
+  spec.reference_dataset = PictureDataset();
+  const Job job = RunToSuccess(spec);
+  ASSERT_EQ(job.result.evaluation.size(), 2u);
+  EXPECT_TRUE(job.result.evaluation[0].frechet_distance.has_value());
+  EXPECT_FALSE(job.result.evaluation[1].frechet_distance.has_value());
+  const std::vector<JobMessage> messages = PayloadsOf<JobMessage>(Follow(job.id));
+  EXPECT_NE(messages.back().text.find("no Frechet distance"), std::string::npos) << messages.back().text;
+}
+
 TEST(TrajectoryBatchSizeTest, NoRequestTakesAllMemory) {
   EXPECT_EQ(TrajectoryBatchSize(0, {2}, 100), 64);
   EXPECT_EQ(TrajectoryBatchSize(100, {1, 28, 28}, 100), 100);

@@ -116,6 +116,42 @@ TEST_F(JobSchedulesTest, ACrashedSearchOverAnUnevenGridGoesOn) {
   EXPECT_EQ(crashed->set.fine_grid, whole->set.fine_grid);
 }
 
+TEST_F(JobSchedulesTest, ADistillationThatGoesOnKeepsItsTimes) {
+  const VersionKey key = PublishTeacher();
+  RunToSuccess(OptimizeStepsizesSpec{"teacher", 8, 16});
+  const StoredScheduleSet first = **store_->FindScheduleSet(key, 1.0);
+  const Job undisturbed = RunToSuccess(ToyDistillation("a"));
+  for (const bool is_replaced : {true, false}) {
+    // Unit 1 loads the teacher, 80 draw the pairs: this is among the train steps.
+    executor_.BlockAt(executor_.runs() + 1 + 80 + 1 + 4);
+    const Job job = Submit(ToyDistillation("b"));
+    executor_.WaitUntilBlocked();
+    ASSERT_TRUE(manager_->Pause(job.id).ok());
+    executor_.Release();
+    WaitForState(job.id, JobState::kPaused);
+    if (is_replaced) {
+      StoredScheduleSet other = first;
+      Schedule& schedule = other.set.schedules[2];
+      ASSERT_NE(schedule.knots, (std::vector<int>{0, 1, 2, 8}));
+      schedule.knots = {0, 1, 2, 8};
+      schedule.time_grid = *TimeGrid::Create({0, 0.125, 0.25, 1});
+      ASSERT_TRUE(store_->AddScheduleSet(key, other).ok());
+    } else {
+      ASSERT_TRUE(store_->RemoveScheduleSet(key, first.Name()).ok());
+    }
+    ASSERT_TRUE(manager_->Resume(job.id).ok());
+    const Job done = Finish(job.id);
+    ASSERT_EQ(done.state, JobState::kSucceeded) << done.error;
+    testing::ExpectSameWeights(*Output(done), *Output(undisturbed));
+    EXPECT_EQ(done.result.schedule->knots, undisturbed.result.schedule->knots);
+    EXPECT_EQ(done.result.schedule->total_cost, undisturbed.result.schedule->total_cost);
+    EXPECT_EQ(done.result.schedule_set, first.Name());
+    for (const StageChange& change : PayloadsOf<StageChange>(Follow(job.id)))
+      EXPECT_NE(change.to, JobStage::kTrajectories);
+    ASSERT_TRUE(store_->AddScheduleSet(key, first).ok());
+  }
+}
+
 TEST_F(JobSchedulesTest, EvaluationsJudgeNamedSetsAndGivenTimes) {
   const VersionKey key = PublishTeacher();
   RunToSuccess(OptimizeStepsizesSpec{"teacher", 10, 16});
