@@ -6,6 +6,7 @@
 #include <numeric>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
@@ -16,6 +17,7 @@ namespace boss::server {
 namespace {
 
 constexpr int64_t kMaxKept = 256;  // as jobs.proto states
+constexpr int64_t kMaxStatesBytes = int64_t{1} << 30;  // in memory, of one schedule's times
 constexpr int64_t kDefaultBatch = 64;
 constexpr char kStates[] = "states";
 // Of a trajectory and a K, for the plan: on two sets of knots a fit, and two plain runs of the held-out quarter. If a
@@ -34,13 +36,31 @@ double MultistepWeight(const OptimizeStepsizesSpec& spec) {
          static_cast<double>(spec.multistep_refinement) * spec.max_multistep_steps;
 }
 
+int64_t KeptTrajectories(const OptimizeStepsizesSpec& spec, const std::vector<int64_t>& sample_shape,
+                         int64_t max_data_bytes) {
+  if (spec.max_multistep_steps == 0) return 0;
+  int64_t bytes = static_cast<int64_t>(sizeof(float));  // of a state
+  for (const int64_t size : sample_shape) bytes *= size;
+  return std::min({spec.num_samples, kMaxKept, max_data_bytes / (bytes * (spec.k_max + 1)),
+                   kMaxStatesBytes / (bytes * (spec.max_multistep_steps + 1))});
+}
+
 MultistepSearch::MultistepSearch(JobContext& context, const OptimizeStepsizesSpec& spec,
                                  const std::vector<int64_t>& sample_shape)
-    : context_(context), spec_(spec), costs_(spec.k_max) {
-  if (spec.max_multistep_steps == 0) return;
-  int64_t bytes = static_cast<int64_t>(sizeof(float)) * (spec.k_max + 1);  // of a trajectory
-  for (const int64_t size : sample_shape) bytes *= size;
-  num_kept_ = std::min({spec.num_samples, kMaxKept, context.options().max_data_bytes / bytes});
+    : context_(context),
+      spec_(spec),
+      num_kept_(KeptTrajectories(spec, sample_shape, context.options().max_data_bytes)),
+      costs_(spec.k_max) {}
+
+void MultistepSearch::Disable() {
+  for (const auto& [first, count] : batches_) context_.files().RemoveAll(StatesPath(first)).IgnoreError();
+  batches_.clear();
+  num_kept_ = 0;
+}
+
+bool MultistepSearch::IsPartOf(const StepCosts::State& state) {
+  return std::any_of(state.begin(), state.end(),
+                     [](const auto& entry) { return absl::StartsWith(entry.first, "step_costs."); });
 }
 
 std::string MultistepSearch::StatesPath(int64_t first) const {
@@ -90,15 +110,22 @@ absl::Status MultistepSearch::Restore(const StepCosts::State& state, int64_t num
 }
 
 absl::StatusOr<at::Tensor> MultistepSearch::StatesAt(absl::Span<const int> points) const {
-  const std::vector<int64_t> rows(points.begin(), points.end());
-  std::vector<at::Tensor> parts;
+  at::Tensor chosen;
   for (const auto& [first, count] : batches_) {
     BOSS_ASSIGN_OR_RETURN(const at::Tensor states, ReadStates(first, count));
-    BOSS_ASSIGN_OR_RETURN(parts.emplace_back(), GuardTorch("fine states", [&] {
-                            return states.index_select(0, at::tensor(rows, at::kLong));
-                          }));
+    BOSS_RETURN_IF_ERROR(GuardTorch("fine states", [&, begin = first, end = first + count]() -> absl::Status {
+      if (!chosen.defined()) {
+        std::vector<int64_t> shape = states.sizes().vec();
+        shape[0] = static_cast<int64_t>(points.size());
+        shape[1] = num_kept_;
+        chosen = at::empty(shape, states.options());
+      }
+      for (size_t i = 0; i < points.size(); ++i)
+        chosen[static_cast<int64_t>(i)].slice(0, begin, end).copy_(states[points[i]]);
+      return absl::OkStatus();
+    }));
   }
-  return GuardTorch("fine states", [&] { return at::cat(parts, 1); });
+  return chosen;
 }
 
 absl::Status MultistepSearch::Fit(const VelocityModel& model, const VersionKey& key, const NoiseSource& noises,
@@ -119,7 +146,9 @@ absl::Status MultistepSearch::Fit(const VelocityModel& model, const VersionKey& 
   const absl::StatusOr<std::string> text = context_.files().ReadFile(SchedulesPath());
   if (text.ok()) {
     absl::StatusOr<StoredScheduleSet> earlier = ScheduleSetFromJson(*text);
-    if (earlier.ok() && earlier->Name() == stored.Name() && earlier->job_id == stored.job_id)
+    // With other limits, it may have been fitted to other noises.
+    if (earlier.ok() && earlier->Name() == stored.Name() && earlier->job_id == stored.job_id &&
+        earlier->set.num_samples == set.num_samples && earlier->set.num_held_out == set.num_held_out)
       set.schedules = std::move(earlier->set.schedules);
   } else if (!absl::IsNotFound(text.status())) {
     return text.status();

@@ -20,6 +20,10 @@ namespace boss::server {
 
 // Weight of the fits in a plan, in velocity evaluations; 0 if the spec wants none.
 double MultistepWeight(const OptimizeStepsizesSpec& spec);
+// How many trajectories are kept: at most 256, and only as many as `max_data_bytes` of disk hold; when a schedule is
+// fitted, their states at its times take 1 GiB at most.
+int64_t KeptTrajectories(const OptimizeStepsizesSpec& spec, const std::vector<int64_t>& sample_shape,
+                         int64_t max_data_bytes);
 // Units of the fits in the stage kSchedule.
 int64_t MultistepUnits(const OptimizeStepsizesSpec& spec);
 
@@ -28,16 +32,20 @@ int64_t MultistepUnits(const OptimizeStepsizesSpec& spec);
 // of that, and has the same result. Keeps references to what it is made of; used on the runner's thread.
 class MultistepSearch {
  public:
-  // Keeps fewer trajectories where JobManagerOptions::max_data_bytes does not hold so many.
   MultistepSearch(JobContext& context, const OptimizeStepsizesSpec& spec, const std::vector<int64_t>& sample_shape);
 
   // Whether multistep schedules are asked for, and two trajectories at least can be kept.
   bool enabled() const { return num_kept_ >= 2; }
 
+  // Gives up, and removes what is kept.
+  void Disable();
+
   // Takes the batch of trajectories that begins with noise `first`, and stores its states; SaveState() is the caller's
   // to store after that.
   absl::Status Add(const Trajectory& trajectory, int64_t first);
   StepCosts::State SaveState() const { return costs_.SaveState(); }
+  // Whether what SaveState() returned is in `state`.
+  static bool IsPartOf(const StepCosts::State& state);
   // Goes on behind an earlier run, which had taken `num_samples` trajectories in batches of `batch_size`. \error
   // INVALID_ARGUMENT or DATA_LOSS if not everything is there: the search begins anew then.
   absl::Status Restore(const StepCosts::State& state, int64_t num_samples, int64_t batch_size);

@@ -25,8 +25,13 @@ absl::StatusOr<int64_t> RestoreSearch(JobContext& context, const std::string& pa
   absl::Status status = state.status();
   CostMatrixAccumulator restored = accumulator;
   if (status.ok()) status = restored.RestoreState(state->tensors);
-  if (status.ok() && multistep.enabled())
-    status = multistep.Restore(state->tensors, restored.num_samples(), batch_size);
+  if (status.ok() && multistep.enabled()) {
+    if (MultistepSearch::IsPartOf(state->tensors)) {
+      status = multistep.Restore(state->tensors, restored.num_samples(), batch_size);
+    } else {
+      multistep.Disable();  // the run before had no room for them
+    }
+  }
   if (status.ok()) {
     accumulator = std::move(restored);
     return accumulator.num_samples();
@@ -35,6 +40,17 @@ absl::StatusOr<int64_t> RestoreSearch(JobContext& context, const std::string& pa
   BOSS_RETURN_IF_ERROR(context.ReportMessage(
       Severity::kWarning, absl::StrCat("the saved trajectories cannot be used: ", status.message())));
   return 0;
+}
+
+// Euler's set does not need what `multistep` finds no room for.
+absl::Status AddOrDisable(JobContext& context, const Trajectory& trajectory, int64_t first,
+                          MultistepSearch& multistep) {
+  const absl::Status added = multistep.Add(trajectory, first);
+  if (!absl::IsResourceExhausted(added)) return added;
+  multistep.Disable();
+  return context.ReportMessage(Severity::kWarning,
+                               absl::StrCat("there are no multistep schedules, their trajectories find no room: ",
+                                            added.message()));
 }
 
 }  // namespace
@@ -58,11 +74,12 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobCont
   if (spec.max_multistep_steps > 0 && !multistep.enabled()) {
     BOSS_RETURN_IF_ERROR(context.ReportMessage(
         Severity::kWarning,
-        "the data limit of a job does not hold two trajectories: there are no multistep schedules"));
+        "the limits on a job's data and memory do not hold two trajectories: there are no multistep schedules"));
   }
   BOSS_ASSIGN_OR_RETURN(const int64_t restored, RestoreSearch(context, state_path, batch_size, accumulator, multistep));
+  const int64_t restored_batches = (restored + batch_size - 1) / batch_size;
   BOSS_RETURN_IF_ERROR(
-      context.EnterStage(JobStage::kTrajectories, batches * spec.k_max, restored / batch_size * spec.k_max));
+      context.EnterStage(JobStage::kTrajectories, batches * spec.k_max, restored_batches * spec.k_max));
   for (int64_t first = restored; first < spec.num_samples; first += batch_size) {
     const int64_t count = std::min(batch_size, spec.num_samples - first);
     const NoiseBatch batch = noises.Draw(first, count);
@@ -71,8 +88,8 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobCont
                           RecordTrajectory(model, batch.noise, batch.condition, fine_grid, counting));
     BOSS_RETURN_IF_ERROR(context.Run([&] { return accumulator.Add(trajectory); }));
     CostMatrixAccumulator::State state = accumulator.SaveState();
+    if (multistep.enabled()) BOSS_RETURN_IF_ERROR(AddOrDisable(context, trajectory, first, multistep));
     if (multistep.enabled()) {
-      BOSS_RETURN_IF_ERROR(multistep.Add(trajectory, first));
       for (auto& tensor : multistep.SaveState()) state.push_back(std::move(tensor));
     }
     BOSS_RETURN_IF_ERROR(WriteSafetensors(state_path, {std::move(state), {}}, context.files()));
