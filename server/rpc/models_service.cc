@@ -101,7 +101,8 @@ absl::Status ModelsService::Merge(const v1::MergeAdapterRequest& request, v1::Mo
   const std::string& alias = request.output_alias();
   if (const absl::Status status = alias.empty() ? absl::OkStatus() : CheckAlias("output_alias", alias); !status.ok())
     return WithField(status, "output_alias");
-  BOSS_ASSIGN_OR_RETURN(const VersionKey merged, store_.MergeAdapter(key, output, request.description()));
+  VersionUse use;  // until its alias holds it, and it has been described
+  BOSS_ASSIGN_OR_RETURN(const VersionKey merged, store_.MergeAdapter(key, output, request.description(), &use));
   if (!alias.empty()) BOSS_RETURN_IF_ERROR(store_.SetAlias(output, alias, merged.version));
   response = ToProto(catalog_.Version(merged));
   return absl::OkStatus();
@@ -186,9 +187,9 @@ absl::Status ModelsService::Schedules(const v1::ListSchedulesRequest& request,
     std::vector<std::shared_ptr<const StoredScheduleSet>> by_name = *sets;
     std::sort(by_name.begin(), by_name.end(), [](const auto& a, const auto& b) { return a->Name() < b->Name(); });
     for (const auto& stored : by_name) {
-      // Versions are padded, so that the keys are in the order of the list.
+      // In the order of the list: the separator is below whatever a name has, and versions are padded.
       const std::string place =
-          absl::StrCat(key.name, "@", absl::Dec(key.version, absl::kZeroPad20), "/", stored->Name());
+          absl::StrCat(key.name, "\x01", absl::Dec(key.version, absl::kZeroPad20), "/", stored->Name());
       if (place <= after) continue;
       if (response.schedule_sets_size() == page_size) {
         response.set_next_page_token(MakePageToken(query, last));

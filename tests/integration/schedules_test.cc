@@ -16,7 +16,11 @@ using ::testing::IsEmpty;
 
 class SchedulesTest : public BossdTest {
  protected:
-  void SetUp() override { Start(); }
+  void SetUp() override {
+    // Their names sort before what a version's begins with, "vectors@".
+    for (const char* name : {"vectors-b", "vectors.c"}) WriteSeedModel(folder_ / "seeds", name, kTinyVectorArchitecture);
+    Start();
+  }
 
   static v1::ImportScheduleRequest Import(const std::string& name, const std::vector<std::vector<double>>& grids) {
     v1::ImportScheduleRequest request;
@@ -80,6 +84,26 @@ class SchedulesTest : public BossdTest {
     return finished;
   }
 };
+
+TEST_F(SchedulesTest, PagesGiveEverySetOfEveryModelOnce) {
+  for (const char* model : {"vectors", "vectors-b", "vectors.c"}) {
+    v1::ImportScheduleRequest request = Import("ays", {{0, 0.1, 0.4, 1}});
+    request.set_model(model);
+    ASSERT_TRUE(Call(request).ok());
+  }
+  std::vector<std::string> listed;
+  v1::ListSchedulesRequest request;
+  request.set_page_size(1);
+  do {
+    grpc::ClientContext context;
+    v1::ListSchedulesResponse page;
+    const grpc::Status status = models_->ListSchedules(&context, request, &page);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    for (const v1::ScheduleSet& set : page.schedule_sets()) listed.push_back(set.model());
+    request.set_page_token(page.next_page_token());
+  } while (!request.page_token().empty() && listed.size() < 10);
+  EXPECT_THAT(listed, ElementsAre("vectors@1", "vectors-b@1", "vectors.c@1"));
+}
 
 TEST_F(SchedulesTest, TimesFromElsewhereServeUnderTheirName) {
   v1::ScheduleSet set;
