@@ -5,18 +5,14 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-#include <filesystem>
-#include <system_error>
-
 #include "absl/strings/str_cat.h"
+#include "core/base/status_macros.h"
 #include "core/io/atomic_file.h"
 
 namespace boss::server {
 
-absl::StatusOr<std::unique_ptr<DataLock>> DataLock::Acquire(const std::string& folder) {
-  std::error_code error;
-  std::filesystem::create_directories(folder, error);
-  if (error) return ErrnoToStatus(error.value(), "create", folder);
+absl::StatusOr<std::unique_ptr<DataLock>> DataLock::Acquire(const std::string& folder, const FileSystem& files) {
+  BOSS_RETURN_IF_ERROR(files.CreateFolders(folder));
   const std::string path = absl::StrCat(folder, "/lock");
   const int fd = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (fd < 0) return ErrnoToStatus(errno, "open", path);

@@ -95,7 +95,7 @@ class Server::Parts {
     // with more of them than cores all sleep at every barrier in place of spinning: a small batch takes twice as long.
     num_threads_ = config_.threads > 0 ? config_.threads : at::get_num_threads();
     at::set_num_threads(1);
-    BOSS_ASSIGN_OR_RETURN(data_lock_, DataLock::Acquire(config_.data_folder));
+    BOSS_ASSIGN_OR_RETURN(data_lock_, DataLock::Acquire(config_.data_folder, files_));
     BOSS_RETURN_IF_ERROR(OpenPorts());
     for (const auto stage : {&Parts::StartData, &Parts::StartWork}) {
       BOSS_RETURN_IF_ERROR((this->*stage)());

@@ -3,13 +3,19 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/match.h"
+#include "absl/synchronization/mutex.h"
 #include "server/app/data_lock.h"
 #include "server/app/job_counter.h"
 #include "server/app/seed_models.h"
 #include "server/app/signals.h"
+#include "tests/support/fault_file_system.h"
+#include "tests/support/fault_plan.h"
+#include "tests/support/power_loss.h"
 #include "tests/support/temp_folder.h"
 #include "tests/support/tiny_models.h"
 
@@ -23,6 +29,23 @@ TEST(DataLockTest, OneHolderAtATime) {
   EXPECT_TRUE(absl::IsFailedPrecondition(DataLock::Acquire(folder / "data").status()));
   first->reset();
   EXPECT_TRUE(DataLock::Acquire(folder / "data").ok());
+}
+
+TEST(DataLockTest, ANewFolderOutlivesAPowerFailure) {
+  const boss::testing::TempFolder folder;
+  const auto plan = *boss::testing::FaultPlan::Parse("attic=" + (folder / "attic"));
+  const boss::testing::FaultFileSystem files(*plan);
+  {
+    const auto lock = DataLock::Acquire(folder / "new/nested/data", files);
+    ASSERT_TRUE(lock.ok()) << lock.status();
+    absl::MutexLock power(&plan->power_loss()->mutex());
+    plan->power_loss()->Strike();
+  }
+  EXPECT_TRUE(std::filesystem::is_directory(folder / "new/nested/data"));
+  plan->Reset(boss::testing::Fault{"other.mkdir", 1, boss::testing::Fault::Action::kFail, EIO});
+  const absl::Status failed = DataLock::Acquire(folder / "another", files).status();
+  EXPECT_TRUE(absl::StrContains(failed.message(), "Input/output error")) << failed;
+  EXPECT_FALSE(std::filesystem::exists(folder / "another"));
 }
 
 TEST(SeedModelsTest, ImportsWhatTheStoreLacksAndLeavesOutWhatItCannot) {
