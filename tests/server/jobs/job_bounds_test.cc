@@ -1,7 +1,9 @@
 // Jobs that do not fit, into memory or onto the disk, and samplers that diverge: what can go on goes on.
+#include <ATen/ATen.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 #include <string>
 #include <vector>
@@ -168,6 +170,37 @@ TEST_F(JobBoundsTest, SchedulesThatWereFittedToOtherNoisesAreFittedAgain) {
   ASSERT_EQ((*crashed)->set.schedules.size(), 3u);
   for (size_t i = 0; i < 3; ++i)
     EXPECT_EQ((*crashed)->set.schedules[i].coefficients, whole->set.schedules[i].coefficients);
+}
+
+TEST_F(JobBoundsTest, AStudentThatDivergesIsPublishedWithEulersSteps) {
+  // Deep enough to overflow with weights of about 1000, which one train step makes.
+  Manifest deep;
+  deep.architecture_json = R"({"model":{"architecture":"mlp","dim":2,"hidden":32,"layers":12}})";
+  NamedTensors weights = (*CreateModel(deep.architecture_json, 3))->State();
+  for (auto& [name, tensor] : weights) tensor = tensor.detach() * 2;
+  ASSERT_TRUE(store_->Publish("teacher", deep, weights).ok());
+  DistillSpec spec = ToyDistillation("student");
+  spec.held_out_share = 0.2;
+  spec.fit_multistep = true;
+  spec.training.train_steps = 1;
+  spec.training.trainer.learning_rate = 1000;
+  spec.training.trainer.warmup_steps = 0;
+  spec.training.trainer.decay_steps = 0;
+  spec.training.trainer.ema_rate = 0;
+  EvaluateSpec& evaluation = spec.evaluation.emplace();
+  evaluation.num_samples = 8;
+  evaluation.k_max = 8;
+  const Job job = RunToSuccess(spec);
+  const std::vector<std::string> warnings = WarningsOf(job);
+  ASSERT_EQ(warnings.size(), 1u);
+  EXPECT_THAT(warnings[0], HasSubstr("the sampler diverged"));
+  EXPECT_EQ(job.result.schedule->solver, SolverKind::kEuler);
+  EXPECT_FALSE(std::isfinite(job.result.evaluation.back().trajectory_error));
+  EXPECT_FALSE(std::isfinite(*job.metrics.held_out_loss));
+  Start();
+  EXPECT_EQ(store_->FindSchedule({"student", 1}, 3, 1.0)->schedule.solver, SolverKind::kEuler);
+  EXPECT_EQ(manager_->Get(job.id)->state, JobState::kSucceeded);
+  EXPECT_FALSE(std::isfinite(*manager_->Get(job.id)->metrics.held_out_loss));
 }
 
 }  // namespace
