@@ -153,7 +153,8 @@ void AddJobFlags(CLI::App& app, ServerConfig& config) {
   AddSeconds(app, "--crash-backoff-seconds", config.crash_backoff,
              "Wait before a job runs again after the server ended under it; doubled each time in a row")
       ->group("Jobs");
-  app.add_option("--max-job-data-bytes", config.max_job_data_bytes, "Disk for the training pairs of one job")
+  app.add_option("--max-job-data-bytes", config.max_job_data_bytes,
+                 "Disk for one job's training pairs, or the trajectories that its multistep schedules are fitted to")
       ->check(CLI::PositiveNumber)
       ->capture_default_str()
       ->group("Jobs");

@@ -54,7 +54,8 @@ struct SamplerEngineOptions {
 // with the others.
 //
 // An evaluation that does not fit into the device's memory is tried again with half of its lanes, and its model version
-// gets no larger ones while it has requests. A request fails for lack of memory only if one lane of it alone does not fit.
+// gets no larger ones while it has requests. A request fails for lack of memory if one lane of it alone does not fit,
+// or if its results cannot be fetched or decoded.
 //
 // A request is cancelled, or found to be beyond its deadline, between two evaluations.
 //

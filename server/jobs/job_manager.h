@@ -89,7 +89,7 @@ struct JobManagerOptions {
   absl::Duration checkpoint_period = absl::Seconds(60);  // between saved training states, beside checkpoint_interval
   absl::Duration crash_backoff = absl::Seconds(1);  // before a job runs again after a crash; doubled with each in a row
   int64_t max_weights = int64_t{1} << 30;           // of a network that a job makes
-  int64_t max_data_bytes = int64_t{16} << 30;       // of one job's pairs on the disk
+  int64_t max_data_bytes = int64_t{16} << 30;       // of one job's pairs, or states for multistep fits, on the disk
   int64_t min_free_bytes = 0;                       // of the disk; below it no job is started
   JobRunMetrics metrics;
 };

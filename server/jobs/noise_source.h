@@ -41,8 +41,8 @@ class NoiseSource {
   int64_t evaluations_per_step_ = 1;
 };
 
-// Samples whose recorded fine trajectories stay within 256 MiB, 1 to 64; `requested` if it is not 0 and they stay within
-// 2 GiB, otherwise as many as do. One at least: if a single trajectory takes more, recording it takes as much.
+// Samples whose recorded fine trajectories stay within 256 MiB, 1 to 64; `requested` if it is not 0 and they stay
+// within 2 GiB, otherwise as many as do. One at least: if a single trajectory takes more, recording it takes as much.
 int64_t TrajectoryBatchSize(int64_t requested, const std::vector<int64_t>& sample_shape, int k_max);
 
 }  // namespace boss::server
