@@ -86,6 +86,8 @@ int Get(Context& context, const boss::v1::GetScheduleRequest& request) {
     facts.Add("fitted to", absl::StrCat(set->num_samples() - set->num_held_out(), " trajectories, ",
                                         set->num_held_out(), " held out"));
   }
+  if (set->multistep_refinement() > 0)
+    facts.Add("times refined", absl::StrCat("within ", set->multistep_refinement(), " evaluations for each K"));
   context.out() << facts.Render() << "\n";
   if (set->solver() == boss::v1::SOLVER_MULTISTEP) return GetMultistep(context, *set);
   Table table({{"K", true}, {"COST", true}, {"TIMES"}});

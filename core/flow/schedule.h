@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <optional>
 #include <string_view>
 #include <vector>
@@ -40,6 +41,7 @@ struct ScheduleSet {
   std::optional<TimeGrid> fine_grid;  // k_max intervals; absent: uniform
   int num_samples = 0;                // trajectories behind the cost matrix, or behind the fits for kMultistep
   int num_held_out = 0;               // kMultistep only: of these, the last ones, not fitted to; 0: not known
+  int64_t refinement = 0;             // kMultistep only: evaluations that a search of single times had for each K
   double guidance_scale = 1.0;        // that the trajectories were drawn with
   SolverKind solver = SolverKind::kEuler;
   std::vector<double> cost_matrix;  // (k_max + 1)^2, row-major, upper triangular; squared L2 per sample

@@ -140,6 +140,7 @@ absl::Status MultistepSearch::Fit(const VelocityModel& model, const VersionKey& 
   set.num_samples = static_cast<int>(num_kept_);
   const MultistepFitOptions options{.batch_size = spec_.batch_size > 0 ? spec_.batch_size : kDefaultBatch};
   set.num_held_out = static_cast<int>(num_kept_ - FittedNoises(num_kept_, options));
+  set.refinement = spec_.multistep_refinement;
   set.guidance_scale = euler.guidance_scale;
   set.solver = SolverKind::kMultistep;
   // The schedules that an earlier run has fitted.

@@ -143,6 +143,7 @@ v1::ScheduleSet ToProto(const VersionKey& key, const StoredScheduleSet& stored, 
   }
   proto.set_num_samples(stored.set.num_samples);
   proto.set_num_held_out(stored.set.num_held_out);
+  proto.set_multistep_refinement(stored.set.refinement);
   proto.set_guidance_scale(stored.set.guidance_scale);
   proto.set_solver(ToProto(stored.set.solver));
   proto.set_seed(stored.seed);

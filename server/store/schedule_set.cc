@@ -118,6 +118,10 @@ absl::Status CheckScheduleSet(const StoredScheduleSet& stored) {
     return absl::InvalidArgumentError(
         absl::StrFormat("schedule set.num_held_out: got %d, expected 0 to %d", set.num_held_out, most));
   }
+  if (set.refinement < 0 || (set.refinement > 0 && set.solver != SolverKind::kMultistep)) {
+    return absl::InvalidArgumentError(absl::StrFormat(
+        "schedule set.refinement: got %d, expected at least 0, for multistep only", set.refinement));
+  }
   return set.searched() ? CheckSearched(set) : CheckImported(set);
 }
 
@@ -171,6 +175,7 @@ std::string ScheduleSetToJson(const StoredScheduleSet& stored) {
                {"cost_matrix", set.cost_matrix},
                {"schedules", std::move(schedules)}};
   if (set.num_held_out != 0) json["num_held_out"] = set.num_held_out;
+  if (set.refinement != 0) json["refinement"] = set.refinement;
   if (!stored.client_name.empty()) json["name"] = stored.client_name;
   if (set.fine_grid) json["fine_times"] = TimesOf(*set.fine_grid);
   PutTime(json, "create_time", stored.create_time);
@@ -186,6 +191,7 @@ absl::StatusOr<StoredScheduleSet> ScheduleSetFromJson(absl::string_view text) {
   reader.Required("k_max", set.k_max);
   reader.Required("num_samples", set.num_samples);
   reader.Optional("num_held_out", set.num_held_out);
+  reader.Optional("refinement", set.refinement);
   reader.Required("guidance_scale", set.guidance_scale);
   reader.Name("solver", set.solver, ParseSolver);
   reader.Optional("name", stored.client_name);

@@ -31,7 +31,7 @@ absl::Status CheckScheduleSetName(absl::string_view what, absl::string_view name
 
 // A searched set has every schedule up to k_max, and costs; one for multistep those up to a limit, each with its
 // coefficients, and no costs. Another one has schedules of rising steps, no knots, no costs, and a client_name; it is
-// not for multistep. num_held_out is of num_samples, and 0 unless it is for multistep. \error INVALID_ARGUMENT.
+// not for multistep. num_held_out is of num_samples; it and refinement are 0 unless the set is for multistep. \error INVALID_ARGUMENT.
 absl::Status CheckScheduleSet(const StoredScheduleSet& stored);
 
 // For people: that a sampler with this solver and guidance scale is not what the set was made for. Empty if it is.
@@ -41,7 +41,7 @@ std::vector<std::string> Mismatches(const StoredScheduleSet& stored, SolverKind 
 std::string StepsText(const ScheduleSet& set);
 
 // JSON with the keys k_max, num_samples, guidance_scale, solver, seed, job_id, cost_matrix, schedules and create_time;
-// besides "name" if a client chose it, "fine_times" if they are not uniform, and "num_held_out" if it is not 0. A
+// besides "name" if a client chose it, "fine_times" if they are not uniform, "num_held_out" and "refinement" if not 0. A
 // schedule consists of knots and total_cost, for multistep also of coefficients ([state, velocities...] a step),
 // fit_error and held_out_error; or, in a set that was not searched (k_max is 0), of time_grid. Doubles survive exactly.
 std::string ScheduleSetToJson(const StoredScheduleSet& stored);

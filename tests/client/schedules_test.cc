@@ -214,6 +214,7 @@ TEST_F(SchedulesTest, GetShowsTheCoefficientsAndErrorsOfMultistep) {
   set.set_solver(boss::v1::SOLVER_MULTISTEP);
   set.set_num_samples(40);
   set.set_num_held_out(10);
+  set.set_multistep_refinement(640);
   set.clear_schedules();
   boss::v1::Schedule& schedule = *set.add_schedules();
   schedule.set_steps(2);
@@ -227,7 +228,7 @@ TEST_F(SchedulesTest, GetShowsTheCoefficientsAndErrorsOfMultistep) {
   schedule.mutable_coefficients(1)->add_velocities(-0.25);
   ASSERT_EQ(Run({"schedules", "get", "flow", "--solver", "multistep"}), kExitOk) << err_.str();
   EXPECT_EQ(server_.models.schedule_request.solver(), boss::v1::SOLVER_MULTISTEP);
-  for (const char* part : {"0.125", "0.1875", "0.875", "0.75 -0.25", "30 trajectories, 10 held out"})
+  for (const char* part : {"0.125", "0.1875", "0.875", "0.75 -0.25", "30 trajectories, 10 held out", "within 640 evaluations"})
     EXPECT_THAT(out_.str(), HasSubstr(part));
   set.clear_num_held_out();  // of a set that an earlier version has stored
   ASSERT_EQ(Run({"schedules", "get", "flow", "--solver", "multistep"}), kExitOk) << err_.str();

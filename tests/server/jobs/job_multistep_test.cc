@@ -125,6 +125,8 @@ TEST_F(JobMultistepTest, ARefinementSpendsItsEvaluationsAndIsNeverWorseOnTheHeld
   spec.multistep_refinement = 20 * 4 * 5;
   const Job refined = RunToSuccess(spec);
   const auto after = *store_->FindScheduleSet(key, 1.0, SolverKind::kMultistep);
+  EXPECT_EQ(before->set.refinement, 0);
+  EXPECT_EQ(after->set.refinement, spec.multistep_refinement);
   const int64_t spent = refined.result.velocity_evaluations - plain.result.velocity_evaluations;
   EXPECT_GE(spent, 20 * (2 + 3 + 4));
   EXPECT_LE(spent, 4 * spec.multistep_refinement);

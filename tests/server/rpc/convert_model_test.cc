@@ -31,13 +31,15 @@ TEST(ConvertModelTest, TheDefaultSolverIsWhatARequestGetsThatNamesNothing) {
   EXPECT_EQ(solver(), v1::SOLVER_EULER);
 }
 
-TEST(ConvertModelTest, MultistepSetsSayHowManyNoisesWereHeldOut) {
+TEST(ConvertModelTest, MultistepSetsSayHowTheyWereFitted) {
   StoredScheduleSet stored = boss::testing::TinyMultistepSet(10, 2);
   stored.set.num_samples = 40;
   stored.set.num_held_out = 10;
+  stored.set.refinement = 640;
   const v1::ScheduleSet proto = ToProto(VersionKey{"flow", 1}, stored, {});
   EXPECT_EQ(proto.num_samples(), 40);
   EXPECT_EQ(proto.num_held_out(), 10);
+  EXPECT_EQ(proto.multistep_refinement(), 640);
 }
 
 }  // namespace

@@ -74,6 +74,9 @@ TEST(ScheduleSet, KeepsCoefficientsAndErrorsOfMultistep) {
   EXPECT_EQ(read->set.num_held_out, 0);  // as in a set that an earlier version has stored
   stored.set.num_held_out = 2;
   EXPECT_EQ(ScheduleSetFromJson(ScheduleSetToJson(stored))->set.num_held_out, 2);
+  EXPECT_EQ(read->set.refinement, 0);
+  stored.set.refinement = 640;
+  EXPECT_EQ(ScheduleSetFromJson(ScheduleSetToJson(stored))->set.refinement, 640);
   // Not every K up to k_max has to be there.
   stored.set.schedules.pop_back();
   EXPECT_TRUE(CheckScheduleSet(stored).ok()) << CheckScheduleSet(stored);
@@ -87,11 +90,11 @@ TEST(ScheduleSet, RefusesCoefficientsThatNoSamplerCanUse) {
       [](ScheduleSet& set) { set.schedules[0].coefficients[0].state = std::nan(""); },
       [](ScheduleSet& set) { set.schedules[1].coefficients[1].velocities[1] = HUGE_VAL; },
       [](ScheduleSet& set) { set.schedules[1].coefficients[1].velocities.clear(); },
+      [](ScheduleSet& set) { set.schedules[0].fit_error = HUGE_VAL; },
+      [](ScheduleSet& set) { set.schedules[1].held_out_error = std::nan(""); },
       [](ScheduleSet& set) { set.cost_matrix.assign(9, 0); },
       [](ScheduleSet& set) { set.schedules.clear(); },
   };
-      [](ScheduleSet& set) { set.schedules[0].fit_error = HUGE_VAL; },
-      [](ScheduleSet& set) { set.schedules[1].held_out_error = std::nan(""); },
   ASSERT_TRUE(CheckScheduleSet(MultistepSet()).ok());
   for (size_t i = 0; i < kCases.size(); ++i) {
     StoredScheduleSet stored = MultistepSet();
@@ -111,6 +114,15 @@ TEST(ScheduleSet, OnlySamplesOfMultistepAreHeldOut) {
   for (auto [stored, num_held_out] : kCases) {
     stored.set.num_held_out = num_held_out;
     EXPECT_EQ(CheckScheduleSet(stored).code(), absl::StatusCode::kInvalidArgument) << num_held_out;
+    EXPECT_EQ(ScheduleSetFromJson(ScheduleSetToJson(stored)).status().code(), absl::StatusCode::kDataLoss);
+  }
+}
+
+TEST(ScheduleSet, OnlyTimesOfMultistepAreRefined) {
+  const std::pair<StoredScheduleSet, int64_t> kCases[] = {{MultistepSet(), -1}, {SmallSet(), 1}};
+  for (auto [stored, refinement] : kCases) {
+    stored.set.refinement = refinement;
+    EXPECT_EQ(CheckScheduleSet(stored).code(), absl::StatusCode::kInvalidArgument) << refinement;
     EXPECT_EQ(ScheduleSetFromJson(ScheduleSetToJson(stored)).status().code(), absl::StatusCode::kDataLoss);
   }
 }
