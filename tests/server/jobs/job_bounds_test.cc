@@ -110,7 +110,8 @@ TEST_F(JobBoundsTest, AFullDiskCostsASearchItsMultistepSchedulesAlone) {
     RunToSuccess(spec);
     return (*store_->FindScheduleSet(key, 1.0))->set.schedules;
   }();
-  ASSERT_TRUE(store_->RemoveScheduleSet(key, (*store_->FindScheduleSet(key, 1.0, SolverKind::kMultistep))->Name()).ok());
+  const std::string multistep = (*store_->FindScheduleSet(key, 1.0, SolverKind::kMultistep))->Name();
+  ASSERT_TRUE(store_->RemoveScheduleSet(key, multistep).ok());
   // There is room for the first batch's states only.
   disk_.before = [](const std::string& operation, const std::string& path) {
     const bool fails = operation == "create" && absl::StrContains(path, "states-") && !absl::StrContains(path, "-0");
