@@ -101,6 +101,16 @@ TEST(LimitHostMemory, RefusesWhatIsBeyondIt) {
   EXPECT_TRUE(Allocate(513).ok());
 }
 
+TEST(CheckHostMemory, RefusesWhatCanNeverFit) {
+  const absl::Cleanup unlimited = [] { LimitHostMemory(std::numeric_limits<int64_t>::max()); };
+  EXPECT_TRUE(CheckHostMemory("pairs", 1e18).ok());
+  LimitHostMemory(512 << 20);
+  EXPECT_TRUE(CheckHostMemory("pairs", 512 << 20).ok());
+  const absl::Status status = CheckHostMemory("7 pairs", 513 << 20);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("7 pairs take 513 MiB of memory, at most 512 MiB"));
+}
+
 TEST(LimitHostMemory, CountsWhatIsHeldAlready) {
   const absl::Cleanup unlimited = [] { LimitHostMemory(std::numeric_limits<int64_t>::max()); };
   LimitHostMemory(512 << 20);
