@@ -242,8 +242,8 @@ class JobManager {
   absl::Status DeleteEntry(const std::string& id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Enters a final job into the expiry lists.
   void ScheduleExpiry(const Job& job) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Removes the folders that nobody needs any more; what cannot be removed now is tried again by the next call, or by
-  // the next start. Not under the lock: large ones take long.
+  // Removes the folders that nobody needs any more, and waits for who does so already; what cannot be removed now is
+  // tried again by the next call, or by the next start. Not under the lock: large ones take long.
   void RemoveFolders() ABSL_LOCKS_EXCLUDED(mutex_, removal_mutex_);
   // What becomes of a job whose run ended with that status.
   void FinishRun(const JobContext& context, const absl::Status& status) ABSL_LOCKS_EXCLUDED(mutex_);
@@ -288,7 +288,7 @@ class JobManager {
   int64_t next_order_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t id_state_ ABSL_GUARDED_BY(mutex_) = 0;
 
-  absl::Mutex removal_mutex_;  // one removal at a time
+  absl::Mutex removal_mutex_ ABSL_ACQUIRED_BEFORE(mutex_);  // one removal at a time
 
   absl::Mutex observer_mutex_ ABSL_ACQUIRED_AFTER(mutex_);
   std::map<int64_t, Observer> observers_ ABSL_GUARDED_BY(observer_mutex_);

@@ -90,16 +90,15 @@ absl::Status JobManager::DeleteEntry(const std::string& id) {
 }
 
 void JobManager::RemoveFolders() {
+  // Before the list is taken: whoever entered a folder waits for its removal, also where another thread removes it.
+  absl::MutexLock removal_lock(&removal_mutex_);
   std::vector<std::string> folders;
   {
     absl::MutexLock lock(&mutex_);
     folders.swap(unneeded_folders_);
   }
   if (folders.empty()) return;
-  std::erase_if(folders, [&](const std::string& folder) {
-    absl::MutexLock lock(&removal_mutex_);
-    return options_.files->RemoveAll(folder).ok();
-  });
+  std::erase_if(folders, [&](const std::string& folder) { return options_.files->RemoveAll(folder).ok(); });
   absl::MutexLock lock(&mutex_);
   unneeded_folders_.insert(unneeded_folders_.end(), folders.begin(), folders.end());
 }
