@@ -41,18 +41,16 @@ TEST(ScheduleChoice, TakesTheSetThatHasTheSteps) {
   EXPECT_EQ(Chosen(sets, 9), "multistep-g1-k100");
 }
 
-TEST(ScheduleChoice, OfMultistepSetsWithTheStepsTakesTheOneWithTheLowestHeldOutErrorThere) {
-  StoredScheduleSet coarse = TinyMultistepSet(10, 4), fine = TinyMultistepSet(20, 4);
+TEST(ScheduleChoice, OfMultistepSetsWithTheStepsTakesTheFinest) {
+  StoredScheduleSet coarse = TinyMultistepSet(10, 4), fine = TinyMultistepSet(20, 3);
   coarse.set.schedules[1].held_out_error = 0.2;
-  fine.set.schedules[1].held_out_error = 0.25;
-  coarse.set.schedules[2].held_out_error = 0.15;
-  fine.set.schedules[2].held_out_error = 0.1;
+  fine.set.schedules[1].held_out_error = 0.25;  // against finer samples
   Sets sets;
   Add(sets, coarse);
   Add(sets, fine);
-  EXPECT_EQ(Chosen(sets, 2), "multistep-g1-k10");
+  EXPECT_EQ(Chosen(sets, 2), "multistep-g1-k20");
   EXPECT_EQ(Chosen(sets, 3), "multistep-g1-k20");
-  EXPECT_EQ(Chosen(sets, 4), "multistep-g1-k20");  // alike
+  EXPECT_EQ(Chosen(sets, 4), "multistep-g1-k10");  // alone has them
 }
 
 TEST(ScheduleChoice, OfEulersSetsTakesTheFinestThenTheNewest) {
