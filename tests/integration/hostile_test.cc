@@ -347,7 +347,8 @@ class FewFilesTest : public BossdTest {
 
 TEST_F(FewFilesTest, TheServerTakesAsManyFilesAsItMay) {
   StartWith(/*soft=*/256, /*hard=*/2000);
-  const std::vector<RawConnection> held = HoldConnections(server_->grpc_port(), 600, Http2Preface());
+  std::vector<RawConnection> held = HoldConnections(server_->grpc_port(), 600, Http2Preface());
+  for (RawConnection& connection : held) connection.AwaitAnswer();
   EXPECT_TRUE(Generate(Request("vectors", 2, 4)).status.ok());
   EXPECT_GT(OpenFiles(server_->pid()), 500);
   EXPECT_EQ(Stop(), 0);
@@ -356,7 +357,9 @@ TEST_F(FewFilesTest, TheServerTakesAsManyFilesAsItMay) {
 TEST_F(FewFilesTest, MoreConnectionsThanFilesShutNobodyOutForGood) {
   StartWith(/*soft=*/256, /*hard=*/256);
   {
-    const std::vector<RawConnection> held = HoldConnections(server_->grpc_port(), 600, Http2Preface());
+    std::vector<RawConnection> held = HoldConnections(server_->grpc_port(), 600, Http2Preface());
+    // Each is taken, or closed at once.
+    for (RawConnection& connection : held) connection.AwaitAnswer();
     // The files and the metrics port have what they need.
     EXPECT_THAT(HttpGet(server_->metrics_port(), "/metrics"), StartsWith("HTTP/1.1 200 "));
     EXPECT_GT(OpenFiles(server_->pid()), 150);

@@ -69,6 +69,12 @@ std::string RawConnection::Receive(size_t size) {
   return received;
 }
 
+void RawConnection::AwaitAnswer() {
+  char first;
+  while (recv(fd_, &first, 1, MSG_PEEK) < 0 && errno == EINTR) {
+  }
+}
+
 void RawConnection::CloseForSending() { shutdown(fd_, SHUT_WR); }
 
 std::string RawConnection::ReadAll() {

@@ -21,6 +21,8 @@ class RawConnection {
   bool Send(std::string_view bytes);
   // `size` bytes; fewer if the peer has closed, or says nothing for half a second.
   std::string Receive(size_t size);
+  // Until the peer has sent something, which stays to be received, or has closed.
+  void AwaitAnswer();
   void CloseForSending();
   // Until the peer closes.
   std::string ReadAll();
