@@ -1,8 +1,8 @@
 // What steps that use earlier velocities gain on the embedded model, at equal numbers of velocity evaluations, with
 // 2 to 10 steps.
 //
-//   multistep_bench [--table=TABLE] [--fit=N] [--judge=N] [--samples=N] [--k-max=N] [--guidance=S] [--threads=N]
-//                   [--results=FILE] [--print]
+//   multistep_bench [--table=TABLE] [--fit=N] [--judge=N] [--judge-seed=N] [--samples=N] [--k-max=N] [--guidance=S]
+//                   [--threads=N] [--results=FILE] [--print]
 //
 //   methods        (default) Euler, Adams and Bashforth, and fitted coefficients on two lists of times
 //   noises         how the fit depends on the number of noises that it has
@@ -39,6 +39,8 @@ int main(int argc, char** argv) {
       ok = ok && absl::SimpleAtoi(argument, &options.fit) && options.fit >= 2;
     } else if (absl::ConsumePrefix(&argument, "--judge=")) {
       ok = ok && absl::SimpleAtoi(argument, &options.judge) && options.judge >= 1;
+    } else if (absl::ConsumePrefix(&argument, "--judge-seed=")) {
+      ok = ok && absl::SimpleAtoi(argument, &options.judge_seed);
     } else if (absl::ConsumePrefix(&argument, "--samples=")) {
       ok = ok && absl::SimpleAtoi(argument, &options.samples) && options.samples >= 2;
     } else if (absl::ConsumePrefix(&argument, "--k-max=")) {
@@ -70,9 +72,8 @@ int main(int argc, char** argv) {
     status = boss::PrintStraightened(options);
   } else {
     std::fprintf(stderr,
-                 "usage: %s [--table=methods|noises|orders|refinement|straightened|full] [--fit=N] [--judge=N] [--samples=N] "
-                 "[--k-max=N] "
-                 "[--guidance=S] [--threads=N] [--results=FILE] [--print]\n",
+                 "usage: %s [--table=methods|noises|orders|refinement|straightened|full] [--fit=N] [--judge=N] "
+                 "[--judge-seed=N] [--samples=N] [--k-max=N] [--guidance=S] [--threads=N] [--results=FILE] [--print]\n",
                  argv[0]);
     return 2;
   }

@@ -23,7 +23,7 @@
 namespace boss {
 namespace {
 
-constexpr char kHeader[] = "guidance,k_max,fit,method,steps,measure,noises,value";
+constexpr char kHeader[] = "guidance,k_max,fit,method,steps,measure,noises,judge_seed,value";
 constexpr char kError[] = "trajectory error", kDistance[] = "Frechet distance";
 // In the order of the table's columns; the last one is that of a line below it.
 enum Method { kUniform, kBellman, kAdamsBashforth, kMultistep, kStraightened, kStraightenedFitted, kFine };
@@ -39,9 +39,10 @@ struct Cell {
 
 // A line of the file up to its value.
 std::string KeyOf(const StudyOptions& options, const Cell& cell) {
-  return absl::StrFormat("%g,%d,%d,%s,%d,%s,%d,", options.guidance_scale, options.k_max, options.fit,
+  return absl::StrFormat("%g,%d,%d,%s,%d,%s,%d,%d,", options.guidance_scale, options.k_max, options.fit,
                          absl::StrCat("\"", kMethods[cell.method], "\""), cell.steps,
-                         cell.is_distance ? kDistance : kError, cell.is_distance ? options.samples : options.judge);
+                         cell.is_distance ? kDistance : kError, cell.is_distance ? options.samples : options.judge,
+                         options.judge_seed);
 }
 
 // What distances would be if nothing were lost.

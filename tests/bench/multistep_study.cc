@@ -25,7 +25,7 @@ namespace boss {
 namespace {
 
 constexpr int64_t kBatch = 32, kFeatureBatch = 250;
-constexpr uint64_t kFitSeed = 1, kJudgeSeed = 1'000'000;
+constexpr uint64_t kFitSeed = 1;
 constexpr char kReference[] = "fashion-mnist-test", kSamples[] = "samples";
 
 }  // namespace
@@ -133,7 +133,7 @@ absl::Status Study::Sample(const VelocityModel& model, const TimeGrid& grid,
   InlineExecutor executor;
   for (int64_t begin = 0; begin < count; begin += kBatch) {
     const int64_t end = std::min(begin + kBatch, count);
-    const at::Tensor noise = SampleNoise(kJudgeSeed, begin, end - begin, model.SampleShape());
+    const at::Tensor noise = SampleNoise(options_.judge_seed, begin, end - begin, model.SampleShape());
     BOSS_ASSIGN_OR_RETURN(const at::Tensor samples,
                           SolveMultistep(model, noise, ConditionOf(begin, end), grid, coefficients, kBatch, executor));
     BOSS_RETURN_IF_ERROR(take(begin, samples));
@@ -144,8 +144,9 @@ absl::Status Study::Sample(const VelocityModel& model, const TimeGrid& grid,
 absl::Status Study::PrepareErrors() {
   const std::string path = options_.results.empty()
                                ? ""
-                               : absl::StrFormat("%s.fine-g%g-k%d-n%d.safetensors", options_.results,
-                                                 options_.guidance_scale, options_.k_max, options_.judge);
+                               : absl::StrFormat("%s.fine-g%g-k%d-n%d-s%d.safetensors", options_.results,
+                                                 options_.guidance_scale, options_.k_max, options_.judge,
+                                                 options_.judge_seed);
   if (!path.empty()) {
     const absl::StatusOr<Safetensors> stored = ReadSafetensors(path);
     if (stored.ok()) {
@@ -163,7 +164,7 @@ absl::Status Study::PrepareErrors() {
         InlineExecutor executor;
         BOSS_ASSIGN_OR_RETURN(
             const at::Tensor samples,
-            SolveMultistep(*model_, SampleNoise(kJudgeSeed, begin, end - begin, model_->SampleShape()),
+            SolveMultistep(*model_, SampleNoise(options_.judge_seed, begin, end - begin, model_->SampleShape()),
                            ConditionOf(begin, end), fine_grid_, AdamsBashforth(fine_grid_, 1), kBatch, executor));
         fine_samples_.slice(0, begin, end).copy_(samples);
         return absl::OkStatus();

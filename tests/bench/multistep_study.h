@@ -26,9 +26,10 @@
 namespace boss {
 
 struct StudyOptions {
-  int64_t fit = 100;        // noises behind costs and coefficients
-  int64_t judge = 1000;     // noises of a trajectory error
-  int64_t samples = 10000;  // of a Frechet distance
+  int64_t fit = 100;                // noises behind costs and coefficients
+  int64_t judge = 1000;             // noises of a trajectory error
+  int64_t samples = 10000;          // of a Frechet distance
+  uint64_t judge_seed = 1'000'000;  // of the first noise of both
   int k_max = 100;
   double guidance_scale = 1;
   int threads = 1;      // each evaluates batches of its own
