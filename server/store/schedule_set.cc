@@ -22,8 +22,20 @@ namespace {
 
 constexpr int kFormat = 1;
 constexpr int kMaxKMax = 100000;
+// What begins the names that the server gives to sets; besides, what it calls rows, and how requests choose.
 constexpr absl::string_view kReservedPrefixes[] = {"bellman", "multistep-"};
-constexpr absl::string_view kReserved[] = {"auto", "explicit", "fine", "named", "reflow", "straightened", "uniform"};
+constexpr absl::string_view kReserved[] = {"auto",  "explicit", "fine",         "heun",                   "multistep",
+                                           "named", "reflow",   "straightened", "straightened-multistep", "uniform"};
+
+bool HasReservedPrefix(absl::string_view name) {
+  return std::any_of(std::begin(kReservedPrefixes), std::end(kReservedPrefixes),
+                     [&](absl::string_view prefix) { return absl::StartsWith(name, prefix); });
+}
+
+absl::Status NameIsReserved(absl::string_view what, absl::string_view name) {
+  return absl::InvalidArgumentError(
+      absl::StrCat(what, ": \"", name, "\" is a name that the server gives, expected another one"));
+}
 
 std::vector<double> TimesOf(const TimeGrid& grid) { return {grid.times().begin(), grid.times().end()}; }
 
@@ -92,20 +104,17 @@ std::string StoredScheduleSet::Name() const {
 
 absl::Status CheckScheduleSetName(absl::string_view what, absl::string_view name) {
   BOSS_RETURN_IF_ERROR(CheckName(what, name));
-  const bool has_reserved_prefix =
-      std::any_of(std::begin(kReservedPrefixes), std::end(kReservedPrefixes),
-                  [&](absl::string_view prefix) { return absl::StartsWith(name, prefix); });
-  if (has_reserved_prefix || std::count(std::begin(kReserved), std::end(kReserved), name) > 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(what, ": \"", name, "\" is a name that the server gives, expected another one"));
-  }
+  const bool is_reserved = std::count(std::begin(kReserved), std::end(kReserved), name) > 0;
+  if (is_reserved || HasReservedPrefix(name)) return NameIsReserved(what, name);
   return absl::OkStatus();
 }
 
 absl::Status CheckScheduleSet(const StoredScheduleSet& stored) {
   const ScheduleSet& set = stored.set;
   if (!stored.client_name.empty()) {
-    BOSS_RETURN_IF_ERROR(CheckScheduleSetName("schedule set.name", stored.client_name));
+    // A row's name may have been free when the set was stored: what is there must still be read.
+    BOSS_RETURN_IF_ERROR(CheckName("schedule set.name", stored.client_name));
+    if (HasReservedPrefix(stored.client_name)) return NameIsReserved("schedule set.name", stored.client_name);
   } else if (!set.searched()) {
     return absl::InvalidArgumentError(
         absl::StrFormat("schedule set.k_max: got %d and no name, expected at least 1", set.k_max));

@@ -25,13 +25,15 @@ struct StoredScheduleSet {
   std::string Name() const;
 };
 
-// As CheckName, and no name that the server itself gives to a set or to a row of an evaluation. \error
-// INVALID_ARGUMENT.
+// Of a set that a client names: as CheckName, and no name that the server itself gives to a set or to a row of an
+// evaluation. \error INVALID_ARGUMENT.
 absl::Status CheckScheduleSetName(absl::string_view what, absl::string_view name);
 
 // A searched set has every schedule up to k_max, and costs; one for multistep those up to a limit, each with its
 // coefficients, and no costs. Another one has schedules of rising steps, no knots, no costs, and a client_name; it is
-// not for multistep. num_held_out is of num_samples; it and refinement are 0 unless the set is for multistep. \error INVALID_ARGUMENT.
+// not for multistep. num_held_out is of num_samples; it and refinement are 0 unless the set is for multistep. A
+// client_name is none that the server gives to a set; to rows it may have come to give the name since. \error
+// INVALID_ARGUMENT.
 absl::Status CheckScheduleSet(const StoredScheduleSet& stored);
 
 // For people: that a sampler with this solver and guidance scale is not what the set was made for. Empty if it is.

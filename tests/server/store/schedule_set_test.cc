@@ -239,8 +239,19 @@ TEST(ScheduleSet, NamesOfTheServersAreReserved) {
     EXPECT_TRUE(CheckScheduleSetName("name", name).ok()) << name;
   }
   for (const char* name : {"", "uniform", "bellman", "bellman-euler-g1-k100", "fine", "straightened", "reflow", "auto",
-                           "named", "explicit", "Upper", "a/b", "../a"}) {
+                           "named", "explicit", "heun", "multistep", "multistep-g1-k100", "straightened-multistep",
+                           "Upper", "a/b", "../a"}) {
     EXPECT_EQ(CheckScheduleSetName("name", name).code(), absl::StatusCode::kInvalidArgument) << name;
+  }
+}
+
+TEST(ScheduleSet, ASetThatGotItsNameBeforeItWasReservedIsRead) {
+  StoredScheduleSet stored = ImportedSet();
+  for (const char* name : {"heun", "multistep", "straightened-multistep"}) {
+    stored.client_name = name;
+    const absl::StatusOr<StoredScheduleSet> read = ScheduleSetFromJson(ScheduleSetToJson(stored));
+    ASSERT_TRUE(read.ok()) << read.status();
+    EXPECT_EQ(read->Name(), name);
   }
 }
 
