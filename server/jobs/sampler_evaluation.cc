@@ -97,6 +97,8 @@ absl::StatusOr<std::vector<Sampler>> OtherSolversSamplers(JobContext& context, c
       }
       continue;
     }
+    std::vector<int> missing;
+    std::string what_there_is;
     for (const int steps : spec.steps) {
       const auto stored = context.store().FindScheduleSet(version, spec.guidance_scale, solver, steps);
       if (absl::IsNotFound(stored.status())) {
@@ -105,9 +107,18 @@ absl::StatusOr<std::vector<Sampler>> OtherSolversSamplers(JobContext& context, c
       }
       BOSS_RETURN_IF_ERROR(stored.status());
       const Schedule* const schedule = (*stored)->set.Find(steps);
-      if (schedule == nullptr) continue;
+      if (schedule == nullptr) {
+        missing.push_back(steps);
+        what_there_is = absl::StrCat((*stored)->Name(), " has those ", StepsText((*stored)->set));
+        continue;
+      }
       samplers.push_back({model, version.ToString(), "multistep", "bellman", (*stored)->Name(), schedule->time_grid,
                           schedule->coefficients, solver});
+    }
+    if (!missing.empty()) {
+      BOSS_RETURN_IF_ERROR(context.ReportMessage(
+          Severity::kInfo, absl::StrCat("multistep has no schedule of ", absl::StrJoin(missing, ", "),
+                                        " steps, the schedule set ", what_there_is, ": no row")));
     }
   }
   return samplers;

@@ -36,7 +36,8 @@ struct Sampler {
 std::vector<Sampler> NativeSamplers(const VelocityModel& model, const std::string& version,
                                     const NativeSchedule& native);
 
-// The samplers of spec.other_solvers. That the version has no multistep schedules is reported as a message.
+// The samplers of spec.other_solvers. That the version has no multistep schedules, or none of some of spec.steps, is
+// reported as a message.
 absl::StatusOr<std::vector<Sampler>> OtherSolversSamplers(JobContext& context, const EvaluateSpec& spec,
                                                           const VelocityModel& model, const VersionKey& version);
 

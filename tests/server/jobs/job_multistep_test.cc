@@ -2,9 +2,11 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_join.h"
 #include "core/solver/solver.h"
 #include "server/jobs/noise_source.h"
 #include "tests/server/jobs/job_fixture.h"
@@ -295,11 +297,24 @@ TEST_F(JobMultistepTest, OtherSolversAreJudgedBesideEulersAtAsManyEvaluations) {
   search.max_multistep_steps = 3;
   RunToSuccess(search);
   judge.schedules.bellman = false;
+  judge.steps = {2, 3, 4, 6};
   const Job with = RunToSuccess(judge);
+  expected.insert(expected.begin() + 3, "teacher@1 uniform 6 uniform");
+  expected.push_back("teacher@1 heun 3 uniform");
   expected.insert(expected.end(), {"teacher@1 multistep 2 bellman", "teacher@1 multistep 3 bellman"});
   EXPECT_EQ(RowsOf(with), expected);
-  EXPECT_EQ(with.result.evaluation[6].schedule_set, "multistep-g1-k10");
-  EXPECT_LT(with.result.evaluation[6].trajectory_error, with.result.evaluation[1].trajectory_error);
+  EXPECT_EQ(with.result.evaluation[8].schedule_set, "multistep-g1-k10");
+  EXPECT_LT(with.result.evaluation[8].trajectory_error, with.result.evaluation[1].trajectory_error);
+  // What has no row is told at once, with what there is.
+  std::vector<std::string> texts;
+  for (const JobMessage& message : PayloadsOf<JobMessage>(Follow(with.id))) texts.push_back(message.text);
+  const std::string told =
+      "multistep has no schedule of 4, 6 steps, the schedule set multistep-g1-k10 has those in [1, 3] (what there is "
+      "of the schedules): no row";
+  EXPECT_EQ(std::count(texts.begin(), texts.end(), told), 1) << absl::StrJoin(texts, "\n");
+  judge.steps = {2, 3};
+  for (const JobMessage& message : PayloadsOf<JobMessage>(Follow(RunToSuccess(judge).id)))
+    EXPECT_EQ(message.text.find("no row"), std::string::npos) << message.text;
 
   const std::vector<std::vector<SolverKind>> refused = {
       {SolverKind::kEuler}, {SolverKind::kRk45}, {SolverKind::kHeun, SolverKind::kHeun}};
