@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/types/span.h"
 #include "core/flow/noise.h"
 #include "core/solver/solver.h"
 #include "tests/server/engine/engine_fixture.h"
@@ -131,6 +132,42 @@ TEST_F(LanesTest, MultistepLanesAreWhatTheSolverMakesAndDisturbNobody) {
     EXPECT_EQ(sinks[requests.size() - 4]->summary.nfe, 6);   // as Euler's
     EXPECT_EQ(sinks[requests.size() - 2]->summary.nfe, 10);  // guidance: two a step
   }
+}
+
+TEST_F(LanesTest, MultistepWithTheCoefficientsOfEulersStepsGivesItsBits) {
+  StoredScheduleSet set = boss::testing::TinyMultistepSet(10, 5);
+  set.client_name = "eulers";
+  for (Schedule& schedule : set.set.schedules) {
+    for (int step = 0; step < schedule.time_grid.steps(); ++step)
+      schedule.coefficients[static_cast<size_t>(step)] = {1.0, {schedule.time_grid.StepSize(step)}};
+  }
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, set).ok());
+  ASSERT_TRUE(store_->AddScheduleSet(vectors_, boss::testing::TinyMultistepSet(10, 6)).ok());
+  const absl::Span<const double> times = set.set.Find(5)->time_grid.times();
+  SampleRequest euler = Request(11, 0), multistep = Request(11, 5), scaled = Request(3, 6);
+  euler.schedule = ScheduleSource::kExplicit;
+  euler.time_grid.assign(times.begin(), times.end());
+  multistep.schedule = ScheduleSource::kNamed;
+  multistep.schedule_set = "eulers";
+  multistep.solver = scaled.solver = SolverKind::kMultistep;
+  scaled.seed = 600;
+  const auto expect_equal = [&](const std::vector<SampleRequest>& company) {
+    std::vector<at::Tensor> values;
+    for (const SampleRequest& request : {euler, multistep}) {
+      std::vector<SampleRequest> requests = company;
+      requests.push_back(request);
+      const auto sink = RunTogether(requests).back();
+      ASSERT_TRUE(sink->status.ok()) << sink->status;
+      EXPECT_EQ(sink->accepted.solver, request.solver);
+      EXPECT_EQ(sink->accepted.time_grid, euler.time_grid);
+      values.push_back(sink->Values());
+    }
+    EXPECT_TRUE(at::equal(values[0], values[1])) << (values[0] - values[1]).abs().max().item<double>();
+  };
+  expect_equal({});
+  expect_equal({scaled});  // whose steps scale the states of their batch
+  euler.deterministic = multistep.deterministic = true;
+  expect_equal({});
 }
 
 TEST_F(LanesTest, ALaneKeepsItsVelocitiesWhereAnotherOneNeedsMore) {
