@@ -76,9 +76,10 @@ void InferAnswer::Place(const EncodedSample& sample, int64_t place) {
 
 void InferAnswer::Finish() {
   NameRequest(call_, accepted_, response_);
-  if (!accepted_.warnings.empty()) {
-    (*response_.mutable_parameters())["warnings"].set_string_param(absl::StrJoin(accepted_.warnings, "; "));
-  }
+  auto& parameters = *response_.mutable_parameters();
+  parameters["solver"].set_string_param(std::string(SolverName(accepted_.solver)));
+  if (!accepted_.schedule_set.empty()) parameters["schedule_set"].set_string_param(accepted_.schedule_set);
+  if (!accepted_.warnings.empty()) parameters["warnings"].set_string_param(absl::StrJoin(accepted_.warnings, "; "));
   for (const InferOutput output : call_.outputs) {
     auto& tensor = *response_.add_outputs();
     inference::InferTensorContents contents;

@@ -60,6 +60,44 @@ TEST_F(InferenceTest, AStreamAnswersEachRequestOneSampleATime) {
   }
 }
 
+TEST_F(InferenceTest, ResponsesTellWhatSolverAndScheduleSetWereTaken) {
+  StartInference();
+  const ModelInferRequest request = RawRequest("vectors");
+  ModelInferResponse unary;
+  ASSERT_TRUE(Infer(request, unary).ok());
+  EXPECT_EQ(unary.parameters().at("solver").string_param(), "euler");
+  EXPECT_FALSE(unary.parameters().contains("schedule_set"));
+  grpc::Status watched;
+  Watch(SubmitOptimize(8, 12).name(), 1, watched);  // until the job's end
+  ASSERT_TRUE(watched.ok()) << watched.error_message();
+
+  ModelInferRequest heun = request;
+  heun.set_id("heun");
+  AddRawText(heun, "solver", "heun");
+  grpc::ClientContext context;
+  const auto stream = inference_->ModelStreamInfer(&context);
+  for (const ModelInferRequest& each : {request, heun}) ASSERT_TRUE(stream->Write(each));
+  stream->WritesDone();
+  int responses = 0;
+  ModelStreamInferResponse response;
+  for (; stream->Read(&response); ++responses) {
+    const auto& parameters = response.infer_response().parameters();
+    const bool is_default = response.infer_response().id() == request.id();
+    EXPECT_EQ(parameters.at("solver").string_param(), is_default ? "multistep" : "heun");
+    const auto schedule_set = parameters.find("schedule_set");
+    ASSERT_EQ(schedule_set != parameters.end(), is_default);
+    if (is_default) {
+      EXPECT_EQ(schedule_set->second.string_param(), "multistep-g1-k8");
+    }
+  }
+  EXPECT_TRUE(stream->Finish().ok());
+  EXPECT_EQ(responses, 4);
+  unary.Clear();
+  ASSERT_TRUE(Infer(request, unary).ok());
+  EXPECT_EQ(unary.parameters().at("solver").string_param(), "multistep");
+  EXPECT_EQ(unary.parameters().at("schedule_set").string_param(), "multistep-g1-k8");
+}
+
 TEST_F(InferenceTest, MoreRequestsThanRunAtOnceAreAllAnswered) {
   StartInference();
   grpc::ClientContext context;
