@@ -232,6 +232,9 @@ void AddDistill(CLI::App& jobs, Context& context) {
       app, "--held-out-share", [spec](double v) { spec()->set_held_out_share(v); }, "Default 0.1");
   AddFlag(
       app, "--regenerate-pairs", [spec] { spec()->set_regenerate_pairs(true); }, "Store no pairs, draw fresh ones");
+  Add<std::string>(
+      app, "--schedule-set", [spec](const std::string& v) { spec()->set_schedule_set(v); },
+      "Straighten to the times of this set of the teacher, e.g. a multistep one, instead of Euler's");
   Add<bool>(
       app, "--fit-multistep", [spec](bool v) { spec()->set_fit_multistep(v); },
       "true or false: also fit multistep coefficients to the held-out noises; default true for boss with 64 of them");

@@ -17,6 +17,7 @@
 #include "server/jobs/run_job.h"
 #include "server/jobs/sampler_evaluation.h"
 #include "server/jobs/stepsize_search.h"
+#include "server/jobs/target_schedule.h"
 #include "server/jobs/training_loop.h"
 #include "server/store/manifest_json.h"
 
@@ -98,6 +99,11 @@ class Distillation {
   absl::Status FindSchedules() {
     absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> set =
         context_.store().FindScheduleSet(teacher_key_, spec_.guidance_scale, FineGridOf(spec_));
+    if (!spec_.schedule_set.empty()) {
+      if (!set.ok() && !absl::IsNotFound(set.status())) return set.status();
+      if (set.ok()) schedules_ = *std::move(set);  // for the evaluation
+      return EarlierSchedule() != nullptr ? absl::OkStatus() : FindTarget();
+    }
     if (absl::IsNotFound(set.status()) && EarlierSchedule() != nullptr) return absl::OkStatus();
     BOSS_RETURN_IF_ERROR(set.status());
     // A run that goes on does not search again for what this job has made.
@@ -105,6 +111,15 @@ class Distillation {
     if (NeedsSchedules() && spec_.fresh_schedule && !is_own)
       return absl::NotFoundError("a fresh schedule is asked for");
     schedules_ = *std::move(set);
+    return absl::OkStatus();
+  }
+
+  // It may have been deleted or replaced since the job was submitted.
+  absl::Status FindTarget() {
+    const auto stored = context_.store().FindScheduleSet(teacher_key_, spec_.schedule_set);
+    if (absl::IsNotFound(stored.status())) return absl::FailedPreconditionError(stored.status().message());
+    BOSS_RETURN_IF_ERROR(stored.status());
+    BOSS_ASSIGN_OR_RETURN(target_, TargetSchedule(**stored, spec_));
     return absl::OkStatus();
   }
 
@@ -151,6 +166,11 @@ class Distillation {
         native_.schedule = {
             .knots = earlier->knots, .time_grid = earlier->time_grid, .total_cost = earlier->total_cost};
         set_name_ = context_.job().result.schedule_set;
+        return;
+      }
+      if (target_) {
+        native_.schedule = *target_;
+        set_name_ = spec_.schedule_set;
         return;
       }
       native_.schedule = schedules_->set.schedules[spec_.steps - 1];
@@ -292,6 +312,8 @@ class Distillation {
     BOSS_RETURN_IF_ERROR(CheckFitted(fitted));
     fitted.total_cost = native_.schedule.total_cost;
     native_.schedule = std::move(fitted);
+    native_.num_samples = noises;
+    native_.num_held_out = noises - FittedNoises(noises, {});
     return context_.ReportSchedule(set_name_, teacher_key_, native_.schedule);
   }
 
@@ -348,7 +370,8 @@ class Distillation {
   VersionKey teacher_key_;
   std::shared_ptr<const VelocityModel> teacher_;
   std::shared_ptr<const StoredScheduleSet> schedules_;  // null: reflow without any, or a run that goes on without
-  std::string set_name_;  // that native_ is of; empty: none
+  std::optional<Schedule> target_;  // with spec_.schedule_set, unless this run goes on with an earlier one's choice
+  std::string set_name_;            // that native_ is of; empty: none
   NativeSchedule native_;
   SegmentPairs held_out_;  // with spec_.fit_multistep, from training until the fit
 };

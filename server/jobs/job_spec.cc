@@ -222,6 +222,10 @@ absl::Status Validate(const DistillSpec& spec) {
     return FieldError("spec.fit_multistep", absl::StrCat("coefficients are fitted to at least 2 held-out noises, got ",
                                                          spec.held_out_noises(), " (num_noises times held_out_share)"));
   }
+  if (!spec.schedule_set.empty() && spec.method == DistillMethod::kReflow)
+    return FieldError("spec.schedule_set", "reflow has uniform times, expected none");
+  if (!spec.schedule_set.empty() && spec.fresh_schedule)
+    return FieldError("spec.fresh_schedule", "no schedule is searched where schedule_set names one, expected false");
   if (spec.lora) {
     BOSS_RETURN_IF_ERROR(InRange("lora.rank", spec.lora->rank, 1, 1024));
     BOSS_RETURN_IF_ERROR(NumberInRange("lora.alpha", spec.lora->alpha, std::numeric_limits<double>::min(), 1e6));

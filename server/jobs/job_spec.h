@@ -143,6 +143,8 @@ struct DistillSpec {
   std::string description;  // goes into the manifest
   // Fits coefficients on the version's own times after straightening, over the held-out noises, 2 at least.
   bool fit_multistep = false;
+  // BOSS: the teacher's set whose times are straightened to; empty: Euler's of k_max and guidance_scale.
+  std::string schedule_set;
 
   // Noises whose pairs are not trained on; 0 for a share that is out of range.
   int64_t held_out_noises() const {

@@ -218,7 +218,8 @@ Json ToJson(const DistillSpec& spec) {
                {"unconditional", spec.unconditional},
                {"regenerate_pairs", spec.regenerate_pairs},
                {"description", spec.description},
-               {"fit_multistep", spec.fit_multistep}};
+               {"fit_multistep", spec.fit_multistep},
+               {"schedule_set", spec.schedule_set}};
   if (spec.lora) json["lora"] = {{"rank", spec.lora->rank}, {"alpha", spec.lora->alpha}};
   if (spec.evaluation) json["evaluation"] = ToJson(*spec.evaluation);
   return json;
@@ -248,6 +249,7 @@ absl::StatusOr<DistillSpec> DistillFromJson(const Json& json) {
   reader.Optional("regenerate_pairs", spec.regenerate_pairs);
   reader.Required("description", spec.description);
   reader.Optional("fit_multistep", spec.fit_multistep);
+  reader.Optional("schedule_set", spec.schedule_set);
   BOSS_RETURN_IF_ERROR(reader.status());
   return spec;
 }

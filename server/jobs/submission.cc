@@ -15,6 +15,7 @@
 #include "core/nets/architecture.h"
 #include "core/nets/factory.h"
 #include "core/nets/torch_script_model.h"
+#include "server/jobs/target_schedule.h"
 #include "server/store/json_reader.h"
 #include "server/store/sha256.h"
 
@@ -89,6 +90,10 @@ class Resolver {
     BOSS_ASSIGN_OR_RETURN(const VersionKey teacher, AddInput("spec.model", spec.model));
     BOSS_RETURN_IF_ERROR(CheckTrainable("spec.model", teacher, spec.lora.has_value()));
     if (spec.output_model.empty()) spec.output_model = teacher.name;
+    if (!spec.schedule_set.empty()) {
+      BOSS_ASSIGN_OR_RETURN(const auto stored, NamedSet("spec.schedule_set", teacher, spec.schedule_set));
+      BOSS_RETURN_IF_ERROR(TargetSchedule(*stored, spec).status());
+    }
     return spec.evaluation ? CheckEvaluation("spec.evaluation.", *spec.evaluation, teacher) : absl::OkStatus();
   }
 
@@ -130,14 +135,17 @@ class Resolver {
     return UnservedField("spec.lora", "a TorchScript module takes no adapter, because its layers are its own");
   }
 
+  absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> NamedSet(absl::string_view field, const VersionKey& model,
+                                                                    const std::string& name) {
+    auto found = store_.FindScheduleSet(model, name);
+    if (found.ok()) return found;
+    const absl::Status& status = found.status();
+    return WithField(absl::Status(status.code(), absl::StrCat(field, ": ", status.message())), field);
+  }
+
   absl::Status CheckEvaluation(absl::string_view prefix, const EvaluateSpec& spec, const VersionKey& model) {
-    for (const std::string& set : spec.schedules.sets) {
-      const absl::Status found = store_.FindScheduleSet(model, set).status();
-      if (!found.ok()) {
-        const std::string field = absl::StrCat(prefix, "schedule_sets");
-        return WithField(absl::Status(found.code(), absl::StrCat(field, ": ", found.message())), field);
-      }
-    }
+    for (const std::string& set : spec.schedules.sets)
+      BOSS_RETURN_IF_ERROR(NamedSet(absl::StrCat(prefix, "schedule_sets"), model, set).status());
     if (spec.reference_dataset && !spec.reference_dataset->empty()) {
       BOSS_RETURN_IF_ERROR(CheckDataset(absl::StrCat(prefix, "reference_dataset"), *spec.reference_dataset, options_));
     }

@@ -220,6 +220,7 @@ v1::DistillSpec ToProto(const DistillSpec& spec) {
   proto.set_regenerate_pairs(spec.regenerate_pairs);
   proto.set_description(spec.description);
   proto.set_fit_multistep(spec.fit_multistep);
+  proto.set_schedule_set(spec.schedule_set);
   return proto;
 }
 
@@ -305,6 +306,7 @@ absl::StatusOr<JobSpec> JobSpecFromProto(const v1::DistillSpec& proto) {
   spec.description = proto.description();
   const bool fits = spec.method == DistillMethod::kStraighten && spec.held_out_noises() >= kNoisesOfDefaultFit;
   spec.fit_multistep = proto.has_fit_multistep() ? proto.fit_multistep() : fits;
+  spec.schedule_set = proto.schedule_set();
   return spec;
 }
 

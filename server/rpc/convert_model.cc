@@ -158,6 +158,25 @@ v1::ScheduleSet ToProto(const VersionKey& key, const StoredScheduleSet& stored, 
   return proto;
 }
 
+v1::ScheduleSet ToProto(const VersionInfo& version, const NativeSchedule& native, SolverKind solver) {
+  Schedule schedule = native.schedule;
+  schedule.solver = solver;
+  v1::ScheduleSet proto;
+  proto.set_model(version.key.ToString());
+  proto.set_kind(ScheduleKindToProto(native.kind));
+  proto.set_k_max(native.k_max);
+  if (solver == SolverKind::kMultistep) {
+    proto.set_num_samples(static_cast<int>(native.num_samples));
+    proto.set_num_held_out(static_cast<int>(native.num_held_out));
+  }
+  proto.set_guidance_scale(native.guidance_scale);
+  proto.set_solver(ToProto(solver));
+  *proto.add_schedules() = ToProto(schedule);
+  proto.set_job(JobName(version.manifest.job_id));
+  *proto.mutable_create_time() = ToProto(version.manifest.create_time);
+  return proto;
+}
+
 absl::StatusOr<StoredScheduleSet> ScheduleSetFromProto(const v1::ImportScheduleRequest& proto) {
   StoredScheduleSet stored;
   ScheduleSet& set = stored.set;

@@ -20,6 +20,8 @@ struct ScheduleSetParts {
   bool cost_matrix = false;
 };
 v1::ScheduleSet ToProto(const VersionKey& key, const StoredScheduleSet& stored, const ScheduleSetParts& parts);
+// What a version was trained for, as Euler's steps take it or with the coefficients that were fitted to it.
+v1::ScheduleSet ToProto(const VersionInfo& version, const NativeSchedule& native, SolverKind solver);
 
 // A set that the store takes. \error INVALID_ARGUMENT or UNIMPLEMENTED with the field.
 absl::StatusOr<StoredScheduleSet> ScheduleSetFromProto(const v1::ImportScheduleRequest& proto);

@@ -18,6 +18,7 @@
 #include "server/rpc/import_reactor.h"
 #include "server/rpc/paging.h"
 #include "server/rpc/refusal.h"
+#include "server/store/schedule_choice.h"
 
 namespace boss::server {
 namespace {
@@ -122,6 +123,15 @@ absl::Status ModelsService::Schedule(const v1::GetScheduleRequest& request, v1::
   BOSS_ASSIGN_OR_RETURN(const SolverKind solver, SolverFromProto(request.solver(), "solver"));
   const double guidance_scale = request.has_guidance_scale() ? request.guidance_scale() : 1.0;
   absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> found;
+  if (request.name().empty() && request.steps() != 0) {
+    BOSS_ASSIGN_OR_RETURN(const VersionInfo version, store_.GetVersion(key));
+    const NativeSchedule* const native = FindNativeSchedule(version.manifest, request.steps(), guidance_scale);
+    // What was fitted to multistep has times for Euler too.
+    if (native != nullptr && (solver == SolverKind::kEuler || solver == native->schedule.solver)) {
+      response = ToProto(version, *native, solver);
+      return absl::OkStatus();
+    }
+  }
   if (!request.name().empty()) {
     found = store_.FindScheduleSet(key, request.name());
     if (absl::IsNotFound(found.status())) return WithField(found.status(), "name");

@@ -22,6 +22,8 @@ Json NativeScheduleToJson(const NativeSchedule& native) {
   json["kind"] = native.kind;
   json["guidance_scale"] = native.guidance_scale;
   json["k_max"] = native.k_max;
+  if (native.num_samples > 0) json["num_samples"] = native.num_samples;
+  if (native.num_held_out > 0) json["num_held_out"] = native.num_held_out;
   return json;
 }
 
@@ -31,6 +33,8 @@ absl::StatusOr<NativeSchedule> NativeScheduleFromJson(const Json& json) {
   reader.Required("kind", native.kind);
   reader.Required("guidance_scale", native.guidance_scale);
   reader.Optional("k_max", native.k_max);
+  reader.Optional("num_samples", native.num_samples);
+  reader.Optional("num_held_out", native.num_held_out);
   BOSS_RETURN_IF_ERROR(reader.status());
   BOSS_ASSIGN_OR_RETURN(native.schedule, ScheduleFromJson(json, native.k_max));
   return native;

@@ -54,6 +54,9 @@ struct NativeSchedule {
   double guidance_scale = 1.0;
   int k_max = 0;  // intervals of schedule.knots' fine grid; 0 if the knots are empty, as for a uniform schedule
   Schedule schedule;
+  // kMultistep: the noises behind schedule.coefficients, and how many of them, the last ones, they were not fitted to; 0:
+  // not known.
+  int64_t num_samples = 0, num_held_out = 0;
 };
 
 // A version that consists of low-rank deltas on another version.

@@ -319,5 +319,79 @@ TEST_F(SchedulesTest, ASearchOverAnUnevenGridIsNamedJudgedAndServed) {
       rows, ElementsAre("ays SCHEDULE_KIND_NAMED 3", "edm SCHEDULE_KIND_NAMED 3", "explicit SCHEDULE_KIND_EXPLICIT 2"));
 }
 
+TEST_F(SchedulesTest, WhatAVersionWasStraightenedForIsShown) {
+  v1::OptimizeStepsizesJobRequest search;
+  search.mutable_spec()->set_model("vectors");
+  search.mutable_spec()->set_k_max(8);
+  search.mutable_spec()->set_num_samples(12);
+  grpc::ClientContext search_context;
+  v1::Job job;
+  ASSERT_TRUE(jobs_->OptimizeStepsizesJob(&search_context, search, &job).ok());
+  Finish(job);
+  v1::DistillJobRequest distill;
+  v1::DistillSpec& spec = *distill.mutable_spec();
+  spec.set_model("vectors@1");
+  spec.set_output_model("student");
+  spec.set_steps(3);
+  spec.set_k_max(8);
+  spec.set_num_noises(80);
+  spec.set_held_out_share(0.5);
+  spec.set_fit_multistep(true);
+  spec.set_schedule_set("multistep-g1-k8");
+  spec.mutable_training()->set_train_steps(10);
+  spec.mutable_training()->set_batch_size(8);
+  grpc::ClientContext distill_context;
+  const grpc::Status submitted = jobs_->DistillJob(&distill_context, distill, &job);
+  ASSERT_TRUE(submitted.ok()) << submitted.error_message();
+  const v1::Job done = Finish(job);
+  EXPECT_EQ(done.result().schedule_set(), "multistep-g1-k8");
+
+  v1::ScheduleSet target;
+  ASSERT_TRUE(Get("multistep-g1-k8", 3, target).ok());
+  v1::GetScheduleRequest request;
+  request.set_model("student");
+  request.set_steps(3);
+  const auto get = [&](v1::ScheduleSet& set) {
+    grpc::ClientContext context;
+    return models_->GetSchedule(&context, request, &set);
+  };
+  v1::ScheduleSet trained;
+  const grpc::Status status = get(trained);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(trained.name(), "");
+  EXPECT_EQ(trained.model(), "student@1");
+  EXPECT_EQ(trained.job(), done.name());
+  EXPECT_EQ(trained.solver(), v1::SOLVER_EULER);
+  ASSERT_EQ(trained.schedules_size(), 1);
+  EXPECT_THAT(trained.schedules(0).time_grid(), ::testing::ElementsAreArray(target.schedules(0).time_grid()));
+  EXPECT_THAT(trained.schedules(0).coefficients(), IsEmpty());
+
+  request.set_solver(v1::SOLVER_MULTISTEP);
+  v1::ScheduleSet fitted;
+  ASSERT_TRUE(get(fitted).ok());
+  EXPECT_EQ(fitted.name(), "");
+  EXPECT_EQ(fitted.solver(), v1::SOLVER_MULTISTEP);
+  EXPECT_EQ(fitted.num_samples(), 40);
+  EXPECT_EQ(fitted.num_held_out(), 10);
+  ASSERT_EQ(fitted.schedules_size(), 1);
+  EXPECT_EQ(fitted.schedules(0).coefficients_size(), 3);
+  EXPECT_GT(fitted.schedules(0).held_out_error(), 0);
+  // It is what a request of so many steps takes.
+  const Generated generated = Generate(Request("student", 2, 3));
+  EXPECT_EQ(generated.accepted.solver(), v1::SOLVER_MULTISTEP);
+  EXPECT_THAT(generated.accepted.time_grid(), ::testing::ElementsAreArray(fitted.schedules(0).time_grid()));
+
+  // Of other steps and guidance scales there is none.
+  request.set_steps(2);
+  v1::ScheduleSet none;
+  EXPECT_EQ(get(none).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  request.set_steps(3);
+  request.set_guidance_scale(2);
+  EXPECT_EQ(get(none).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  request.clear_guidance_scale();
+  request.set_solver(v1::SOLVER_HEUN);
+  EXPECT_EQ(get(none).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+}
+
 }  // namespace
 }  // namespace boss::testing

@@ -87,6 +87,7 @@ std::vector<JobSpec> UnusualSpecs() {
   distill.unconditional = true;
   distill.description = "z";
   distill.fit_multistep = true;
+  distill.schedule_set = "edm";
   return {train, optimize, distill, UnusualEvaluation()};
 }
 

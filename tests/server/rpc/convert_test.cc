@@ -195,7 +195,7 @@ TEST(ConvertJobSpecTest, EveryFieldGoesThereAndBack) {
          held_out_share: 0 )" +
       training + " guidance_scale: 2 evaluation { " + evaluation +
       R"( } output_model: "o" output_alias: "al" seed: 5 batch_size: 6 unconditional: true description: "x"
-         fine_time_grid: [0, 0.5, 1] fit_multistep: true)");
+         fine_time_grid: [0, 0.5, 1] fit_multistep: true schedule_set: "edm")");
   EXPECT_EQ(RoundTrip<v1::DistillSpec>(distill.DebugString()).distill().DebugString(), distill.DebugString());
 }
 

@@ -45,6 +45,8 @@ Manifest FullManifest() {
   native.schedule.total_cost = 1.0 / 3;
   NativeSchedule fitted = native;
   fitted.schedule.solver = SolverKind::kMultistep;
+  fitted.num_samples = 77;
+  fitted.num_held_out = 19;
   fitted.schedule.coefficients = {{1, {0.3}}, {0.9, {1.0 / 7, 0.5}}};
   fitted.schedule.fit_error = 0.25;
   fitted.schedule.held_out_error = 0.125;
@@ -74,6 +76,9 @@ TEST(Manifest, ReadsWhatItWrites) {
   EXPECT_TRUE(read->schedules[0].schedule.coefficients.empty());
   EXPECT_EQ(read->schedules[1].schedule.coefficients, manifest.schedules[1].schedule.coefficients);
   EXPECT_EQ(read->schedules[1].schedule.held_out_error, 0.125);
+  EXPECT_EQ(read->schedules[1].num_samples, 77);
+  EXPECT_EQ(read->schedules[1].num_held_out, 19);
+  EXPECT_EQ(read->schedules[0].num_samples, 0);
   EXPECT_EQ(read->evaluation[0].frechet_distance, 12.25);
   EXPECT_FALSE(read->evaluation[0].straightness.has_value());
   EXPECT_EQ(read->create_time, manifest.create_time);
