@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <map>
 #include <set>
 
@@ -14,18 +15,49 @@ namespace boss::client {
 namespace {
 
 constexpr int kColors = 6;
+constexpr const char* kDashes[] = {"", " dashed", " dotted"};
 constexpr double kWideRange = 20;  // of measures, from the least to the largest
+constexpr double kLegendLine = 18, kLegendRow = 19;
+constexpr size_t kMaxLegendInside = 6;  // more names would hide the lines
 
-std::string ColorClass(int color) { return absl::StrCat("c", color % kColors); }
+// The colour, and what tells it from the same colour before it.
+std::string StyleClass(int style) {
+  return absl::StrCat("c", style % kColors, kDashes[style / kColors % std::size(kDashes)]);
+}
+
+std::vector<Series> Named(const std::vector<Series>& series) {
+  std::vector<Series> named = series;
+  std::erase_if(named, [](const Series& one) { return one.faint || one.points.empty(); });
+  return named;
+}
+
+void LegendLine(Svg& svg, const Series& series, double left, double y) {
+  svg.Line(left, y, left + kLegendLine, y, StyleClass(series.style));
+  if (series.markers) svg.Circle(left + kLegendLine / 2, y, 3.5, StyleClass(series.style));
+}
 
 // Series names in the top right corner, below each other.
-void Legend(Svg& svg, const std::vector<Series>& series, double right, double top) {
-  for (const Series& one : series) {
-    if (one.faint || one.points.empty()) continue;
-    svg.Line(right - 18, top, right, top, ColorClass(one.color));
-    if (one.markers) svg.Circle(right - 9, top, 3.5, ColorClass(one.color));
-    svg.Text(right - 26, top + 4, one.label, Anchor::kEnd);
-    top += 19;
+void LegendInside(Svg& svg, const std::vector<Series>& named, double right, double top) {
+  for (const Series& one : named) {
+    LegendLine(svg, one, right - kLegendLine, top);
+    svg.Text(right - kLegendLine - 8, top + 4, one.label, Anchor::kEnd);
+    top += kLegendRow;
+  }
+}
+
+// Of names below the axes: they take two columns, unless one is too long for that.
+size_t LegendRows(const std::vector<Series>& named) {
+  const bool has_long = std::any_of(named.begin(), named.end(), [](const auto& one) { return one.label.size() > 32; });
+  return has_long ? named.size() : (named.size() + 1) / 2;
+}
+
+void LegendBelow(Svg& svg, const std::vector<Series>& named, double left, double right, double top) {
+  const size_t rows = LegendRows(named);
+  for (size_t i = 0; i < named.size(); ++i) {
+    const double x = left + (right - left) / 2 * static_cast<double>(i / rows);
+    const double y = top + kLegendRow * static_cast<double>(i % rows);
+    LegendLine(svg, named[i], x, y);
+    svg.Text(x + kLegendLine + 8, y + 4, named[i].label, Anchor::kStart);
   }
 }
 
@@ -103,13 +135,16 @@ std::string LineChart(const std::vector<Series>& series, const std::string& x_ti
   if (x_low > x_high) return "";
   if (x_low == x_high) x_high = x_low + 1;
   constexpr double kWidth = 560, kHeight = 372, kLeft = 78, kRight = 550, kTop = 14, kBottom = 318;
-  Svg svg(kWidth, kHeight, description);
+  const std::vector<Series> named = Named(drawn);
+  const bool is_legend_inside = named.size() <= kMaxLegendInside;
+  const double legend_height = is_legend_inside ? 0 : kLegendRow * static_cast<double>(LegendRows(named)) + 8;
+  Svg svg(kWidth, kHeight + legend_height, description);
   const double x_margin = 0.02 * (x_high - x_low);
   const Scale x{x_low - x_margin, x_high + x_margin, kLeft, kRight};
   const Scale y = ValueScale(y_low, y_high, logarithmic, kBottom, kTop);
   svg.Axes(x, y, x_title, y_title);
   for (const Series& one : drawn) {
-    const std::string css_class = absl::StrCat(ColorClass(one.color), one.faint ? " faint" : "");
+    const std::string css_class = absl::StrCat(StyleClass(one.style), one.faint ? " faint" : "");
     std::vector<std::pair<double, double>> points;
     for (const auto& [px, py] : one.points) points.emplace_back(x(px), y(py));
     svg.Polyline(points, css_class);
@@ -117,14 +152,18 @@ std::string LineChart(const std::vector<Series>& series, const std::string& x_ti
       for (const auto& [px, py] : points) svg.Circle(px, py, 3.5, css_class);
     }
   }
-  Legend(svg, drawn, kRight, kTop + 10);
+  if (is_legend_inside) {
+    LegendInside(svg, named, kRight, kTop + 10);
+  } else {
+    LegendBelow(svg, named, 18, kRight, kHeight + 8);
+  }
   return std::move(svg).Finish();
 }
 
 std::string LossChart(absl::Span<const boss::v1::JobEvent> events) {
-  Series raw{.label = "training loss", .faint = true, .color = 0};
-  Series smooth{.label = "training loss (running mean)", .color = 0};
-  Series held_out{.label = "held-out loss", .markers = true, .color = 1};
+  Series raw{.label = "training loss", .faint = true, .style = 0};
+  Series smooth{.label = "training loss (running mean)", .style = 0};
+  Series held_out{.label = "held-out loss", .markers = true, .style = 1};
   constexpr double kKeep = 0.9;
   double mean = 0, weight = 0;
   for (const auto& event : events) {
@@ -146,7 +185,7 @@ std::string SegmentLossChart(absl::Span<const boss::v1::JobEvent> events) {
   for (const auto& event : events) {
     for (int i = 0; i < event.metrics().segment_held_out_loss_size(); ++i) {
       if (i == static_cast<int>(segments.size())) {
-        segments.push_back({.label = absl::StrCat("segment ", i + 1), .markers = true, .color = i % kColors});
+        segments.push_back({.label = absl::StrCat("segment ", i + 1), .markers = true, .style = i});
       }
       segments[i].points.emplace_back(static_cast<double>(event.metrics().train_step()),
                                       event.metrics().segment_held_out_loss(i));
@@ -178,7 +217,7 @@ std::string EvaluationChart(absl::Span<const boss::v1::EvaluationRow> rows, Meas
     const std::string name = ambiguous.contains(label) ? absl::StrCat(row.model(), " ", label) : label;
     const auto [place, is_new] = places.try_emplace(name, series.size());
     if (is_new) {
-      series.push_back({.label = name, .markers = true, .color = static_cast<int>(series.size()) % kColors});
+      series.push_back({.label = name, .markers = true, .style = static_cast<int>(series.size())});
     }
     const double x = static_cast<double>(over_evaluations ? EvaluationsOf(row) : row.steps());
     places_on_axis.insert(x);

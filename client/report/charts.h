@@ -23,7 +23,7 @@ struct Series {
   std::vector<std::pair<double, double>> points;  // by x
   bool faint = false;    // thin and pale: raw values behind a smoothed curve of the same colour
   bool markers = false;  // a dot at each point
-  int color = 0;         // 0 .. 5
+  int style = 0;         // from 0 on: one of six colours; further sixes are dashed, then dotted, with hollow dots
 };
 
 // Lines over a common x. Points that are not finite, and with `logarithmic` those that are not positive, are left out.

@@ -49,15 +49,17 @@ svg text { fill: var(--text); font-family: inherit; font-variant-numeric: tabula
 svg text.muted { fill: var(--muted); }
 svg text.title { fill: var(--muted); font-size: 13px; }
 svg text.strong { font-weight: 600; font-size: 14px; }
-svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
+svg .c0 { color: var(--c0); } svg .c1 { color: var(--c1); } svg .c2 { color: var(--c2); }
+svg .c3 { color: var(--c3); } svg .c4 { color: var(--c4); } svg .c5 { color: var(--c5); }
+svg .line { fill: none; stroke: currentColor; stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
+svg .line.dashed { stroke-dasharray: 6 4; stroke-linecap: butt; }
+svg .line.dotted { stroke-dasharray: 0.1 4.5; }
 svg .grid { stroke: var(--rule); stroke-width: 1; }
 svg .axis { stroke: var(--muted); stroke-width: 1; }
 svg .faint { stroke-width: 1; opacity: 0.35; }
 svg .pixels { image-rendering: pixelated; }
-svg .line.c0 { stroke: var(--c0); } svg .line.c1 { stroke: var(--c1); } svg .line.c2 { stroke: var(--c2); }
-svg .line.c3 { stroke: var(--c3); } svg .line.c4 { stroke: var(--c4); } svg .line.c5 { stroke: var(--c5); }
-svg .dot.c0 { fill: var(--c0); } svg .dot.c1 { fill: var(--c1); } svg .dot.c2 { fill: var(--c2); }
-svg .dot.c3 { fill: var(--c3); } svg .dot.c4 { fill: var(--c4); } svg .dot.c5 { fill: var(--c5); }
+svg .dot { fill: currentColor; }
+svg .dot.dashed, svg .dot.dotted { fill: var(--page); stroke: currentColor; stroke-width: 1.8; }
 svg .dot.hollow { fill: var(--page); stroke: var(--muted); stroke-width: 1.8; }
 svg .dot.ringed { stroke: #fff; stroke-width: 1.4; }
 @media print { main { padding: 0; max-width: none; } h2 { break-after: avoid; } figure { break-inside: avoid; } }

@@ -4,8 +4,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <set>
+#include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "client/picture.h"
 #include "client/report/charts.h"
 #include "client/report/svg.h"
@@ -205,6 +209,33 @@ TEST(ChartTest, SamplersOfOtherSolversAreComparedByTheirEvaluations) {
   ReportJob one{.job = job};
   *one.job.mutable_result()->add_evaluation() = heun;
   EXPECT_EQ(ReportSteps({one}), ReportSteps({ReportJob{.job = job}}));
+}
+
+TEST(ChartTest, EighteenSamplersAreToldApart) {
+  std::vector<boss::v1::EvaluationRow> rows;
+  for (int i = 0; i < 18; ++i) {
+    for (const int steps : {2, 4}) {
+      boss::v1::EvaluationRow& row = rows.emplace_back();
+      row.set_label(absl::StrCat("sampler ", i));
+      row.set_steps(steps);
+      row.set_trajectory_error(1.0 / (steps + i));
+    }
+  }
+  const std::string svg = EvaluationChart(rows, Measure::kTrajectoryError);
+  const std::string style = RenderReport({});
+  std::set<std::string> lines;
+  for (size_t at = svg.find("<polyline"); at != std::string::npos; at = svg.find("<polyline", at + 1)) {
+    const size_t begin = svg.find("class=\"line ", at) + 12;
+    lines.insert(svg.substr(begin, svg.find('"', begin) - begin));
+  }
+  EXPECT_EQ(lines.size(), 18u);
+  EXPECT_THAT(svg, HasSubstr("viewBox=\"0 0 560 551\""));  // 9 rows of names below the axes
+  for (const std::string& line : lines) {
+    // Two dots of the curve and one of the legend.
+    EXPECT_EQ(Count(svg, absl::StrCat("class=\"dot ", line, "\"")), 3) << line;
+    for (const std::string& part : std::vector<std::string>(absl::StrSplit(line, ' ')))
+      EXPECT_THAT(style, HasSubstr(absl::StrCat(".", part, " {"))) << line;
+  }
 }
 
 TEST(SvgTest, TicksAreRoundAndWithinTheScale) {
