@@ -78,10 +78,20 @@ std::string FullJson(const ExportedSchedule& exported) {
         {{"state", step.state()},
          {"velocities", std::vector<double>(step.velocities().begin(), step.velocities().end())}});
   }
-  const bool searched = exported.k_max > 0;
-  json["k_max"] = searched ? Json(exported.k_max) : Json();
-  json["num_samples"] = searched ? Json(exported.num_samples) : Json();
-  json["cost"] = searched ? Json(exported.schedule.total_cost()) : Json();
+  const boss::v1::Schedule& schedule = exported.schedule;
+  const bool is_multistep = exported.solver == boss::v1::SOLVER_MULTISTEP;
+  const auto or_null = [](bool is_known, auto value) { return is_known ? Json(value) : Json(); };
+  json["k_max"] = or_null(exported.k_max > 0, exported.k_max);
+  json["num_samples"] = or_null(exported.num_samples > 0, exported.num_samples);
+  if (is_multistep) {
+    json["num_held_out"] = or_null(exported.num_held_out > 0, exported.num_held_out);
+    json["fit_error"] = or_null(schedule.has_fit_error(), schedule.fit_error());
+    json["held_out_error"] = or_null(schedule.has_held_out_error(), schedule.held_out_error());
+  }
+  // A version's own times have none where they were not searched by their costs.
+  const bool has_cost =
+      exported.k_max > 0 && !is_multistep && (!exported.schedule_set.empty() || schedule.total_cost() > 0);
+  json["cost"] = or_null(has_cost, schedule.total_cost());
   json["resolution"] =
       std::vector<int64_t>(exported.network.sample_shape().begin(), exported.network.sample_shape().end());
   json["time_map"] = {{"eps", exported.network.time_map().eps()}, {"scale", exported.network.time_map().scale()}};

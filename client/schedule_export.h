@@ -24,12 +24,13 @@ absl::StatusOr<ExportFormat> ParseExportFormat(absl::string_view name);
 // A schedule and what it belongs to.
 struct ExportedSchedule {
   std::string model;         // NAME@VERSION
-  std::string schedule_set;  // empty for the schedule that the version was trained for
+  std::string schedule_set;  // empty for what the version was straightened or reflowed for
   boss::v1::Schedule schedule;
   boss::v1::Solver solver = boss::v1::SOLVER_EULER;
   double guidance_scale = 1;
-  int k_max = 0;        // 0: not searched
-  int num_samples = 0;  // 0: not searched
+  int k_max = 0;         // 0: not searched
+  int num_samples = 0;   // 0: not searched, or not known
+  int num_held_out = 0;  // of multistep's num_samples; 0: not known
   std::string weights_sha256;
   boss::v1::Model network;  // its sample_shape and time_map
 };

@@ -90,6 +90,31 @@ TEST(ScheduleExportTest, JsonHasTheCoefficientsOfEachStep) {
   EXPECT_FALSE(nlohmann::json::parse(Export(ExportFormat::kJson)).contains("coefficients"));
 }
 
+TEST(ScheduleExportTest, JsonHasTheErrorsOfMultistepAndNoCost) {
+  ExportedSchedule multistep = Example();
+  multistep.solver = boss::v1::SOLVER_MULTISTEP;
+  multistep.schedule.clear_total_cost();
+  multistep.schedule.set_fit_error(0.25);
+  multistep.schedule.set_held_out_error(0.375);
+  multistep.num_held_out = 12;
+  auto json = nlohmann::json::parse(Export(ExportFormat::kJson, multistep));
+  EXPECT_EQ(json["fit_error"], 0.25);
+  EXPECT_EQ(json["held_out_error"], 0.375);
+  EXPECT_EQ(json["num_samples"], 50);
+  EXPECT_EQ(json["num_held_out"], 12);
+  EXPECT_TRUE(json["cost"].is_null());
+  // Of coefficients that an earlier version stored.
+  multistep.schedule.clear_fit_error();
+  multistep.schedule.clear_held_out_error();
+  multistep.num_samples = multistep.num_held_out = 0;
+  json = nlohmann::json::parse(Export(ExportFormat::kJson, multistep));
+  for (const char* key : {"fit_error", "held_out_error", "num_samples", "num_held_out"}) {
+    EXPECT_TRUE(json.contains(key) && json[key].is_null()) << key;
+  }
+  const auto euler = nlohmann::json::parse(Export(ExportFormat::kJson));
+  for (const char* key : {"fit_error", "held_out_error", "num_held_out"}) EXPECT_FALSE(euler.contains(key)) << key;
+}
+
 TEST(ScheduleExportTest, DiffusersGetsSigmasThatNothingShifts) {
   const auto json = Diffusers({.format = ExportFormat::kDiffusers});
   EXPECT_EQ(json["_class_name"], "FlowMatchEulerDiscreteScheduler");
