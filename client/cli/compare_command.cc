@@ -10,6 +10,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/types/span.h"
 #include "client/cli/evaluate_options.h"
 #include "client/cli/files.h"
 #include "client/cli/job_follower.h"
@@ -25,6 +27,7 @@ namespace {
 
 using boss::v1::EvaluationRow;
 using boss::v1::Job;
+using boss::v1::ScheduleSet;
 
 struct Arguments {
   boss::v1::EvaluateJobRequest request;
@@ -35,16 +38,33 @@ boss::v1::Solver OrEuler(boss::v1::Solver solver) {
   return solver == boss::v1::SOLVER_UNSPECIFIED ? boss::v1::SOLVER_EULER : solver;
 }
 
-// The server names multistep sets so, and no others.
-constexpr char kMultistepPrefix[] = "multistep-";
+// The contract reserves these beginnings for sets that the server names (ImportScheduleRequest.name). Kind and job do
+// not tell: OptimizeStepsizesSpec.schedule_set gives a client's name to what a job searched.
+bool IsNamedByServer(const ScheduleSet& set) {
+  return absl::StartsWith(set.name(), "bellman") || absl::StartsWith(set.name(), "multistep-");
+}
+
+// Of the sets that the server named for one solver and guidance scale, the one that is taken where none is named.
+bool IsTaken(const ScheduleSet& set, absl::Span<const ScheduleSet> sets) {
+  const auto key = [](const ScheduleSet& one) { return std::pair(one.k_max(), ToTime(one.create_time())); };
+  return std::none_of(sets.begin(), sets.end(), [&](const ScheduleSet& other) {
+    return IsNamedByServer(other) && OrEuler(other.solver()) == OrEuler(set.solver()) &&
+           FormatReal(other.guidance_scale()) == FormatReal(set.guidance_scale()) && key(other) > key(set);
+  });
+}
 
 // Every set of the version for the solver and the guidance scale, and beside Euler's steps Heun's and multistep's,
 // unless some are named. Of multistep sets, those that a client named go by their names; the server's are what the
-// solver takes. Returns the exit code of a failure.
+// solver takes. With other versions beside, the server's other ones go so too, because a version that was straightened
+// is judged on its own schedules alone where no sets are named. Returns the exit code of a failure.
 std::optional<int> ChooseSets(Context& context, boss::v1::EvaluateSpec& spec) {
   spec.set_model(OneVersion(spec.model()));
-  spec.add_schedules(boss::v1::SCHEDULE_KIND_UNIFORM);
-  if (!spec.schedule_sets().empty()) return std::nullopt;
+  for (std::string& other : *spec.mutable_other_models()) other = OneVersion(other);
+  const bool has_others = !spec.other_models().empty();
+  if (has_others && spec.baseline().empty()) spec.set_baseline(spec.model());
+  const bool names_sets = !spec.schedule_sets().empty();
+  if (names_sets || !has_others) spec.add_schedules(boss::v1::SCHEDULE_KIND_UNIFORM);
+  if (names_sets) return std::nullopt;
   const std::string guidance = FormatReal(spec.has_guidance_scale() ? spec.guidance_scale() : 1);
   boss::v1::ListSchedulesRequest request;
   request.set_model(spec.model());
@@ -53,15 +73,19 @@ std::optional<int> ChooseSets(Context& context, boss::v1::EvaluateSpec& spec) {
   const bool adds_solvers = OrEuler(spec.solver()) == boss::v1::SOLVER_EULER && spec.other_solvers().empty();
   const bool wants_multistep = adds_solvers || std::count(spec.other_solvers().begin(), spec.other_solvers().end(),
                                                           boss::v1::SOLVER_MULTISTEP) > 0;
+  const bool is_multistep = spec.solver() == boss::v1::SOLVER_MULTISTEP;
+  const boss::v1::Solver searched_for = is_multistep ? boss::v1::SOLVER_MULTISTEP : boss::v1::SOLVER_EULER;
   bool has_multistep = false;
-  for (const boss::v1::ScheduleSet& set : *sets) {
+  for (const ScheduleSet& set : *sets) {
     const bool same_guidance = FormatReal(set.guidance_scale()) == guidance;
-    if (same_guidance && OrEuler(set.solver()) == OrEuler(spec.solver())) {
+    if (has_others && same_guidance && OrEuler(set.solver()) == searched_for && IsNamedByServer(set)) {
+      if (!IsTaken(set, *sets))
+        context.err() << "left out: " << set.name() << ", because --with takes one searched set; --set names others\n";
+    } else if (same_guidance && OrEuler(set.solver()) == OrEuler(spec.solver())) {
       spec.add_schedule_sets(set.name());
     } else if (same_guidance && set.solver() == boss::v1::SOLVER_MULTISTEP && wants_multistep) {
-      const bool is_named = !absl::StartsWith(set.name(), kMultistepPrefix);
-      if (is_named) spec.add_schedule_sets(set.name());
-      has_multistep |= !is_named;
+      if (!IsNamedByServer(set)) spec.add_schedule_sets(set.name());
+      has_multistep |= IsNamedByServer(set);
     } else {
       context.err() << "left out: " << set.name() << ", for " << SolverName(OrEuler(set.solver()))
                     << " and guidance scale " << FormatReal(set.guidance_scale()) << "\n";
@@ -85,7 +109,12 @@ std::string RenderComparison(const Job& job) {
     keep_least(least_error, row, row.trajectory_error());
     if (row.has_frechet_distance()) keep_least(least_distance, row, row.frechet_distance());
   }
-  Table table({{"K", true}, {"SCHEDULE"}, {"NFE", true}, {"TRAJECTORY ERROR", true}, {"FRECHET DISTANCE", true}});
+  const bool has_others = std::any_of(rows.begin(), rows.end(),
+                                      [&](const EvaluationRow& row) { return row.model() != rows.front().model(); });
+  std::vector<Table::Column> columns = {
+      {"K", true}, {"SCHEDULE"}, {"NFE", true}, {"TRAJECTORY ERROR", true}, {"FRECHET DISTANCE", true}};
+  if (has_others) columns.insert(columns.begin() + 2, {"VERSION"});
+  Table table(std::move(columns));
   for (const EvaluationRow& row : rows) {
     const auto mark = [](bool best) { return best ? "* " : ""; };
     const int64_t evaluations = EvaluationsOf(row);
@@ -96,15 +125,20 @@ std::string RenderComparison(const Job& job) {
       distance = absl::StrFormat("%s%.3f", mark(row.frechet_distance() == least_distance[evaluations]),
                                  row.frechet_distance());
     }
-    table.AddRow(
-        {absl::StrCat(row.steps()), RowLabel(row), absl::StrCat(row.nfe()), std::move(error), std::move(distance)});
+    std::vector<std::string> cells = {absl::StrCat(row.steps()), RowLabel(row), absl::StrCat(row.nfe()),
+                                      std::move(error), std::move(distance)};
+    if (has_others) cells.insert(cells.begin() + 2, row.model());
+    table.AddRow(std::move(cells));
   }
   return table.Render();
 }
 
 absl::Status WriteReport(Client& client, const std::string& job_name, const Job& job, const std::string& path) {
   ReportData data;
-  data.title = absl::StrCat("Schedules of ", job.input_models().empty() ? job.evaluate().model() : job.input_models(0));
+  // The baseline is behind them.
+  std::vector<std::string> versions(job.input_models().begin(), job.input_models().end());
+  versions.resize(std::min<size_t>(versions.size(), 1 + job.evaluate().other_models_size()));
+  data.title = absl::StrCat("Schedules of ", versions.empty() ? job.evaluate().model() : absl::StrJoin(versions, ", "));
   auto fetched = FetchReportJob(client, job_name);
   if (!fetched.ok()) return fetched.status();
   data.jobs.push_back(*std::move(fetched));
@@ -157,7 +191,8 @@ void AddCompareCommand(CLI::App& schedules, Context& context) {
   const auto spec = [a] { return a->request.mutable_spec(); };
   CLI::App* command = schedules.add_subcommand(
       "compare",
-      "Judge uniform steps, all schedule sets of a version, and Heun's and multistep's steps on the same noises");
+      "Judge uniform steps, all schedule sets of a version, Heun's and multistep's steps, and other versions on the "
+      "same noises");
   Add<std::string>(
       *command, "model", [spec](const std::string& v) { spec()->set_model(v); }, "Version")
       ->required();
@@ -167,6 +202,15 @@ void AddCompareCommand(CLI::App& schedules, Context& context) {
         spec()->mutable_schedule_sets()->Assign(names.begin(), names.end());
       },
       "This set alone; may be repeated")
+      ->allow_extra_args(false);
+  Add<std::vector<std::string>>(
+      *command, "--with",
+      [spec](const std::vector<std::string>& versions) {
+        spec()->mutable_other_models()->Assign(versions.begin(), versions.end());
+      },
+      "Another version to judge beside, e.g. one that was straightened; may be repeated. Without --baseline, model's "
+      "fine "
+      "sampler is the measure then")
       ->allow_extra_args(false);
   AddSamplerOptions(*command, spec);
   AddJudgingOptions(*command, spec, "--");

@@ -19,6 +19,7 @@ struct ExportArguments {
   std::string model, name, out;
   int steps = 0;
   double guidance_scale = 1;
+  boss::v1::Solver solver = boss::v1::SOLVER_UNSPECIFIED;
   ExportOptions options;
 };
 
@@ -36,33 +37,14 @@ int Import(Context& context, const boss::v1::ImportScheduleRequest& request) {
   return kExitOk;
 }
 
-// The schedule that the version was trained for: no set has it, so the sampler is asked what it would use.
-absl::StatusOr<ExportedSchedule> TrainedSchedule(Client& client, const std::string& version, int steps,
-                                                 double guidance_scale, bool has_labels) {
-  boss::v1::GenerateRequest request;
-  request.set_model(version);
-  request.set_steps(steps);
-  request.set_schedule(boss::v1::SCHEDULE_KIND_BELLMAN);
-  request.set_guidance_scale(guidance_scale);
-  if (has_labels) request.add_class_labels(0);
-  request.set_validate_only(true);
-  const auto result = client.GenerateAll(request);
-  if (!result.ok()) return result.status();
-  ExportedSchedule exported;
-  exported.schedule.set_steps(steps);
-  *exported.schedule.mutable_time_grid() = result->accepted.time_grid();
-  exported.solver = result->accepted.solver();
-  exported.guidance_scale = result->accepted.guidance_scale();
-  return exported;
-}
-
-absl::StatusOr<ExportedSchedule> StoredSchedule(Client& client, const ExportArguments& arguments,
-                                                const std::string& version) {
+absl::StatusOr<ExportedSchedule> RequestedSchedule(Client& client, const ExportArguments& arguments,
+                                                   const std::string& version) {
   boss::v1::GetScheduleRequest request;
   request.set_model(version);
   request.set_name(arguments.name);
   request.set_steps(arguments.steps);
   request.set_guidance_scale(arguments.guidance_scale);
+  request.set_solver(arguments.solver);
   const auto set = client.GetSchedule(request);
   if (!set.ok()) return set.status();
   if (set->schedules_size() != 1) {
@@ -76,6 +58,7 @@ absl::StatusOr<ExportedSchedule> StoredSchedule(Client& client, const ExportArgu
   exported.guidance_scale = set->guidance_scale();
   exported.k_max = set->k_max();
   exported.num_samples = set->num_samples();
+  exported.num_held_out = set->num_held_out();
   return exported;
 }
 
@@ -89,11 +72,7 @@ int Export(Context& context, const ExportArguments& arguments) {
   }
   const boss::v1::ModelVersion& version = model->versions(0);
   const std::string name = absl::StrCat(version.model(), "@", version.version());
-  const bool trained_for =
-      arguments.name.empty() && arguments.steps != 0 && version.straightened_steps() == arguments.steps;
-  auto exported = trained_for ? TrainedSchedule(client, name, arguments.steps, arguments.guidance_scale,
-                                                /*has_labels=*/model->num_classes() > 0)
-                              : StoredSchedule(client, arguments, name);
+  auto exported = RequestedSchedule(client, arguments, name);
   if (!exported.ok()) return context.Fail(exported.status());
   exported->model = name;
   exported->weights_sha256 = version.weights_sha256();
@@ -161,8 +140,11 @@ void AddExport(CLI::App& schedules, Context& context) {
   command->add_option("model", arguments->model, "Version")->required();
   command->add_option("-k,--steps", arguments->steps, "K; may be left out if the set has one schedule");
   command->add_option("--name", arguments->name,
-                      "A set by name; default: what the version was straightened for, or its Bellman schedules");
+                      "A set by name; default: what the version was straightened for, or what it was searched for");
   command->add_option("-g,--guidance", arguments->guidance_scale, "Guidance scale")->capture_default_str();
+  AddParsed(
+      *command, "--solver", ParseSolver, [arguments](boss::v1::Solver v) { arguments->solver = v; },
+      "euler (default), or multistep, with its coefficients");
   AddParsed(
       *command, "-f,--format", ParseExportFormat,
       [arguments](ExportFormat format) { arguments->options.format = format; },

@@ -52,12 +52,13 @@ int GetMultistep(Context& context, const ScheduleSet& set) {
                {"STATE", true},
                {"VELOCITIES, THE NEWEST FIRST"}});
   for (const auto& schedule : set.schedules()) {
+    const std::string fit_error = schedule.has_fit_error() ? FormatReal(schedule.fit_error()) : "-";
+    const std::string held_out_error = schedule.has_held_out_error() ? FormatReal(schedule.held_out_error()) : "-";
     for (int step = 0; step < schedule.coefficients_size(); ++step) {
       const auto& coefficients = schedule.coefficients(step);
       const bool first = step == 0;
-      table.AddRow({first ? absl::StrCat(schedule.steps()) : "", first ? FormatReal(schedule.fit_error()) : "",
-                    first ? FormatReal(schedule.held_out_error()) : "", FormatReal(schedule.time_grid(step)),
-                    FormatReal(coefficients.state()),
+      table.AddRow({first ? absl::StrCat(schedule.steps()) : "", first ? fit_error : "", first ? held_out_error : "",
+                    FormatReal(schedule.time_grid(step)), FormatReal(coefficients.state()),
                     absl::StrJoin(coefficients.velocities(), " ",
                                   [](std::string* out, double v) { absl::StrAppend(out, FormatReal(v)); })});
     }
@@ -76,9 +77,16 @@ int Get(Context& context, const boss::v1::GetScheduleRequest& request) {
   Facts facts;
   facts.Add("model", set->model());
   facts.Add("name", set->name());
+  // Without a name it is the version's own, whose fine grid is known by its size alone.
+  const bool is_own = set->name().empty();
+  if (is_own) {
+    const bool is_reflow = set->kind() == boss::v1::SCHEDULE_KIND_UNIFORM;
+    facts.Add(is_reflow ? "reflowed for" : "straightened for", absl::StrCat(request.steps(), " steps"));
+  }
   facts.Add("solver", SolverName(set->solver()));
   facts.Add("guidance", FormatReal(set->guidance_scale()));
-  if (set->k_max() > 0) {
+  if (is_own && set->k_max() > 0) facts.Add("fine grid", absl::StrCat(set->k_max(), " intervals"));
+  if (!is_own && set->k_max() > 0) {
     facts.Add("fine grid", absl::StrCat(set->k_max(), set->fine_time_grid().empty() ? " equal" : " uneven",
                                         " intervals, ", set->num_samples(), " trajectories"));
   }
@@ -92,7 +100,8 @@ int Get(Context& context, const boss::v1::GetScheduleRequest& request) {
   if (set->solver() == boss::v1::SOLVER_MULTISTEP) return GetMultistep(context, *set);
   Table table({{"K", true}, {"COST", true}, {"TIMES"}});
   for (const auto& schedule : set->schedules()) {
-    table.AddRow({absl::StrCat(schedule.steps()), set->k_max() > 0 ? FormatReal(schedule.total_cost()) : "-",
+    const bool has_cost = set->k_max() > 0 && (!is_own || schedule.total_cost() > 0);
+    table.AddRow({absl::StrCat(schedule.steps()), has_cost ? FormatReal(schedule.total_cost()) : "-",
                   absl::StrJoin(schedule.time_grid(), " ",
                                 [](std::string* out, double t) { absl::StrAppend(out, FormatReal(t)); })});
   }
@@ -117,7 +126,8 @@ void AddSchedulesCommands(CLI::App& app, Context& context) {
 
   auto request = std::make_shared<boss::v1::GetScheduleRequest>();
   auto matrix = std::make_shared<bool>(false);
-  CLI::App* get = schedules->add_subcommand("get", "The schedules of a version");
+  CLI::App* get =
+      schedules->add_subcommand("get", "The schedules of a version, or with --steps what it was straightened for");
   get->add_option_function<std::string>(
          "model", [request](const std::string& v) { request->set_model(v); }, "Version")
       ->required();

@@ -87,6 +87,8 @@ class FakeModels final : public boss::v1::Models::Service {
 
   boss::v1::Model model;
   boss::v1::ScheduleSet schedules;  // what GetSchedule returns, with the schedule of the steps that are asked for
+  // Sets of one schedule without a name, which it returns instead for their steps and solver if no name is asked for.
+  std::vector<boss::v1::ScheduleSet> own_schedules;
   std::vector<boss::v1::ScheduleSet> listed_schedules;
   boss::v1::GetScheduleRequest schedule_request;
   boss::v1::ImportScheduleRequest imported_schedule;

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "tests/client/bossctl_fixture.h"
+#include "tests/client/schedules_fixture.h"
 
 namespace boss::client {
 namespace {
@@ -16,21 +16,9 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
+using BossctlSchedulesTest = SchedulesFixture;
 
-class SchedulesTest : public BossctlFixture {
- protected:
-  SchedulesTest() {
-    server_.models.model.set_name("flow");
-    auto& version = *server_.models.model.add_versions();
-    version.set_model("flow");
-    version.set_version("1");
-    version.set_weights_sha256("ab12");
-    server_.models.model.add_sample_shape(2);
-    server_.models.schedules = MakeScheduleSet();
-  }
-};
-
-TEST_F(SchedulesTest, ImportSendsTimesAndSigmasAsSchedules) {
+TEST_F(BossctlSchedulesTest, ImportSendsTimesAndSigmasAsSchedules) {
   std::ofstream(folder_ / "sigmas.txt") << "1.0, 0.75, 0.25\n";
   ASSERT_EQ(Run({"schedules", "import", "flow", "--name", "ays", "--times", "0,0.5,0.625,0.75,1", "--sigmas",
                  folder_ / "sigmas.txt", "--solver", "heun", "--guidance", "2.5", "--replace"}),
@@ -49,7 +37,7 @@ TEST_F(SchedulesTest, ImportSendsTimesAndSigmasAsSchedules) {
   EXPECT_FALSE(request.validate_only());
 }
 
-TEST_F(SchedulesTest, ImportChecksBeforeItSends) {
+TEST_F(BossctlSchedulesTest, ImportChecksBeforeItSends) {
   EXPECT_EQ(Run({"schedules", "import", "flow", "--name", "ays", "--times", "0,0.5,0.5,1"}), kExitUsage);
   EXPECT_THAT(err_.str(), HasSubstr("got 0.5 after 0.5"));
   EXPECT_EQ(Run({"schedules", "import", "flow", "--name", "ays", "--sigmas", "14.6,1,0"}), kExitUsage);
@@ -59,13 +47,13 @@ TEST_F(SchedulesTest, ImportChecksBeforeItSends) {
   EXPECT_EQ(server_.models.imported_schedule.schedules_size(), 0);
 }
 
-TEST_F(SchedulesTest, DeleteNamesTheSet) {
+TEST_F(BossctlSchedulesTest, DeleteNamesTheSet) {
   ASSERT_EQ(Run({"schedules", "delete", "flow@1", "ays"}), kExitOk) << err_.str();
   EXPECT_EQ(server_.models.deleted_schedule.model(), "flow@1");
   EXPECT_EQ(server_.models.deleted_schedule.name(), "ays");
 }
 
-TEST_F(SchedulesTest, ExportWritesWhatTheFormatSays) {
+TEST_F(BossctlSchedulesTest, ExportWritesWhatTheFormatSays) {
   ASSERT_EQ(Run({"schedules", "export", "flow", "--steps", "2"}), kExitOk) << err_.str();
   const auto json = nlohmann::json::parse(out_.str());
   EXPECT_EQ(json["model"], "flow@1");
@@ -88,7 +76,7 @@ TEST_F(SchedulesTest, ExportWritesWhatTheFormatSays) {
   EXPECT_EQ(server_.models.schedule_request.name(), "mine");
 }
 
-TEST_F(SchedulesTest, ExportRefusesWhatCannotBeSaid) {
+TEST_F(BossctlSchedulesTest, ExportRefusesWhatCannotBeSaid) {
   EXPECT_EQ(Run({"schedules", "export", "flow", "--format", "onnx", "-k", "2"}), kExitUsage);
   EXPECT_THAT(err_.str(), HasSubstr("expected json, diffusers"));
   EXPECT_EQ(Run({"schedules", "export", "flow"}), kExitError);
@@ -98,118 +86,52 @@ TEST_F(SchedulesTest, ExportRefusesWhatCannotBeSaid) {
   EXPECT_THAT(err_.str(), HasSubstr("sd-cpp cannot express the solver heun"));
 }
 
-TEST_F(SchedulesTest, ExportOfAStraightenedVersionIsTheScheduleThatItWasTrainedFor) {
-  server_.models.model.mutable_versions(0)->set_straightened_steps(2);
+TEST_F(BossctlSchedulesTest, ExportOfAStraightenedVersionIsTheScheduleThatItWasTrainedFor) {
+  AddStraightened();
   ASSERT_EQ(Run({"schedules", "export", "flow", "-k", "2"}), kExitOk) << err_.str();
-  const auto json = nlohmann::json::parse(out_.str());
-  EXPECT_EQ(json["t"], (std::vector<double>{0, 0.25, 1}));  // what the sampler answers
+  auto json = nlohmann::json::parse(out_.str());
+  EXPECT_EQ(json["t"], (std::vector<double>{0, 0.375, 1}));
   EXPECT_EQ(json["schedule_set"], "");
-  EXPECT_TRUE(json["cost"].is_null());
-  EXPECT_TRUE(server_.sampler.request.validate_only());
-  EXPECT_EQ(server_.sampler.request.schedule(), boss::v1::SCHEDULE_KIND_BELLMAN);
+  EXPECT_EQ(json["solver"], "euler");
+  EXPECT_EQ(json["cost"], 0.75);
+  EXPECT_TRUE(json["num_samples"].is_null());
+  EXPECT_FALSE(json.contains("coefficients"));
+  EXPECT_EQ(server_.models.schedule_request.solver(), boss::v1::SOLVER_UNSPECIFIED);
+  EXPECT_EQ(server_.sampler.calls, 0);
   ASSERT_EQ(Run({"schedules", "export", "flow", "-k", "3"}), kExitOk) << err_.str();
   EXPECT_EQ(nlohmann::json::parse(out_.str())["schedule_set"], "bellman-euler-g1");
+
+  // Times that no cost matrix gave, as those of a multistep set.
+  server_.models.own_schedules[0].mutable_schedules(0)->clear_total_cost();
+  ASSERT_EQ(Run({"schedules", "export", "flow", "-k", "2"}), kExitOk) << err_.str();
+  EXPECT_TRUE(nlohmann::json::parse(out_.str())["cost"].is_null());
 }
 
-TEST_F(SchedulesTest, CompareJudgesEverySetOfTheSolverAndGuidanceScale) {
-  server_.jobs.job = MakeDistillJob();
-  server_.jobs.job.clear_distill();
-  server_.jobs.job.mutable_evaluate()->set_model("flow@1");
-  server_.jobs.events = MakeEvents(5, boss::v1::Job::SUCCEEDED);
-  for (const char* name : {"ays", "bellman-euler-g1-k8", "guided", "trapezoid"}) {
-    boss::v1::ScheduleSet& set = server_.models.listed_schedules.emplace_back();
-    set.set_name(name);
-    set.set_guidance_scale(std::string(name) == "guided" ? 2 : 1);
-    set.set_solver(std::string(name) == "trapezoid" ? boss::v1::SOLVER_HEUN : boss::v1::SOLVER_EULER);
-  }
-  ASSERT_EQ(Run({"schedules", "compare", "flow", "--steps", "2,4", "--num-samples", "64", "--reference", "none",
-                 "--times", "0,0.3,1", "--report", folder_ / "page.html"}),
-            kExitOk)
+TEST_F(BossctlSchedulesTest, ExportOfAStraightenedVersionHasTheCoefficientsThatWereFittedToIt) {
+  AddStraightened();
+  ASSERT_EQ(Run({"schedules", "export", "flow", "-k", "2", "--solver", "multistep", "--guidance", "2"}), kExitOk)
       << err_.str();
-  const auto& spec = server_.jobs.evaluated.spec();
-  EXPECT_EQ(spec.model(), "flow@latest");
-  EXPECT_THAT(spec.schedules(), ElementsAre(boss::v1::SCHEDULE_KIND_UNIFORM));
-  EXPECT_THAT(spec.schedule_sets(), ElementsAre("ays", "bellman-euler-g1-k8"));
-  EXPECT_THAT(spec.other_solvers(), ElementsAre(boss::v1::SOLVER_HEUN));
-  EXPECT_THAT(spec.steps(), ElementsAre(2, 4));
-  EXPECT_THAT(spec.time_grids(0).time_grid(), ElementsAre(0, 0.3, 1));
-  EXPECT_THAT(err_.str(), HasSubstr("left out: guided, for euler and guidance scale 2\n"));
-  EXPECT_THAT(err_.str(), HasSubstr("left out: trapezoid, for heun and guidance scale 1\n"));
-  EXPECT_EQ(out_.str(),
-            "K  SCHEDULE  NFE  TRAJECTORY ERROR  FRECHET DISTANCE\n"
-            "2  uniform     2            0.5000            40.000\n"
-            "2  bellman     2          * 0.4000          * 30.000\n"
-            "4  uniform     4            0.3000          * 20.000\n"
-            "4  bellman     4          * 0.2500            21.000\n");
-  const std::string page = Contents(folder_ / "page.html");
-  for (const char* part : {"Schedules of flow@1", "Trajectory error over solver steps", "Cost matrix", "<svg"})
-    EXPECT_THAT(page, HasSubstr(part));
-
-  ASSERT_EQ(Run({"schedules", "compare", "flow@1", "--set", "guided"}), kExitOk) << err_.str();
-  EXPECT_THAT(server_.jobs.evaluated.spec().schedule_sets(), ElementsAre("guided"));
-  EXPECT_EQ(server_.jobs.evaluated.spec().model(), "flow@1");
-  EXPECT_TRUE(server_.jobs.evaluated.spec().other_solvers().empty());
-}
-
-TEST_F(SchedulesTest, CompareShowsMultistepAndHeunAtAsManyEvaluationsAsEuler) {
-  server_.jobs.job = MakeDistillJob();
-  server_.jobs.job.mutable_evaluate()->set_model("flow@1");
-  server_.jobs.events = MakeEvents(5, boss::v1::Job::SUCCEEDED);
-  for (const std::string name : {"bellman-euler-g1-k8", "mine-multistep", "multistep-g1-k8", "multistep-g2-k8"}) {
-    boss::v1::ScheduleSet& set = server_.models.listed_schedules.emplace_back();
-    set.set_name(name);
-    set.set_guidance_scale(name == "multistep-g2-k8" ? 2 : 1);
-    set.set_solver(name.starts_with("bellman") ? boss::v1::SOLVER_EULER : boss::v1::SOLVER_MULTISTEP);
+  EXPECT_EQ(server_.models.schedule_request.solver(), boss::v1::SOLVER_MULTISTEP);
+  EXPECT_EQ(server_.models.schedule_request.guidance_scale(), 2);
+  const auto json = nlohmann::json::parse(out_.str());
+  EXPECT_EQ(json["schedule_set"], "");
+  EXPECT_EQ(json["solver"], "multistep");
+  EXPECT_EQ(json["nfe"], 2);
+  EXPECT_EQ(json["t"], (std::vector<double>{0, 0.375, 1}));
+  ASSERT_EQ(json["coefficients"].size(), 2);
+  EXPECT_EQ(json["coefficients"][1], (nlohmann::json{{"state", 0.875}, {"velocities", {0.75, -0.25}}}));
+  EXPECT_EQ(json["num_samples"], 64);
+  EXPECT_EQ(json["num_held_out"], 16);
+  EXPECT_EQ(json["held_out_error"], 0.1875);
+  EXPECT_TRUE(json["cost"].is_null());
+  for (const char* format : {"diffusers", "comfyui", "sd-cpp", "flow-matching"}) {
+    EXPECT_EQ(Run({"schedules", "export", "flow", "-k", "2", "--solver", "multistep", "-f", format}), kExitError);
+    EXPECT_THAT(err_.str(), HasSubstr("has no place for the coefficients of the solver multistep"));
   }
-  auto& rows = *server_.jobs.job.mutable_result()->mutable_evaluation();
-  for (const bool is_heun : {true, false}) {
-    boss::v1::EvaluationRow& row = *rows.Add();
-    row = rows.Get(0);
-    row.set_label(is_heun ? "heun" : "multistep");
-    row.set_solver(is_heun ? boss::v1::SOLVER_HEUN : boss::v1::SOLVER_MULTISTEP);
-    row.set_steps(is_heun ? 2 : 4);
-    row.set_nfe(4);
-    row.set_trajectory_error(is_heun ? 0.35 : 0.125);
-    row.set_frechet_distance(is_heun ? 24 : 12);
-  }
-  ASSERT_EQ(Run({"schedules", "compare", "flow", "--report", folder_ / "page.html"}), kExitOk) << err_.str();
-  EXPECT_THAT(server_.jobs.evaluated.spec().other_solvers(),
-              ElementsAre(boss::v1::SOLVER_HEUN, boss::v1::SOLVER_MULTISTEP));
-  EXPECT_THAT(server_.jobs.evaluated.spec().schedule_sets(), ElementsAre("bellman-euler-g1-k8", "mine-multistep"));
-  EXPECT_THAT(err_.str(), HasSubstr("left out: multistep-g2-k8, for multistep and guidance scale 2\n"));
-  EXPECT_THAT(err_.str(), Not(HasSubstr("left out: mine-multistep")));
-  EXPECT_EQ(out_.str(),
-            "K  SCHEDULE   NFE  TRAJECTORY ERROR  FRECHET DISTANCE\n"
-            "2  uniform      2            0.5000            40.000\n"
-            "2  bellman      2          * 0.4000          * 30.000\n"
-            "4  uniform      4            0.3000            20.000\n"
-            "4  bellman      4            0.2500            21.000\n"
-            "2  heun         4            0.3500            24.000\n"
-            "4  multistep    4          * 0.1250          * 12.000\n");
-  const std::string page = Contents(folder_ / "page.html");
-  for (const char* part : {"Trajectory error over evaluations", "velocity evaluations per sample", ">heun<",
-                           ">multistep<", "<td class=\"number best\">0.1250"})
-    EXPECT_THAT(page, HasSubstr(part));
-  // What is asked for by name is all there is.
-  ASSERT_EQ(Run({"schedules", "compare", "flow", "--other-solvers", "multistep"}), kExitOk) << err_.str();
-  EXPECT_THAT(server_.jobs.evaluated.spec().other_solvers(), ElementsAre(boss::v1::SOLVER_MULTISTEP));
-  EXPECT_THAT(server_.jobs.evaluated.spec().schedule_sets(), ElementsAre("bellman-euler-g1-k8", "mine-multistep"));
-  ASSERT_EQ(Run({"schedules", "compare", "flow", "--other-solvers", "heun"}), kExitOk) << err_.str();
-  EXPECT_THAT(server_.jobs.evaluated.spec().schedule_sets(), ElementsAre("bellman-euler-g1-k8"));
-  EXPECT_THAT(err_.str(), HasSubstr("left out: mine-multistep, for multistep and guidance scale 1\n"));
-  EXPECT_EQ(Run({"schedules", "compare", "flow", "--other-solvers", "midpoint"}), kExitUsage);
+  EXPECT_EQ(Run({"schedules", "export", "flow", "-k", "2", "--solver", "midpoint"}), kExitUsage);
 }
 
-TEST_F(SchedulesTest, AComparisonThatFailsSaysWhy) {
-  server_.jobs.job = MakeDistillJob();
-  server_.jobs.job.set_state(boss::v1::Job::FAILED);
-  server_.jobs.job.mutable_error()->set_message("the reference is gone");
-  server_.jobs.events = MakeEvents(5, boss::v1::Job::FAILED);
-  EXPECT_EQ(Run({"schedules", "compare", "flow"}), kExitJobFailed);
-  EXPECT_THAT(out_.str(), HasSubstr("the reference is gone"));
-}
-
-TEST_F(SchedulesTest, GetShowsTheCoefficientsAndErrorsOfMultistep) {
+TEST_F(BossctlSchedulesTest, GetShowsTheCoefficientsAndErrorsOfMultistep) {
   boss::v1::ScheduleSet& set = server_.models.schedules;
   set.set_solver(boss::v1::SOLVER_MULTISTEP);
   set.set_num_samples(40);
@@ -219,23 +141,52 @@ TEST_F(SchedulesTest, GetShowsTheCoefficientsAndErrorsOfMultistep) {
   boss::v1::Schedule& schedule = *set.add_schedules();
   schedule.set_steps(2);
   for (const double t : {0.0, 0.5, 1.0}) schedule.add_time_grid(t);
-  schedule.set_fit_error(0.125);
-  schedule.set_held_out_error(0.1875);
-  schedule.add_coefficients()->set_state(1);
-  schedule.mutable_coefficients(0)->add_velocities(0.5);
-  schedule.add_coefficients()->set_state(0.875);
-  schedule.mutable_coefficients(1)->add_velocities(0.75);
-  schedule.mutable_coefficients(1)->add_velocities(-0.25);
+  FitMultistep(schedule);
   ASSERT_EQ(Run({"schedules", "get", "flow", "--solver", "multistep"}), kExitOk) << err_.str();
   EXPECT_EQ(server_.models.schedule_request.solver(), boss::v1::SOLVER_MULTISTEP);
-  for (const char* part : {"0.125", "0.1875", "0.875", "0.75 -0.25", "30 trajectories, 10 held out", "within 640 evaluations"})
+  for (const char* part :
+       {"0.125", "0.1875", "0.875", "0.75 -0.25", "30 trajectories, 10 held out", "within 640 evaluations"})
     EXPECT_THAT(out_.str(), HasSubstr(part));
   set.clear_num_held_out();  // of a set that an earlier version has stored
   ASSERT_EQ(Run({"schedules", "get", "flow", "--solver", "multistep"}), kExitOk) << err_.str();
   EXPECT_THAT(out_.str(), Not(HasSubstr("held out")));
 }
 
-TEST_F(SchedulesTest, JobsTakeFineGridsAndNames) {
+TEST_F(BossctlSchedulesTest, GetShowsWhatAVersionWasStraightenedFor) {
+  AddStraightened();
+  ASSERT_EQ(Run({"schedules", "get", "flow", "--steps", "2"}), kExitOk) << err_.str();
+  EXPECT_EQ(out_.str(),
+            "model             flow@1\n"
+            "straightened for  2 steps\n"
+            "solver            euler\n"
+            "guidance          1\n"
+            "fine grid         8 intervals\n"
+            "\n"
+            "K  COST  TIMES\n"
+            "2  0.75  0 0.375 1\n");
+  ASSERT_EQ(Run({"schedules", "get", "flow", "--steps", "2", "--solver", "multistep"}), kExitOk) << err_.str();
+  EXPECT_EQ(out_.str(),
+            "model             flow@1\n"
+            "straightened for  2 steps\n"
+            "solver            multistep\n"
+            "guidance          1\n"
+            "fine grid         8 intervals\n"
+            "fitted to         48 trajectories, 16 held out\n"
+            "\n"
+            "K  FIT ERROR  HELD-OUT ERROR   TIME  STATE  VELOCITIES, THE NEWEST FIRST\n"
+            "2      0.125          0.1875      0      1  0.5\n"
+            "                              0.375  0.875  0.75 -0.25\n");
+
+  boss::v1::ScheduleSet& reflow = server_.models.own_schedules[0];
+  reflow.set_kind(boss::v1::SCHEDULE_KIND_UNIFORM);
+  reflow.clear_k_max();
+  ASSERT_EQ(Run({"schedules", "get", "flow", "--steps", "2"}), kExitOk) << err_.str();
+  EXPECT_THAT(out_.str(), HasSubstr("reflowed for  2 steps\n"));
+  EXPECT_THAT(out_.str(), HasSubstr("2     -  0 0.375 1\n"));
+  EXPECT_THAT(out_.str(), Not(HasSubstr("fine grid")));
+}
+
+TEST_F(BossctlSchedulesTest, JobsTakeFineGridsAndNames) {
   server_.jobs.job = MakeDistillJob();
   // The order of the options does not matter.
   ASSERT_EQ(Run({"jobs", "optimize-stepsizes", "-m", "flow", "--fine-grid", "edm:7", "--k-max", "4", "--schedule-set",
@@ -262,7 +213,7 @@ TEST_F(SchedulesTest, JobsTakeFineGridsAndNames) {
   EXPECT_THAT(err_.str(), HasSubstr("expected 6 for --k-max 5"));
 }
 
-TEST_F(SchedulesTest, SetsFromElsewhereAreListedAsImported) {
+TEST_F(BossctlSchedulesTest, SetsFromElsewhereAreListedAsImported) {
   boss::v1::ScheduleSet& set = server_.models.listed_schedules.emplace_back();
   set.set_model("flow@1");
   set.set_name("ays");
