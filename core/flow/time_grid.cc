@@ -25,6 +25,18 @@ absl::StatusOr<TimeGrid> TimeGrid::Create(std::vector<double> times) {
   return TimeGrid(std::move(times));
 }
 
+absl::StatusOr<TimeGrid> TimeGrid::At(absl::Span<const int> knots) const {
+  std::vector<double> times;
+  for (const int knot : knots) {
+    if (knot < 0 || knot > steps()) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("time grid: got knot %d, expected one of 0 .. %d", knot, steps()));
+    }
+    times.push_back(times_[knot]);
+  }
+  return Create(std::move(times));
+}
+
 TimeGrid TimeGrid::Uniform(int steps) {
   std::vector<double> times(steps + 1);
   for (int i = 0; i <= steps; ++i) times[i] = static_cast<double>(i) / steps;

@@ -20,6 +20,10 @@ class TimeGrid {
   // times[i] = i / steps. \pre steps >= 1.
   static TimeGrid Uniform(int steps);
 
+  // The coarser grid of the points `knots`: times[k] = (*this)[knots[k]]. \error INVALID_ARGUMENT if a knot is not in
+  // [0, steps()]; as Create, so that the knots must rise from 0 to steps().
+  absl::StatusOr<TimeGrid> At(absl::Span<const int> knots) const;
+
   int steps() const { return static_cast<int>(times_.size()) - 1; }
   double operator[](int i) const { return times_[i]; }
   double StepSize(int i) const { return times_[i + 1] - times_[i]; }

@@ -50,6 +50,20 @@ TEST(TimeGridTest, RefusesBadGridsAndSaysWhy) {
   }
 }
 
+TEST(TimeGridTest, HasTheTimesAtKnots) {
+  const TimeGrid grid = *TimeGrid::Create({0.0, 0.1, 0.3, 0.75, 1.0});
+  const auto coarse = grid.At({0, 2, 3, 4});
+  ASSERT_TRUE(coarse.ok()) << coarse.status();
+  EXPECT_EQ(*coarse, *TimeGrid::Create({0.0, 0.3, 0.75, 1.0}));
+  EXPECT_EQ(*grid.At({0, 4}), TimeGrid());
+  EXPECT_EQ(*grid.At({0, 1, 2, 3, 4}), grid);
+  for (const std::vector<int>& knots :
+       std::vector<std::vector<int>>{{}, {0}, {0, 3}, {1, 4}, {0, 2, 2, 4}, {0, 3, 1, 4}, {0, 5}, {0, -1, 4}}) {
+    EXPECT_EQ(grid.At(knots).status().code(), absl::StatusCode::kInvalidArgument);
+  }
+  EXPECT_TRUE(absl::StrContains(grid.At({0, 5}).status().message(), "knot 5")) << grid.At({0, 5}).status();
+}
+
 TEST(SolverNameTest, NamesRoundTrip) {
   for (SolverKind solver : {SolverKind::kEuler, SolverKind::kHeun, SolverKind::kRk45}) EXPECT_EQ(ParseSolver(SolverName(solver)), solver);
   EXPECT_EQ(ParseSolver("midpoint"), std::nullopt);
