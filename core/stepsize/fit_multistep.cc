@@ -17,14 +17,18 @@
 namespace boss {
 namespace {
 
-// Strengths of the pull towards the plain coefficients, relative to the features' squared norms.
+// Strengths of the pull towards the plain coefficients, relative to the squared norms of states and velocities.
 constexpr double kRidges[] = {1e-12, 1e-8, 1e-6, 1e-4, 1e-2};
-// Of a squared error that is a difference of Gram entries, relative to these.
+// Of the squared norm of what a step adds: what rounding may make of squared errors, which are sums of Gram entries. It
+// does not choose between steps that are all but exact.
 constexpr double kResolution = 1e-13;
-// The features of a step are the state, then the velocities, the newest first.
-constexpr int kStateFeature = 0;
-// Elements of each feature that are copied to float64 at a time.
+// Elements of each row that are copied to float64 at a time.
 constexpr int64_t kChunk = int64_t{1} << 20;
+
+absl::Status CheckBatchSize(int64_t batch_size) {
+  if (batch_size >= 1) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrFormat("batch_size: got %d, expected at least 1", batch_size));
+}
 
 absl::StatusOr<at::Tensor> Velocity(const VelocityModel& model, const at::Tensor& x, double t,
                                     const Condition& condition, int64_t batch_size, StepExecutor& executor) {
@@ -47,80 +51,64 @@ absl::StatusOr<at::Tensor> Velocity(const VelocityModel& model, const at::Tensor
   return velocity;
 }
 
-// What least squares needs to know of some samples: products of the features and of what the plain coefficients leave
-// over, summed over samples and elements.
-struct Products {
-  at::Tensor gram;      // [F, F] float64
-  at::Tensor right;     // [F]: <feature, residual>
-  double residual = 0;  // || residual ||^2
-};
-
-Products ProductsOf(const std::vector<at::Tensor>& features, const at::Tensor& residual, int64_t begin, int64_t end) {
-  std::vector<at::Tensor> rows;
-  for (const at::Tensor& feature : features) rows.push_back(feature.slice(0, begin, end).reshape({-1}));
-  rows.push_back(residual.slice(0, begin, end).reshape({-1}));
-  const int64_t count = static_cast<int64_t>(features.size()), elements = rows.back().size(0);
-  at::Tensor products = at::zeros({count + 1, count + 1}, at::kDouble);
+// Products of all rows, summed over elements and the samples in [begin, end): [R, R] float64.
+at::Tensor GramOf(const std::vector<at::Tensor>& rows, int64_t begin, int64_t end) {
+  std::vector<at::Tensor> flat;
+  for (const at::Tensor& row : rows) flat.push_back(row.slice(0, begin, end).reshape({-1}));
+  const int64_t count = static_cast<int64_t>(rows.size()), elements = flat.back().size(0);
+  at::Tensor gram = at::zeros({count, count}, at::kDouble);
   for (int64_t first = 0; first < elements; first += kChunk) {
     std::vector<at::Tensor> parts;
-    for (const at::Tensor& row : rows) parts.push_back(row.slice(0, first, std::min(first + kChunk, elements)));
+    for (const at::Tensor& row : flat) parts.push_back(row.slice(0, first, std::min(first + kChunk, elements)));
     const at::Tensor all = at::stack(parts).to(at::kDouble);
-    products += at::matmul(all, all.t());
+    gram += at::matmul(all, all.t());
   }
-  return {products.slice(0, 0, count).slice(1, 0, count), products[count].slice(0, 0, count),
-          products[count][count].item<double>()};
+  return gram;
 }
 
-// || residual - sum_f change_f feature_f ||^2 over the features in `chosen`.
-double SquaredError(const Products& products, const at::Tensor& chosen, const at::Tensor& change) {
-  const at::Tensor gram = products.gram.index_select(0, chosen).index_select(1, chosen),
-                   right = products.right.index_select(0, chosen);
-  return products.residual - 2 * change.dot(right).item<double>() + change.dot(at::mv(gram, change)).item<double>();
-}
-
-// What is added to the plain coefficients of the features in `chosen`; nothing if the system cannot be solved.
-std::optional<at::Tensor> Solve(const Products& products, const at::Tensor& chosen, double ridge) {
-  at::Tensor gram = products.gram.index_select(0, chosen).index_select(1, chosen).clone();
-  gram.diagonal().mul_(1 + ridge);
-  const auto [change, info] = at::linalg_solve_ex(gram, products.right.index_select(0, chosen));
-  if (info.item<int>() != 0 || !at::isfinite(change).all().item<bool>()) return std::nullopt;
-  return change;
+// The least-squares solution with a pull towards 0; nothing if the system cannot be solved.
+std::optional<at::Tensor> Solve(const at::Tensor& gram, const at::Tensor& right, double ridge) {
+  at::Tensor regularised = gram.clone();
+  regularised.diagonal().mul_(1 + ridge);
+  const auto [solution, info] = at::linalg_solve_ex(regularised, right);
+  if (info.item<int>() != 0 || !at::isfinite(solution).all().item<bool>()) return std::nullopt;
+  return solution;
 }
 
 // The best step from x to x_target: coefficients of the state and of `velocities`, the newest first. The last samples,
 // from `split` on, are held out. Euler's where no error is finite.
 StepCoefficients FitStep(const at::Tensor& x, const std::vector<at::Tensor>& velocities, const at::Tensor& x_target,
                          const std::vector<StepCoefficients>& plain_by_order, int64_t split) {
+  std::vector<at::Tensor> rows{x};  // the velocities follow, then what the step is to add to x
+  rows.insert(rows.end(), velocities.begin(), velocities.end());
+  rows.push_back(x_target - x);
+  const at::Tensor fit_gram = GramOf(rows, 0, split), held_out_gram = GramOf(rows, split, x.size(0));
+  const double resolution = kResolution * held_out_gram[-1][-1].item<double>();
   StepCoefficients best = plain_by_order.front();
   double least = std::numeric_limits<double>::infinity();
-  std::vector<at::Tensor> features{x};
-  features.insert(features.end(), velocities.begin(), velocities.end());
-  for (size_t order = 1; order <= velocities.size(); ++order) {
-    const StepCoefficients& plain = plain_by_order[order - 1];
-    const at::Tensor residual = x_target - MultistepUpdate(x, velocities, plain);
-    const Products fit = ProductsOf(features, residual, 0, split),
-                   held_out = ProductsOf(features, residual, split, x.size(0));
-    if (held_out.residual < least) {
-      least = held_out.residual;
-      best = plain;
-    }
-    for (const bool free_state : {false, true}) {
-      std::vector<int64_t> chosen;
-      if (free_state) chosen.push_back(kStateFeature);
-      for (size_t k = 1; k <= order; ++k) chosen.push_back(static_cast<int64_t>(k));
-      const at::Tensor indices = at::tensor(chosen, at::kLong);
+  // `weights` of the rows make what a step leaves over: 1 for the last, and less what the step adds of the others.
+  const auto consider = [&](const at::Tensor& weights, int64_t order) {
+    const double error = weights.dot(at::mv(held_out_gram, weights)).item<double>();
+    if (!(error < least - resolution)) return;
+    least = error;
+    best = {1 - weights[0].item<double>(), {}};
+    for (int64_t k = 1; k <= order; ++k) best.velocities.push_back(-weights[k].item<double>());
+  };
+  for (int64_t order = 1; order <= static_cast<int64_t>(velocities.size()); ++order) {
+    const std::vector<double>& plain = plain_by_order[static_cast<size_t>(order) - 1].velocities;
+    at::Tensor plain_weights = at::zeros({fit_gram.size(0)}, at::kDouble);
+    plain_weights.slice(0, 1, order + 1).sub_(at::tensor(plain, at::kDouble));
+    plain_weights[-1] = 1;
+    consider(plain_weights, order);
+    const at::Tensor right = at::mv(fit_gram, plain_weights);
+    for (const int64_t first : {1, 0}) {  // 0: the state's coefficient is free, too
+      const auto chosen = [&](const at::Tensor& tensor, int64_t dim) { return tensor.slice(dim, first, order + 1); };
       for (const double ridge : kRidges) {
-        const std::optional<at::Tensor> change = Solve(fit, indices, ridge);
+        const std::optional<at::Tensor> change = Solve(chosen(chosen(fit_gram, 0), 1), chosen(right, 0), ridge);
         if (!change) continue;
-        const double error = SquaredError(held_out, indices, *change);
-        // What rounding makes of the sums does not choose between fits that are all but exact.
-        if (!(error < least - kResolution * held_out.residual)) continue;
-        least = error;
-        best = plain;
-        for (size_t f = 0; f < chosen.size(); ++f) {
-          const double value = (*change)[static_cast<int64_t>(f)].item<double>();
-          (chosen[f] == kStateFeature ? best.state : best.velocities[chosen[f] - 1]) += value;
-        }
+        at::Tensor weights = plain_weights.clone();
+        chosen(weights, 0).sub_(*change);
+        consider(weights, order);
       }
     }
   }
@@ -144,6 +132,7 @@ absl::StatusOr<MultistepFit> FitMultistep(const VelocityModel& model, const at::
   }
   if (options.max_order < 1 || !(options.held_out_share > 0 && options.held_out_share < 1))
     return absl::InvalidArgumentError("multistep fit: expected max_order of at least 1 and held_out_share in (0, 1)");
+  BOSS_RETURN_IF_ERROR(CheckBatchSize(options.batch_size));
   const int64_t count = fine_states.size(1);
   const int64_t split = FittedNoises(count, options);
   std::vector<std::vector<StepCoefficients>> plain;
@@ -179,6 +168,7 @@ absl::StatusOr<at::Tensor> SolveMultistep(const VelocityModel& model, const at::
                                           const Condition& condition, const TimeGrid& time_grid,
                                           absl::Span<const StepCoefficients> coefficients, int64_t batch_size,
                                           StepExecutor& executor) {
+  BOSS_RETURN_IF_ERROR(CheckBatchSize(batch_size));
   at::Tensor x = noise;
   std::vector<at::Tensor> velocities;
   const int most = MostVelocities(coefficients);

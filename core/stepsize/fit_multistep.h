@@ -16,7 +16,7 @@ namespace boss {
 struct MultistepFitOptions {
   int max_order = kMaxMultistepOrder;  // velocities that a step may use, at least 1
   double held_out_share = 0.25;   // of the noises, in (0, 1): they choose among fits, and judge
-  int64_t batch_size = 64;        // samples of one evaluation
+  int64_t batch_size = 64;        // samples of one evaluation, at least 1
 };
 
 // Of `count` noises, at least 2, how many are fitted to: the first ones. The others are held out, at least one.
@@ -36,14 +36,17 @@ struct MultistepFit {
 //
 // A step's candidates are Adams-Bashforth's coefficients and least-squares fits of every order up to max_order, with the state's coefficient
 // fixed to 1 or free, regularised towards Adams-Bashforth's by several strengths; the one that is best on the held-out noises is taken. All fits of
-// a step come from one small Gram matrix in float64.
+// a step come from two small Gram matrices in float64: of the noises that are fitted to, and of those held out.
 //
-// fine_states: [K + 1, N, ...] float32 on the CPU, N >= 2: the fine trajectory at the grid's times. `condition`: of the N noises.
-// \error INVALID_ARGUMENT for shapes that do not fit; what `executor` or LibTorch reports.
+// fine_states: [K + 1, N, ...] float32 or float64 on the CPU, N >= 2: the fine trajectory at the grid's times.
+// `condition`: of the N noises.
+// \error INVALID_ARGUMENT for shapes and options that do not fit; what `executor` or LibTorch reports.
 absl::StatusOr<MultistepFit> FitMultistep(const VelocityModel& model, const at::Tensor& fine_states, const Condition& condition,
                                           const TimeGrid& time_grid, const MultistepFitOptions& options, StepExecutor& executor);
 
-// The samples at t = 1 of a multistep sampler, [N, ...] on the CPU. noise: [N, ...]. \pre one entry of `coefficients` a step.
+// The samples at t = 1 of a multistep sampler, like `noise`: [N, ...] float32 or float64 on the CPU, N >= 1. \pre one
+// entry of `coefficients` a step, none of more velocities than there are. \error INVALID_ARGUMENT for a batch_size
+// below 1; what `executor` or LibTorch reports.
 absl::StatusOr<at::Tensor> SolveMultistep(const VelocityModel& model, const at::Tensor& noise, const Condition& condition,
                                           const TimeGrid& time_grid, absl::Span<const StepCoefficients> coefficients, int64_t batch_size,
                                           StepExecutor& executor);

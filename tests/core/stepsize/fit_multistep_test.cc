@@ -58,6 +58,28 @@ TEST(FitMultistep, ReproducesALinearFlowExactly) {
   EXPECT_LT(Error(*samples, states.back()), 1e-10);
 }
 
+TEST(FitMultistep, ReproducesALinearFlowOfTwoRatesExactly) {
+  // dx/dt = (-x, -3 x) in float64: a step takes both dimensions to e^-h and e^-3h with coefficients of the state and of
+  // one velocity, which point in different directions.
+  const at::Tensor rates = at::tensor({-1.0, -3.0}, at::kDouble);
+  const testing::FunctionModel model(
+      [&](const at::Tensor& x, const at::Tensor&, const Condition&) { return x * rates; });
+  const TimeGrid grid = *TimeGrid::Create({0, 0.2, 0.7, 1});
+  const at::Tensor noise = at::randn({16, 2}, at::kDouble);
+  std::vector<at::Tensor> states;
+  for (int i = 0; i <= 3; ++i) states.push_back(noise * at::exp(rates * grid[i]));
+  InlineExecutor executor;
+  for (const int order : {1, 3}) {
+    const auto fit = FitMultistep(model, at::stack(states), {}, grid, {.max_order = order}, executor);
+    ASSERT_TRUE(fit.ok()) << fit.status();
+    EXPECT_LT(fit->fit_error, 1e-10);
+    EXPECT_LT(fit->held_out_error, 1e-10);
+    const auto samples = SolveMultistep(model, noise, {}, grid, fit->coefficients, 5, executor);
+    ASSERT_TRUE(samples.ok()) << samples.status();
+    EXPECT_LT(Error(*samples, states.back()), 1e-10);
+  }
+}
+
 TEST(FitMultistep, IsBetterThanEulerAndAdamsBashforthOnNoisesThatItHasNotSeen) {
   const testing::FunctionModel model = CurvedFlow();
   const TimeGrid grid = TimeGrid::Uniform(5);
@@ -158,7 +180,7 @@ TEST(SolveMultistep, IsEulerBitForBitWithEulersCoefficients) {
   EXPECT_TRUE(at::equal(*multistep, *euler));
 }
 
-TEST(FitMultistep, RefusesShapesThatDoNotFit) {
+TEST(FitMultistep, RefusesShapesAndOptionsThatDoNotFit) {
   const testing::FunctionModel model = CurvedFlow();
   InlineExecutor executor;
   const auto code = [&](const at::Tensor& states, const MultistepFitOptions& options) {
@@ -169,6 +191,12 @@ TEST(FitMultistep, RefusesShapesThatDoNotFit) {
   EXPECT_EQ(code(at::randn({4}), {}), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code(at::randn({4, 8, 3}), {.max_order = 0}), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(code(at::randn({4, 8, 3}), {.held_out_share = 1}), absl::StatusCode::kInvalidArgument);
+  for (const int64_t batch_size : {0, -1}) {
+    EXPECT_EQ(code(at::randn({4, 8, 3}), {.batch_size = batch_size}), absl::StatusCode::kInvalidArgument);
+    const auto samples = SolveMultistep(model, at::randn({8, 3}), {}, TimeGrid::Uniform(3),
+                                        AdamsBashforth(TimeGrid::Uniform(3), 1), batch_size, executor);
+    EXPECT_EQ(samples.status().code(), absl::StatusCode::kInvalidArgument) << samples.status();
+  }
 }
 
 }  // namespace
