@@ -65,10 +65,11 @@ absl::StatusOr<OptimizedMultistep> OptimizeMultistep(const VelocityModel& model,
                                                      const Condition& condition, const MultistepFitOptions& options,
                                                      StepExecutor& executor) {
   OptimizedMultistep result;
-  Schedule fitted, plain;
+  Schedule fitted;
   double least_error = kInfinity;  // of `fitted`, over all noises
-  fitted.held_out_error = plain.held_out_error = kInfinity;
-  at::Tensor plain_noise, plain_target;  // of the noises that `plain` was not run from
+  fitted.held_out_error = kInfinity;
+  std::vector<Schedule> plain;  // those with a finite error on the held-out noises
+  at::Tensor noise, target;     // of the fitted noises, the same for every candidate
   for (const std::vector<int>& knots : candidates) {
     BOSS_ASSIGN_OR_RETURN(const at::Tensor fine, states(knots));
     BOSS_ASSIGN_OR_RETURN(const TimeGrid grid, GridOf(fine_grid, knots));
@@ -90,23 +91,30 @@ absl::StatusOr<OptimizedMultistep> OptimizeMultistep(const VelocityModel& model,
                                            coefficients, options.batch_size, executor));
       result.evaluations += (count - split) * grid.steps();
       BOSS_ASSIGN_OR_RETURN(const double error, RootMeanSquareError(samples, fine[grid.steps()].slice(0, split)));
-      if (!(error < plain.held_out_error)) continue;
-      plain = base;
-      plain.coefficients = std::move(coefficients);
-      plain.held_out_error = error;
-      // Copies: these states shall not outlive their candidate.
-      plain_noise = fine[0].slice(0, 0, split).clone();
-      plain_target = fine[grid.steps()].slice(0, 0, split).clone();
+      if (!std::isfinite(error)) continue;
+      Schedule& schedule = plain.emplace_back(base);
+      schedule.coefficients = std::move(coefficients);
+      schedule.held_out_error = error;
+    }
+    // Copies: the states shall not outlive their candidate.
+    if (!noise.defined()) {
+      noise = fine[0].slice(0, 0, split).clone();
+      target = fine[grid.steps()].slice(0, 0, split).clone();
     }
   }
-  if (plain.held_out_error < fitted.held_out_error) {
-    const int64_t count = plain_noise.size(0);
+  std::stable_sort(plain.begin(), plain.end(),
+                   [](const Schedule& a, const Schedule& b) { return a.held_out_error < b.held_out_error; });
+  for (Schedule& schedule : plain) {
+    if (!(schedule.held_out_error < fitted.held_out_error)) break;
+    const int64_t count = noise.size(0);
     BOSS_ASSIGN_OR_RETURN(const at::Tensor samples,
-                          SolveMultistep(model, plain_noise, condition.Slice(0, count), plain.time_grid,
-                                         plain.coefficients, options.batch_size, executor));
-    result.evaluations += count * plain.time_grid.steps();
-    BOSS_ASSIGN_OR_RETURN(plain.fit_error, RootMeanSquareError(samples, plain_target));
-    if (std::isfinite(plain.fit_error)) fitted = std::move(plain);
+                          SolveMultistep(model, noise, condition.Slice(0, count), schedule.time_grid,
+                                         schedule.coefficients, options.batch_size, executor));
+    result.evaluations += count * schedule.time_grid.steps();
+    BOSS_ASSIGN_OR_RETURN(schedule.fit_error, RootMeanSquareError(samples, target));
+    if (!std::isfinite(schedule.fit_error)) continue;
+    fitted = std::move(schedule);
+    break;
   }
   if (fitted.coefficients.empty())
     return absl::InternalError("multistep: the sampler diverged, no candidate has a finite error");

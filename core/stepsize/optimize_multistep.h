@@ -24,7 +24,8 @@ namespace boss {
 absl::StatusOr<std::vector<std::vector<std::vector<int>>>> MultistepKnots(const StepCosts& costs,
                                                                           const ScheduleSet& euler, int max_steps);
 
-// The fine states at some points of the fine grid: [points, N, ...] float32 on the CPU, the same noises on every call.
+// The fine states at some points of the fine grid: [points, N, ...] float32 or float64 on the CPU, the same noises
+// on every call.
 using FineStatesAt = absl::FunctionRef<absl::StatusOr<at::Tensor>(absl::Span<const int> points)>;
 
 struct OptimizedMultistep {
@@ -35,9 +36,10 @@ struct OptimizedMultistep {
 // For each of `candidates`, points of `fine_grid` of the same number of steps: the coefficients that FitMultistep
 // finds, and those of Adams and Bashforth of order 1, which is plain Euler, and of order 2. Of the fits it takes the
 // one with the least error over all noises: a step has few coefficients, so that a fit is hardly better on its own
-// noises, and the held-out ones alone are few to choose times by. Of the plain ones, the best on the held-out noises;
-// and of these two the better one there, so that on these noises it is never worse than Euler on any of the candidates.
-// Evaluations: K a noise and candidate, 2 K a held-out noise and candidate, and K a fitted noise if a plain one wins.
+// noises, and the held-out ones alone are few to choose times by. Of the plain ones, the best on the held-out noises
+// whose error is finite on the fitted ones, too; and of these two the better one there, so that on these noises it is
+// never worse than Euler on any of the candidates, unless that diverges. Evaluations: K a noise and candidate, 2 K a
+// held-out noise and candidate, and K a fitted noise for the plain one that wins and for those that diverge before it.
 // `condition`: of the N noises. Memory: the states of one candidate, and about ten single states of the N noises.
 // \error INTERNAL if the sampler diverges on every candidate; as FitMultistep and `states`.
 absl::StatusOr<OptimizedMultistep> OptimizeMultistep(const VelocityModel& model, const TimeGrid& fine_grid,
