@@ -13,22 +13,16 @@
 #include "core/base/torch_guard.h"
 #include "core/flow/multistep.h"
 #include "core/stepsize/pair_bellman.h"
+#include "core/stepsize/step_costs.h"
 
 namespace boss {
 namespace {
 
 // Plain candidates go up to the order that serves few steps; higher ones belong to the fits' candidates.
 constexpr int kMaxPlainOrder = 2;
-constexpr int kMaxPairIntervals = 256;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Of a mean step's intervals, the share that a time is moved by at first.
 constexpr int kFirstMoves = 4;
-
-absl::StatusOr<TimeGrid> GridOf(const TimeGrid& fine_grid, const std::vector<int>& knots) {
-  std::vector<double> times;
-  for (const int knot : knots) times.push_back(fine_grid[knot]);
-  return TimeGrid::Create(std::move(times));
-}
 
 absl::StatusOr<double> RootMeanSquareError(const at::Tensor& samples, const at::Tensor& target) {
   return GuardTorch("multistep error", [&] { return RootMeanSquare(samples, target); });
@@ -43,14 +37,14 @@ double PooledError(const MultistepFit& fit, int64_t count, int64_t split) {
 
 }  // namespace
 
-absl::StatusOr<std::vector<std::vector<std::vector<int>>>> MultistepKnots(const StepCosts& costs,
+absl::StatusOr<std::vector<std::vector<std::vector<int>>>> MultistepKnots(const TrajectoryGram& gram,
                                                                           const ScheduleSet& euler, int max_steps) {
   std::vector<std::vector<std::vector<int>>> knots;
   for (int steps = 1; steps <= max_steps; ++steps)
     knots.push_back({euler.schedules[static_cast<size_t>(steps) - 1].knots});
   if (euler.k_max > kMaxPairIntervals) return knots;
-  BOSS_ASSIGN_OR_RETURN(const std::vector<double> first, costs.FirstCosts());
-  BOSS_ASSIGN_OR_RETURN(const std::vector<double> pair, costs.PairCosts());
+  BOSS_ASSIGN_OR_RETURN(const std::vector<double> first, FirstStepCosts(gram));
+  BOSS_ASSIGN_OR_RETURN(const std::vector<double> pair, PairStepCosts(gram));
   BOSS_ASSIGN_OR_RETURN(const PairBellmanTable pairs, PairBellmanTable::Solve(first, pair, euler.k_max, max_steps));
   for (int steps = 1; steps <= max_steps; ++steps) {
     std::vector<std::vector<int>>& candidates = knots[static_cast<size_t>(steps) - 1];
@@ -72,7 +66,7 @@ absl::StatusOr<OptimizedMultistep> OptimizeMultistep(const VelocityModel& model,
   at::Tensor noise, target;     // of the fitted noises, the same for every candidate
   for (const std::vector<int>& knots : candidates) {
     BOSS_ASSIGN_OR_RETURN(const at::Tensor fine, states(knots));
-    BOSS_ASSIGN_OR_RETURN(const TimeGrid grid, GridOf(fine_grid, knots));
+    BOSS_ASSIGN_OR_RETURN(const TimeGrid grid, fine_grid.At(knots));
     const Schedule base{.knots = knots, .time_grid = grid, .solver = SolverKind::kMultistep};
     const int64_t count = fine.size(1), split = FittedNoises(count, options);
     BOSS_ASSIGN_OR_RETURN(MultistepFit fit, FitMultistep(model, fine, condition, grid, options, executor));
@@ -135,7 +129,7 @@ absl::StatusOr<OptimizedMultistep> RefineMultistep(const VelocityModel& model, c
     if (!tried.insert(knots).second) return false;
     if (cost > left) return true;
     BOSS_ASSIGN_OR_RETURN(const at::Tensor fine, states(knots));
-    BOSS_ASSIGN_OR_RETURN(TimeGrid grid, GridOf(fine_grid, knots));
+    BOSS_ASSIGN_OR_RETURN(TimeGrid grid, fine_grid.At(knots));
     cost = fine.size(1) * grid.steps();
     if (cost > left) return true;
     left -= cost;

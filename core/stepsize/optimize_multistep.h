@@ -14,14 +14,17 @@
 #include "core/flow/schedule.h"
 #include "core/flow/velocity_model.h"
 #include "core/stepsize/fit_multistep.h"
-#include "core/stepsize/step_costs.h"
+#include "core/stepsize/trajectory_gram.h"
 
 namespace boss {
 
-// Candidates of the K + 1 visited points for K = 1 .. max_steps, at index K - 1: the knots of Euler's schedules, then
-// those of the recursion over pairs where they are others. Grids of more than 256 intervals have Euler's alone, as the
-// costs of pairs take 8 k_max^3 bytes. \pre max_steps <= euler.k_max. \error as StepCosts and PairBellmanTable.
-absl::StatusOr<std::vector<std::vector<std::vector<int>>>> MultistepKnots(const StepCosts& costs,
+// The costs of pairs take 8 k_max^3 bytes: finer grids have none.
+constexpr int kMaxPairIntervals = 256;
+
+// Candidates of the K + 1 visited points for K = 1 .. max_steps, at index K - 1: the knots of Euler's schedules, then,
+// with at most kMaxPairIntervals, those of the recursion over pairs where they are others. `gram`: of the trajectories
+// behind `euler`. \pre max_steps <= euler.k_max. \error as PairStepCosts and PairBellmanTable.
+absl::StatusOr<std::vector<std::vector<std::vector<int>>>> MultistepKnots(const TrajectoryGram& gram,
                                                                           const ScheduleSet& euler, int max_steps);
 
 // The fine states at some points of the fine grid: [points, N, ...] float32 or float64 on the CPU, the same noises

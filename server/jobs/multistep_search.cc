@@ -6,7 +6,6 @@
 #include <numeric>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/base/status_macros.h"
 #include "core/base/torch_guard.h"
@@ -49,18 +48,12 @@ MultistepSearch::MultistepSearch(JobContext& context, const OptimizeStepsizesSpe
                                  const std::vector<int64_t>& sample_shape)
     : context_(context),
       spec_(spec),
-      num_kept_(KeptTrajectories(spec, sample_shape, context.options().max_data_bytes)),
-      costs_(spec.k_max) {}
+      num_kept_(KeptTrajectories(spec, sample_shape, context.options().max_data_bytes)) {}
 
 void MultistepSearch::Disable() {
   for (const auto& [first, count] : batches_) context_.files().RemoveAll(StatesPath(first)).IgnoreError();
   batches_.clear();
   num_kept_ = 0;
-}
-
-bool MultistepSearch::IsPartOf(const StepCosts::State& state) {
-  return std::any_of(state.begin(), state.end(),
-                     [](const auto& entry) { return absl::StartsWith(entry.first, "step_costs."); });
 }
 
 std::string MultistepSearch::StatesPath(int64_t first) const {
@@ -70,7 +63,6 @@ std::string MultistepSearch::StatesPath(int64_t first) const {
 std::string MultistepSearch::SchedulesPath() const { return absl::StrCat(context_.folder(), "/multistep.json"); }
 
 absl::Status MultistepSearch::Add(const Trajectory& trajectory, int64_t first) {
-  BOSS_RETURN_IF_ERROR(context_.Run([&] { return costs_.Add(trajectory); }));
   const int64_t count = std::min(trajectory.states.size(1), num_kept_ - first);
   if (count <= 0) return absl::OkStatus();
   BOSS_ASSIGN_OR_RETURN(const at::Tensor states, GuardTorch("fine states", [&] {
@@ -90,7 +82,7 @@ absl::StatusOr<at::Tensor> MultistepSearch::ReadStates(int64_t first, int64_t co
   return states;
 }
 
-absl::Status MultistepSearch::Restore(const StepCosts::State& state, int64_t num_samples, int64_t batch_size) {
+absl::Status MultistepSearch::Restore(int64_t num_samples, int64_t batch_size) {
   std::vector<std::pair<int64_t, int64_t>> batches;
   for (int64_t first = 0; first < std::min(num_samples, num_kept_); first += batch_size) {
     const int64_t count = std::min(std::min(batch_size, num_samples - first), num_kept_ - first);
@@ -99,12 +91,6 @@ absl::Status MultistepSearch::Restore(const StepCosts::State& state, int64_t num
     BOSS_RETURN_IF_ERROR(read);
     batches.emplace_back(first, count);
   }
-  StepCosts costs(spec_.k_max);
-  BOSS_RETURN_IF_ERROR(costs.RestoreState(state));
-  if (costs.num_samples() != num_samples)
-    return absl::DataLossError(
-        absl::StrCat("step costs: got ", costs.num_samples(), " trajectories, expected ", num_samples));
-  costs_ = std::move(costs);
   batches_ = std::move(batches);
   return absl::OkStatus();
 }
@@ -129,7 +115,7 @@ absl::StatusOr<at::Tensor> MultistepSearch::StatesAt(absl::Span<const int> point
 }
 
 absl::Status MultistepSearch::Fit(const VelocityModel& model, const VersionKey& key, const NoiseSource& noises,
-                                  const ScheduleSet& euler) {
+                                  const TrajectoryGram& gram, const ScheduleSet& euler) {
   StoredScheduleSet stored;
   stored.client_name = MultistepSetName(spec_);
   stored.seed = spec_.seed;
@@ -158,7 +144,7 @@ absl::Status MultistepSearch::Fit(const VelocityModel& model, const VersionKey& 
 
   std::vector<std::vector<std::vector<int>>> knots;
   BOSS_RETURN_IF_ERROR(context_.Run([&]() -> absl::Status {
-    BOSS_ASSIGN_OR_RETURN(knots, MultistepKnots(costs_, euler, spec_.max_multistep_steps));
+    BOSS_ASSIGN_OR_RETURN(knots, MultistepKnots(gram, euler, spec_.max_multistep_steps));
     return absl::OkStatus();
   }));
   const Condition condition = noises.Draw(0, num_kept_).condition;

@@ -12,7 +12,7 @@
 #include "core/flow/schedule.h"
 #include "core/flow/trajectory.h"
 #include "core/io/safetensors.h"
-#include "core/stepsize/step_costs.h"
+#include "core/stepsize/trajectory_gram.h"
 #include "server/jobs/job_context.h"
 #include "server/jobs/noise_source.h"
 
@@ -27,7 +27,7 @@ int64_t KeptTrajectories(const OptimizeStepsizesSpec& spec, const std::vector<in
 // Units of the fits in the stage kSchedule.
 int64_t MultistepUnits(const OptimizeStepsizesSpec& spec);
 
-// What a search keeps beside the cost matrix, and the fits that follow it. The states of up to 256 trajectories lie in
+// What a search keeps beside sums of products, and the fits that follow it. The states of up to 256 trajectories lie in
 // the job's folder, in a file a batch; so does the schedule of every K that is done. A run that goes on repeats nothing
 // of that, and has the same result. Keeps references to what it is made of; used on the runner's thread.
 class MultistepSearch {
@@ -40,20 +40,16 @@ class MultistepSearch {
   // Gives up, and removes what is kept.
   void Disable();
 
-  // Takes the batch of trajectories that begins with noise `first`, and stores its states; SaveState() is the caller's
-  // to store after that.
+  // Takes the batch of trajectories that begins with noise `first`, and stores its states.
   absl::Status Add(const Trajectory& trajectory, int64_t first);
-  StepCosts::State SaveState() const { return costs_.SaveState(); }
-  // Whether what SaveState() returned is in `state`.
-  static bool IsPartOf(const StepCosts::State& state);
   // Goes on behind an earlier run, which had taken `num_samples` trajectories in batches of `batch_size`. \error
-  // INVALID_ARGUMENT or DATA_LOSS if not everything is there: the search begins anew then.
-  absl::Status Restore(const StepCosts::State& state, int64_t num_samples, int64_t batch_size);
+  // DATA_LOSS if not everything is there: the search begins anew then.
+  absl::Status Restore(int64_t num_samples, int64_t batch_size);
 
   // Fits the schedules of K = 1 .. max_multistep_steps, beside those of `euler`, which come from the same trajectories,
-  // and attaches the set to the version. Within the stage kSchedule. \pre enabled().
+  // as does `gram`, and attaches the set to the version. Within the stage kSchedule. \pre enabled().
   absl::Status Fit(const VelocityModel& model, const VersionKey& key, const NoiseSource& noises,
-                   const ScheduleSet& euler);
+                   const TrajectoryGram& gram, const ScheduleSet& euler);
 
  private:
   std::string StatesPath(int64_t first) const;
@@ -65,7 +61,6 @@ class MultistepSearch {
   JobContext& context_;
   const OptimizeStepsizesSpec& spec_;
   int64_t num_kept_ = 0;  // the first of the trajectories
-  StepCosts costs_;
   std::vector<std::pair<int64_t, int64_t>> batches_;  // kept: the first noise and how many
 };
 

@@ -9,6 +9,7 @@
 #include "core/io/safetensors.h"
 #include "core/solver/record_trajectory.h"
 #include "core/stepsize/cost_matrix.h"
+#include "core/stepsize/optimize_multistep.h"
 #include "server/jobs/multistep_search.h"
 #include "server/jobs/noise_source.h"
 
@@ -16,25 +17,27 @@ namespace boss::server {
 namespace {
 
 constexpr char kStateFile[] = "search.safetensors";
+// In the file's metadata: `multistep` has stored the states of these trajectories.
+constexpr char kHasStates[] = "has_states";
 
-// Samples that the accumulator and `multistep` have from an earlier run of the job.
+// Samples that `gram` and `multistep` have from an earlier run of the job.
 absl::StatusOr<int64_t> RestoreSearch(JobContext& context, const std::string& path, int64_t batch_size,
-                                      CostMatrixAccumulator& accumulator, MultistepSearch& multistep) {
+                                      TrajectoryGram& gram, MultistepSearch& multistep) {
   const absl::StatusOr<Safetensors> state = ReadSafetensors(path, context.files());
   if (absl::IsNotFound(state.status())) return 0;
   absl::Status status = state.status();
-  CostMatrixAccumulator restored = accumulator;
+  TrajectoryGram restored = gram;
   if (status.ok()) status = restored.RestoreState(state->tensors);
   if (status.ok() && multistep.enabled()) {
-    if (MultistepSearch::IsPartOf(state->tensors)) {
-      status = multistep.Restore(state->tensors, restored.num_samples(), batch_size);
+    if (state->metadata.contains(kHasStates)) {
+      status = multistep.Restore(restored.num_samples(), batch_size);
     } else {
       multistep.Disable();  // the run before had no room for them
     }
   }
   if (status.ok()) {
-    accumulator = std::move(restored);
-    return accumulator.num_samples();
+    gram = std::move(restored);
+    return gram.num_samples();
   }
   if (!absl::IsDataLoss(status) && !absl::IsInvalidArgument(status)) return status;
   BOSS_RETURN_IF_ERROR(context.ReportMessage(
@@ -69,14 +72,14 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobCont
   const int64_t batches = (spec.num_samples + batch_size - 1) / batch_size;
   const std::string state_path = absl::StrCat(context.folder(), "/", kStateFile);
   const TimeGrid fine_grid = FineGridOf(spec);
-  CostMatrixAccumulator accumulator(spec.k_max);
+  TrajectoryGram gram(spec.k_max, spec.max_multistep_steps > 0 && spec.k_max <= kMaxPairIntervals);
   MultistepSearch multistep(context, spec, model.SampleShape());
   if (spec.max_multistep_steps > 0 && !multistep.enabled()) {
     BOSS_RETURN_IF_ERROR(context.ReportMessage(
         Severity::kWarning,
         "the limits on a job's data and memory do not hold two trajectories: there are no multistep schedules"));
   }
-  BOSS_ASSIGN_OR_RETURN(const int64_t restored, RestoreSearch(context, state_path, batch_size, accumulator, multistep));
+  BOSS_ASSIGN_OR_RETURN(const int64_t restored, RestoreSearch(context, state_path, batch_size, gram, multistep));
   const int64_t restored_batches = (restored + batch_size - 1) / batch_size;
   BOSS_RETURN_IF_ERROR(
       context.EnterStage(JobStage::kTrajectories, batches * spec.k_max, restored_batches * spec.k_max));
@@ -86,17 +89,15 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobCont
     CountingExecutor counting(context, 1, count * noises.evaluations_per_step());
     BOSS_ASSIGN_OR_RETURN(const Trajectory trajectory,
                           RecordTrajectory(model, batch.noise, batch.condition, fine_grid, counting));
-    BOSS_RETURN_IF_ERROR(context.Run([&] { return accumulator.Add(trajectory); }));
-    CostMatrixAccumulator::State state = accumulator.SaveState();
+    BOSS_RETURN_IF_ERROR(context.Run([&] { return gram.Add(trajectory); }));
     if (multistep.enabled()) BOSS_RETURN_IF_ERROR(AddOrDisable(context, trajectory, first, multistep));
-    if (multistep.enabled()) {
-      for (auto& tensor : multistep.SaveState()) state.push_back(std::move(tensor));
-    }
-    BOSS_RETURN_IF_ERROR(WriteSafetensors(state_path, {std::move(state), {}}, context.files()));
+    Safetensors state{.tensors = gram.SaveState()};
+    if (multistep.enabled()) state.metadata[kHasStates] = "true";
+    BOSS_RETURN_IF_ERROR(WriteSafetensors(state_path, state, context.files()));
     BOSS_RETURN_IF_ERROR(context.ReportSaved());
   }
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kCostMatrix, 1));
-  BOSS_ASSIGN_OR_RETURN(std::vector<double> cost_matrix, accumulator.CostMatrix());
+  BOSS_ASSIGN_OR_RETURN(std::vector<double> cost_matrix, CostMatrix(gram));
   BOSS_RETURN_IF_ERROR(context.Advance(1, 0));
 
   BOSS_RETURN_IF_ERROR(context.EnterStage(JobStage::kSchedule, 1 + (multistep.enabled() ? MultistepUnits(spec) : 0)));
@@ -108,7 +109,7 @@ absl::StatusOr<std::shared_ptr<const StoredScheduleSet>> SearchSchedules(JobCont
   stored.job_id = context.job().id;
   BOSS_RETURN_IF_ERROR(context.store().AddScheduleSet(key, stored));
   BOSS_RETURN_IF_ERROR(context.Advance(1, 0));
-  if (multistep.enabled()) BOSS_RETURN_IF_ERROR(multistep.Fit(model, key, noises, stored.set));
+  if (multistep.enabled()) BOSS_RETURN_IF_ERROR(multistep.Fit(model, key, noises, gram, stored.set));
   return context.store().FindScheduleSet(key, stored.Name());
 }
 

@@ -77,20 +77,18 @@ Condition Study::ConditionOf(int64_t begin, int64_t end) const {
 }
 
 absl::StatusOr<Stage1> Study::Search(int64_t fit) const {
-  CostMatrixAccumulator euler_costs(options_.k_max);
-  Stage1 stage1{.fit = fit, .costs = StepCosts(options_.k_max)};
+  Stage1 stage1{.fit = fit, .gram = TrajectoryGram(options_.k_max, options_.k_max <= kMaxPairIntervals)};
   for (int64_t left = fit; const Trajectory& whole : trajectories_) {
     const int64_t count = std::min(left, whole.states.size(1));
     if (count == 0) break;
     const Trajectory trajectory{whole.time_grid, whole.states.slice(1, 0, count), whole.velocities.slice(1, 0, count)};
-    BOSS_RETURN_IF_ERROR(euler_costs.Add(trajectory));
-    BOSS_RETURN_IF_ERROR(stage1.costs.Add(trajectory));
+    BOSS_RETURN_IF_ERROR(stage1.gram.Add(trajectory));
     left -= count;
   }
-  BOSS_ASSIGN_OR_RETURN(std::vector<double> matrix, euler_costs.CostMatrix());
+  BOSS_ASSIGN_OR_RETURN(std::vector<double> matrix, CostMatrix(stage1.gram));
   BOSS_ASSIGN_OR_RETURN(
       stage1.euler, OptimizeSchedules(std::move(matrix), fine_grid_, static_cast<int>(fit), options_.guidance_scale));
-  BOSS_ASSIGN_OR_RETURN(stage1.knots, MultistepKnots(stage1.costs, stage1.euler, kMostSteps));
+  BOSS_ASSIGN_OR_RETURN(stage1.knots, MultistepKnots(stage1.gram, stage1.euler, kMostSteps));
   return stage1;
 }
 
@@ -118,12 +116,6 @@ absl::StatusOr<OptimizedMultistep> Study::Refine(const Stage1& stage1, Optimized
   };
   return RefineMultistep(*model_, fine_grid_, std::move(start), states, ConditionOf(0, stage1.fit),
                          {.batch_size = kBatch}, max_evaluations, executor);
-}
-
-absl::StatusOr<TimeGrid> Study::GridOf(absl::Span<const int> knots) const {
-  std::vector<double> times;
-  for (const int knot : knots) times.push_back(fine_grid_[knot]);
-  return TimeGrid::Create(std::move(times));
 }
 
 absl::Status Study::Sample(const VelocityModel& model, const TimeGrid& grid,

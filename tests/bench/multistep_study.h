@@ -21,7 +21,7 @@
 #include "core/flow/trajectory.h"
 #include "core/flow/velocity_model.h"
 #include "core/stepsize/optimize_multistep.h"
-#include "core/stepsize/step_costs.h"
+#include "core/stepsize/trajectory_gram.h"
 
 namespace boss {
 
@@ -40,7 +40,7 @@ struct StudyOptions {
 struct Stage1 {
   int64_t fit = 0;
   ScheduleSet euler;
-  StepCosts costs;
+  TrajectoryGram gram;
   std::vector<std::vector<std::vector<int>>> knots;  // MultistepKnots
 };
 
@@ -71,7 +71,7 @@ class Study {
   // A search of single times from there.
   absl::StatusOr<OptimizedMultistep> Refine(const Stage1& stage1, OptimizedMultistep start,
                                             int64_t max_evaluations) const;
-  absl::StatusOr<TimeGrid> GridOf(absl::Span<const int> knots) const;
+  absl::StatusOr<TimeGrid> GridOf(absl::Span<const int> knots) const { return fine_grid_.At(knots); }
 
   // Draws the fine samples of the noises to judge by, or reads them from beside the results.
   absl::Status PrepareErrors();

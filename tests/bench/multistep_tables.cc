@@ -12,6 +12,7 @@
 #include "core/flow/multistep.h"
 #include "core/flow/noise.h"
 #include "core/solver/record_trajectory.h"
+#include "core/stepsize/step_costs.h"
 #include "tests/bench/straightened.h"
 
 namespace boss {
@@ -54,9 +55,9 @@ absl::Status PrintMethods(const StudyOptions& options) {
     const Schedule& bellman = stage1.euler.schedules[index];
     const std::vector<int>& knots = stage1.knots[index].back();
     BOSS_ASSIGN_OR_RETURN(const TimeGrid pair_grid, study->GridOf(knots));
-    std::vector<StepCoefficients> local{stage1.costs.FitFirst(knots[0], knots[1]).coefficients};
+    std::vector<StepCoefficients> local{FitFirstStep(stage1.gram, knots[0], knots[1]).coefficients};
     for (size_t k = 1; k < index + 1; ++k)
-      local.push_back(stage1.costs.FitPair(knots[k - 1], knots[k], knots[k + 1]).coefficients);
+      local.push_back(FitPairStep(stage1.gram, knots[k - 1], knots[k], knots[k + 1]).coefficients);
     BOSS_ASSIGN_OR_RETURN(const double euler_uniform, judge(uniform, AdamsBashforth(uniform, 1)));
     BOSS_ASSIGN_OR_RETURN(const double euler_bellman, judge(bellman.time_grid, AdamsBashforth(bellman.time_grid, 1)));
     BOSS_ASSIGN_OR_RETURN(const double ab2, judge(uniform, AdamsBashforth(uniform, 2)));

@@ -146,14 +146,14 @@ absl::Status Stage1(const Options& options, const VelocityModel& model) {
       options, 1, [&] { trajectory = RecordTrajectory(model, noise, {}, TimeGrid::Uniform(kKMax), executor); });
   BOSS_RETURN_IF_ERROR(trajectory.status());
   absl::Status status;
-  const double gram = MedianSeconds(options, 1, [&] {
-    CostMatrixAccumulator accumulator(kKMax);
-    status.Update(accumulator.Add(*trajectory));
-    status.Update(accumulator.CostMatrix().status());
+  const double cost_matrix = MedianSeconds(options, 1, [&] {
+    TrajectoryGram gram(kKMax, /*has_pairs=*/false);
+    status.Update(gram.Add(*trajectory));
+    status.Update(CostMatrix(gram).status());
   });
   BOSS_RETURN_IF_ERROR(status);
   Report(options, "trajectories", kStage1Samples, record);
-  Report(options, "cost_matrix", kStage1Samples, gram);
+  Report(options, "cost_matrix", kStage1Samples, cost_matrix);
   return absl::OkStatus();
 }
 

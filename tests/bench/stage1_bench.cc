@@ -53,13 +53,13 @@ absl::Status BareEvaluations(const boss::VelocityModel& model, const at::Tensor&
 
 absl::Status OptimizeStepsizes(const boss::VelocityModel& model, const at::Tensor& noise) {
   boss::InlineExecutor executor;
-  boss::CostMatrixAccumulator accumulator(kKMax);
+  boss::TrajectoryGram gram(kKMax, /*has_pairs=*/false);
   for (int64_t begin = 0; begin < kSamples; begin += kBatch) {
     auto trajectory = boss::RecordTrajectory(model, noise.slice(0, begin, begin + kBatch), {}, boss::TimeGrid::Uniform(kKMax), executor);
     if (!trajectory.ok()) return trajectory.status();
-    if (absl::Status status = accumulator.Add(*trajectory); !status.ok()) return status;
+    if (absl::Status status = gram.Add(*trajectory); !status.ok()) return status;
   }
-  auto cost = accumulator.CostMatrix();
+  auto cost = boss::CostMatrix(gram);
   if (!cost.ok()) return cost.status();
   return boss::OptimizeSchedules(*std::move(cost), boss::TimeGrid::Uniform(kKMax), kSamples, 1.0).status();
 }

@@ -43,9 +43,9 @@ class GoldenTest : public ::testing::TestWithParam<std::string> {
   std::vector<double> OwnCosts() {
     absl::StatusOr<Trajectory> trajectory = RecordTrajectory(*golden_.ema, golden_["noise"], {}, TimeGrid::Uniform(golden_.k_max()), executor_);
     EXPECT_TRUE(trajectory.ok()) << trajectory.status();
-    CostMatrixAccumulator accumulator(golden_.k_max());
-    EXPECT_TRUE(accumulator.Add(*trajectory).ok());
-    absl::StatusOr<std::vector<double>> cost = accumulator.CostMatrix();
+    TrajectoryGram gram(golden_.k_max(), /*has_pairs=*/false);
+    EXPECT_TRUE(gram.Add(*trajectory).ok());
+    absl::StatusOr<std::vector<double>> cost = CostMatrix(gram);
     EXPECT_TRUE(cost.ok()) << cost.status();
     return *cost;
   }

@@ -36,9 +36,9 @@ TEST_P(CostMatrixOverTest, EqualsItsDefinition) {
   const testing::FunctionModel model(
       [](const at::Tensor& x, const at::Tensor& t, const Condition&) { return (x * 3).sin() + t.unsqueeze(1); }, 5);
   const Trajectory trajectory = Record(model, at::randn({7, 5}), GetParam());
-  CostMatrixAccumulator accumulator(kMax);
-  ASSERT_TRUE(accumulator.Add(trajectory).ok());
-  const std::vector<double> cost = *accumulator.CostMatrix();
+  TrajectoryGram gram(kMax, /*has_pairs=*/false);
+  ASSERT_TRUE(gram.Add(trajectory).ok());
+  const std::vector<double> cost = *CostMatrix(gram);
   const at::Tensor x = trajectory.states.to(at::kDouble), v = trajectory.velocities.to(at::kDouble);
   for (int i = 0; i <= kMax; ++i) {
     for (int j = 0; j <= kMax; ++j) {
@@ -54,43 +54,23 @@ TEST_P(CostMatrixOverTest, EqualsItsDefinition) {
 
 INSTANTIATE_TEST_SUITE_P(Grids, CostMatrixOverTest, ::testing::Values(TimeGrid::Uniform(12), Uneven(12)));
 
-TEST(CostMatrixTest, BatchesAddUpToTheWhole) {
-  const testing::FunctionModel model = testing::ExponentialFlow(2.0);
-  const at::Tensor noise = at::randn({6, 2});
-  CostMatrixAccumulator whole(10), batches(10);
-  ASSERT_TRUE(whole.Add(Record(model, noise, 10)).ok());
-  ASSERT_TRUE(batches.Add(Record(model, noise.slice(0, 0, 2), 10)).ok());
-  ASSERT_TRUE(batches.Add(Record(model, noise.slice(0, 2, 6), 10)).ok());
-  EXPECT_EQ(batches.num_samples(), 6);
-  const std::vector<double> a = *whole.CostMatrix(), b = *batches.CostMatrix();
-  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-12 + 1e-9 * a[i]);
-}
-
 TEST(CostMatrixTest, AStraightFlowCostsNothing) {
   const testing::FunctionModel model([](const at::Tensor& x, const at::Tensor&, const Condition&) { return at::ones_like(x); });
-  CostMatrixAccumulator accumulator(8);
-  ASSERT_TRUE(accumulator.Add(Record(model, at::randn({4, 2}), 8)).ok());
-  const std::vector<double> cost = *accumulator.CostMatrix();
+  TrajectoryGram gram(8, /*has_pairs=*/false);
+  ASSERT_TRUE(gram.Add(Record(model, at::randn({4, 2}), 8)).ok());
+  const std::vector<double> cost = *CostMatrix(gram);
   for (double c : cost) EXPECT_NEAR(c, 0, 1e-10);
 }
 
-TEST(CostMatrixTest, RefusesWhatDoesNotFit) {
-  CostMatrixAccumulator accumulator(8);
-  EXPECT_EQ(accumulator.CostMatrix().status().code(), absl::StatusCode::kFailedPrecondition);
-  const testing::FunctionModel model = testing::ExponentialFlow(1.0);
-  EXPECT_EQ(accumulator.Add(Record(model, at::randn({4, 2}), 9)).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(accumulator.num_samples(), 0);
-  ASSERT_TRUE(accumulator.Add(Record(model, at::randn({4, 2}), 8)).ok());
-  // As many intervals, at other times.
-  EXPECT_EQ(accumulator.Add(Record(model, at::randn({4, 2}), Uneven(8))).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(accumulator.num_samples(), 4);
+TEST(CostMatrixTest, NeedsATrajectory) {
+  EXPECT_EQ(CostMatrix(TrajectoryGram(8, /*has_pairs=*/false)).status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST(OptimizeSchedulesTest, NamesTheTimesOfEveryStepCount) {
   const testing::FunctionModel model = testing::CubicFlow(1.0);
-  CostMatrixAccumulator accumulator(20);
-  ASSERT_TRUE(accumulator.Add(Record(model, at::randn({3, 2}), 20)).ok());
-  const absl::StatusOr<ScheduleSet> set = OptimizeSchedules(*accumulator.CostMatrix(), TimeGrid::Uniform(20), 3, 1.5);
+  TrajectoryGram gram(20, /*has_pairs=*/false);
+  ASSERT_TRUE(gram.Add(Record(model, at::randn({3, 2}), 20)).ok());
+  const absl::StatusOr<ScheduleSet> set = OptimizeSchedules(*CostMatrix(gram), TimeGrid::Uniform(20), 3, 1.5);
   ASSERT_TRUE(set.ok()) << set.status();
   EXPECT_EQ(set->guidance_scale, 1.5);
   EXPECT_FALSE(set->fine_grid.has_value());
@@ -111,9 +91,9 @@ TEST(OptimizeSchedulesTest, NamesTheTimesOfEveryStepCount) {
 TEST(OptimizeSchedulesTest, TakesItsTimesFromAnyFineGrid) {
   const testing::FunctionModel model = testing::CubicFlow(1.0);
   const TimeGrid fine_grid = Uneven(20);
-  CostMatrixAccumulator accumulator(20);
-  ASSERT_TRUE(accumulator.Add(Record(model, at::randn({3, 2}), fine_grid)).ok());
-  const absl::StatusOr<ScheduleSet> set = OptimizeSchedules(*accumulator.CostMatrix(), fine_grid, 3, 1);
+  TrajectoryGram gram(20, /*has_pairs=*/false);
+  ASSERT_TRUE(gram.Add(Record(model, at::randn({3, 2}), fine_grid)).ok());
+  const absl::StatusOr<ScheduleSet> set = OptimizeSchedules(*CostMatrix(gram), fine_grid, 3, 1);
   ASSERT_TRUE(set.ok()) << set.status();
   EXPECT_EQ(set->FineGrid(), fine_grid);
   for (const Schedule& schedule : set->schedules) {

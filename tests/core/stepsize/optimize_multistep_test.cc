@@ -29,7 +29,7 @@ testing::FunctionModel CurvedFlow() {
 // What a search has recorded of `count` noises.
 struct Recorded {
   at::Tensor states;  // [kFine + 1, count, 3]
-  StepCosts costs{kFine};
+  TrajectoryGram gram{kFine, /*has_pairs=*/true};
   ScheduleSet euler;
 };
 
@@ -37,13 +37,11 @@ absl::StatusOr<Recorded> Record(const VelocityModel& model, int64_t count, doubl
   Recorded recorded;
   InlineExecutor executor;
   const TimeGrid fine_grid = TimeGrid::Uniform(kFine);
-  CostMatrixAccumulator costs(kFine);
   BOSS_ASSIGN_OR_RETURN(const Trajectory trajectory,
                         RecordTrajectory(model, at::randn({count, 3}) + shift, {}, fine_grid, executor));
-  BOSS_RETURN_IF_ERROR(costs.Add(trajectory));
-  BOSS_RETURN_IF_ERROR(recorded.costs.Add(trajectory));
+  BOSS_RETURN_IF_ERROR(recorded.gram.Add(trajectory));
   recorded.states = trajectory.states;
-  BOSS_ASSIGN_OR_RETURN(std::vector<double> matrix, costs.CostMatrix());
+  BOSS_ASSIGN_OR_RETURN(std::vector<double> matrix, CostMatrix(recorded.gram));
   BOSS_ASSIGN_OR_RETURN(recorded.euler, OptimizeSchedules(std::move(matrix), fine_grid, static_cast<int>(count), 1));
   return recorded;
 }
@@ -69,7 +67,7 @@ TEST(OptimizeMultistep, IsBetterThanEulersScheduleOnNoisesThatItHasNotSeen) {
   const testing::FunctionModel model = CurvedFlow();
   const auto recorded = Record(model, 120), others = Record(model, 300);
   ASSERT_TRUE(recorded.ok() && others.ok());
-  const auto knots = MultistepKnots(recorded->costs, recorded->euler, kMost);
+  const auto knots = MultistepKnots(recorded->gram, recorded->euler, kMost);
   ASSERT_TRUE(knots.ok()) << knots.status();
   ASSERT_EQ(knots->size(), kMost);
   InlineExecutor executor;
@@ -137,13 +135,9 @@ TEST(OptimizeMultistep, ChoosesBetweenTimesByTheErrorOverAllNoises) {
     ASSERT_TRUE(recorded.ok()) << recorded.status();
     std::vector<double> held_out, over_all;
     for (const std::vector<int>& knots : candidates) {
-      std::vector<double> times;
       std::vector<at::Tensor> states;
-      for (const int knot : knots) {
-        times.push_back(TimeGrid::Uniform(kFine)[knot]);
-        states.push_back(recorded->states[knot]);
-      }
-      const auto fit = FitMultistep(model, at::stack(states), {}, *TimeGrid::Create(times), {}, executor);
+      for (const int knot : knots) states.push_back(recorded->states[knot]);
+      const auto fit = FitMultistep(model, at::stack(states), {}, *TimeGrid::Uniform(kFine).At(knots), {}, executor);
       ASSERT_TRUE(fit.ok()) << fit.status();
       held_out.push_back(fit->held_out_error);
       over_all.push_back(9 * fit->fit_error * fit->fit_error + 3 * fit->held_out_error * fit->held_out_error);
@@ -282,7 +276,7 @@ TEST(OptimizeMultistep, VeryFineGridsHaveEulersKnotsAlone) {
   euler.schedules.resize(2);
   euler.schedules[0].knots = {0, 257};
   euler.schedules[1].knots = {0, 100, 257};
-  const auto knots = MultistepKnots(StepCosts(257), euler, 2);
+  const auto knots = MultistepKnots(TrajectoryGram(257, /*has_pairs=*/false), euler, 2);
   ASSERT_TRUE(knots.ok()) << knots.status();
   EXPECT_EQ((*knots)[0], std::vector<std::vector<int>>{euler.schedules[0].knots});
   EXPECT_EQ((*knots)[1], std::vector<std::vector<int>>{euler.schedules[1].knots});

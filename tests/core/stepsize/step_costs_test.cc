@@ -24,7 +24,7 @@ class StepCostsTest : public ::testing::Test {
     auto trajectory = RecordTrajectory(model, at::randn({7, 5}), {}, TimeGrid::Uniform(kMax), executor);
     EXPECT_TRUE(trajectory.ok()) << trajectory.status();
     trajectory_ = *std::move(trajectory);
-    EXPECT_TRUE(costs_.Add(trajectory_).ok());
+    EXPECT_TRUE(gram_.Add(trajectory_).ok());
     x_ = trajectory_.states.to(at::kDouble);
     v_ = trajectory_.velocities.to(at::kDouble);
   }
@@ -34,38 +34,24 @@ class StepCostsTest : public ::testing::Test {
   }
 
   Trajectory trajectory_;
-  StepCosts costs_{kMax};
+  TrajectoryGram gram_{kMax, /*has_pairs=*/true};
   at::Tensor x_, v_;  // [k_max + 1, 7, 5], [k_max, 7, 5]
 };
 
 TEST_F(StepCostsTest, AFitHasTheCostThatItStates) {
   for (const auto& [p, i, j] : std::vector<std::tuple<int, int, int>>{{0, 1, 2}, {0, 3, 9}, {2, 3, 8}, {1, 7, 9}}) {
-    const StepCosts::Fit fit = costs_.FitPair(p, i, j);
+    const FittedStep fit = FitPairStep(gram_, p, i, j);
     ASSERT_EQ(fit.coefficients.velocities.size(), 2);
     EXPECT_NEAR(fit.cost, Cost(p, i, j, fit.coefficients.velocities[0], fit.coefficients.velocities[1]), 1e-10);
     EXPECT_EQ(fit.coefficients.state, 1);
   }
-  const StepCosts::Fit first = costs_.FitFirst(0, 4);
+  const FittedStep first = FitFirstStep(gram_, 0, 4);
   EXPECT_NEAR(first.cost, Cost(0, 0, 4, first.coefficients.velocities[0], 0), 1e-10);
-}
-
-TEST_F(StepCostsTest, WhatGoesOnFromASavedStateIsTheSameBitForBit) {
-  StepCosts restored(kMax);
-  ASSERT_TRUE(restored.RestoreState(costs_.SaveState()).ok());
-  EXPECT_EQ(restored.num_samples(), 7);
-  ASSERT_TRUE(costs_.Add(trajectory_).ok());
-  ASSERT_TRUE(restored.Add(trajectory_).ok());
-  EXPECT_EQ(*restored.PairCosts(), *costs_.PairCosts());
-  EXPECT_EQ(*restored.FirstCosts(), *costs_.FirstCosts());
-  StepCosts::State broken = costs_.SaveState();
-  broken.pop_back();
-  EXPECT_EQ(restored.RestoreState(broken).code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(StepCosts(kMax + 1).RestoreState(costs_.SaveState()).code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(StepCostsTest, NoOtherCoefficientsAreBetter) {
   for (const auto& [p, i, j] : std::vector<std::tuple<int, int, int>>{{0, 3, 9}, {2, 5, 8}, {1, 7, 9}}) {
-    const StepCosts::Fit fit = costs_.FitPair(p, i, j);
+    const FittedStep fit = FitPairStep(gram_, p, i, j);
     const double b = fit.coefficients.velocities[0], c = fit.coefficients.velocities[1], least = fit.cost * (1 + 1e-3);
     for (const double change : {-0.05, 0.05}) {
       EXPECT_LE(fit.cost, Cost(p, i, j, b + change, c) + least * 1e-3);
@@ -79,24 +65,11 @@ TEST_F(StepCostsTest, NoOtherCoefficientsAreBetter) {
 }
 
 TEST_F(StepCostsTest, TablesHoldTheFits) {
-  const std::vector<double> first = *costs_.FirstCosts(), pair = *costs_.PairCosts();
+  const std::vector<double> first = *FirstStepCosts(gram_), pair = *PairStepCosts(gram_);
   ASSERT_EQ(first.size(), kMax + 1);
   ASSERT_EQ(pair.size(), kMax * (kMax + 1) * (kMax + 1));
-  EXPECT_EQ(first[5], costs_.FitFirst(0, 5).cost);
-  EXPECT_EQ(pair[(2 * (kMax + 1) + 4) * (kMax + 1) + 7], costs_.FitPair(2, 4, 7).cost);
-}
-
-TEST_F(StepCostsTest, BatchesAddUpToTheWhole) {
-  StepCosts batches(kMax);
-  for (int64_t begin = 0; begin < 7; begin += 4) {
-    const int64_t end = std::min<int64_t>(begin + 4, 7);
-    ASSERT_TRUE(batches
-                    .Add({trajectory_.time_grid, trajectory_.states.slice(1, begin, end),
-                          trajectory_.velocities.slice(1, begin, end)})
-                    .ok());
-  }
-  EXPECT_EQ(batches.num_samples(), 7);
-  EXPECT_NEAR(batches.FitPair(1, 4, 8).cost, costs_.FitPair(1, 4, 8).cost, 1e-12);
+  EXPECT_EQ(first[5], FitFirstStep(gram_, 0, 5).cost);
+  EXPECT_EQ(pair[(2 * (kMax + 1) + 4) * (kMax + 1) + 7], FitPairStep(gram_, 2, 4, 7).cost);
 }
 
 TEST(StepCosts, VelocitiesThatAreTheSameAreNoDivisionByZero) {
@@ -104,25 +77,21 @@ TEST(StepCosts, VelocitiesThatAreTheSameAreNoDivisionByZero) {
       [](const at::Tensor& x, const at::Tensor&, const Condition&) { return at::ones_like(x); });
   InlineExecutor executor;
   const auto trajectory = RecordTrajectory(model, at::randn({3, 2}), {}, TimeGrid::Uniform(4), executor);
-  StepCosts costs(4);
-  ASSERT_TRUE(costs.Add(*trajectory).ok());
-  const StepCosts::Fit fit = costs.FitPair(0, 1, 4);
+  TrajectoryGram gram(4, /*has_pairs=*/true);
+  ASSERT_TRUE(gram.Add(*trajectory).ok());
+  const FittedStep fit = FitPairStep(gram, 0, 1, 4);
   EXPECT_NEAR(fit.cost, 0, 1e-9);
   EXPECT_NEAR(fit.coefficients.velocities[0] + fit.coefficients.velocities[1], 0.75, 1e-6);
 }
 
-TEST(StepCosts, RefusesAnotherGridAndNothingAtAll) {
-  StepCosts costs(4);
-  EXPECT_EQ(costs.FirstCosts().status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(costs.PairCosts().status().code(), absl::StatusCode::kFailedPrecondition);
-  InlineExecutor executor;
-  const testing::FunctionModel model = testing::ExponentialFlow(1.0);
-  const at::Tensor noise = at::randn({2, 2});
-  EXPECT_EQ(costs.Add(*RecordTrajectory(model, noise, {}, TimeGrid::Uniform(5), executor)).code(),
-            absl::StatusCode::kInvalidArgument);
-  ASSERT_TRUE(costs.Add(*RecordTrajectory(model, noise, {}, TimeGrid::Uniform(4), executor)).ok());
-  const TimeGrid other = *TimeGrid::Create({0, 0.1, 0.2, 0.3, 1});
-  EXPECT_EQ(costs.Add(*RecordTrajectory(model, noise, {}, other, executor)).code(), absl::StatusCode::kInvalidArgument);
+TEST_F(StepCostsTest, NeedTrajectoriesAndThoseOfPairsTheirProducts) {
+  TrajectoryGram gram(kMax, /*has_pairs=*/false);
+  EXPECT_EQ(FirstStepCosts(gram).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(PairStepCosts(TrajectoryGram(kMax, /*has_pairs=*/true)).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(gram.Add(trajectory_).ok());
+  EXPECT_EQ(PairStepCosts(gram).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_NEAR((*FirstStepCosts(gram))[5], (*FirstStepCosts(gram_))[5], 1e-12);
 }
 
 }  // namespace

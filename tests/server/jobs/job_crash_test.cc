@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/io/safetensors.h"
 #include "tests/server/jobs/job_fixture.h"
 
 namespace boss::server {
@@ -153,6 +154,41 @@ TEST_F(JobCrashTest, ASearchGoesOnBehindItsSavedBatches) {
   ASSERT_TRUE(got.ok());
   EXPECT_EQ((*got)->set.cost_matrix, (*expected)->set.cost_matrix);
   EXPECT_EQ((*got)->job_id, job.id);
+}
+
+TEST_F(JobCrashTest, ASearchWhoseSavedSumsAreOfAnotherFormBeginsAnew) {
+  const VersionKey key = PublishTeacher();
+  OptimizeStepsizesSpec spec{"teacher", 8, 20};
+  spec.batch_size = 5;
+  spec.max_multistep_steps = 2;
+  const int64_t before = executor_.runs();
+  RunToSuccess(spec);
+  const int64_t units = executor_.runs() - before;
+  const StoredScheduleSet euler = **store_->FindScheduleSet(key, 1.0),
+                          multistep = **store_->FindScheduleSet(key, 1.0, SolverKind::kMultistep);
+
+  const Job job = SubmitAndHold(spec, 1 + 9 + 9 + 4);
+  const std::string path = JobFolder(job) + "/search.safetensors";
+  int64_t rest = 0;
+  Crash([&] {
+    // Of the velocities, each product with itself alone, and no row for the one that does not exist.
+    Safetensors state = *ReadSafetensors(path);
+    for (auto& [name, tensor] : state.tensors) {
+      if (name == "velocity_velocity") tensor = tensor.diagonal().slice(0, 0, 8).clone();
+      if (name == "velocity_state") tensor = tensor.slice(0, 0, 8).clone();
+    }
+    ASSERT_TRUE(WriteSafetensors(path, state).ok());
+    rest = executor_.runs();
+  });
+  const Job done = Finish(job.id);
+  ASSERT_EQ(done.state, JobState::kSucceeded) << done.error;
+  EXPECT_EQ(executor_.runs() - rest, units);
+  EXPECT_EQ((*store_->FindScheduleSet(key, 1.0))->set.cost_matrix, euler.set.cost_matrix);
+  const auto again = *store_->FindScheduleSet(key, 1.0, SolverKind::kMultistep);
+  EXPECT_EQ(again->job_id, job.id);
+  ASSERT_EQ(again->set.schedules.size(), 2u);
+  for (size_t i = 0; i < 2; ++i)
+    EXPECT_EQ(again->set.schedules[i].coefficients, multistep.set.schedules[i].coefficients);
 }
 
 TEST_F(JobCrashTest, AnEvaluationKeepsTheRowsThatItHas) {
