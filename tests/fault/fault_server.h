@@ -26,7 +26,7 @@ enum class Outcome {
 Outcome OutcomeOf(const grpc::Status& status);
 
 // A call that takes so long hangs.
-inline constexpr std::chrono::seconds kCallTimeout{60};
+inline constexpr std::chrono::seconds kCallTimeout{600};
 
 struct Connection {
   std::unique_ptr<v1::Jobs::Stub> jobs;

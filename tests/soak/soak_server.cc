@@ -15,7 +15,7 @@ namespace boss::testing {
 namespace {
 
 constexpr char kWideArchitecture[] = R"({"model": {"architecture": "mlp", "dim": 65536, "hidden": 1, "layers": 1}})";
-constexpr absl::Duration kSettleTime = absl::Seconds(3);
+constexpr absl::Duration kSettleTime = absl::Seconds(10);
 constexpr absl::Duration kMaxShutdown = absl::Seconds(120);
 
 }  // namespace
