@@ -62,6 +62,19 @@ def wait_for(condition, what, process):
         raise AssertionError(f"{process.args[0]} ended with {code} while waiting: {what}")
 
 
+def end(process, log):
+    """SIGTERM; fails unless it ends well. It is gone afterwards in any case."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        code = process.wait(TIMEOUT_S)
+    finally:
+        process.kill()
+    with log:
+        log.seek(0)
+        if code != 0:
+            raise AssertionError(f"{process.args[0]} ended with {code}:\n{log.read()}")
+
+
 class Bossd:
     """On free ports, with points to train on."""
 
@@ -86,7 +99,11 @@ class Bossd:
             except FileNotFoundError:
                 return None
 
-        ports = wait_for(ports, "bossd is ready", self.process)
+        try:
+            ports = wait_for(ports, "bossd is ready", self.process)
+        except BaseException:
+            self.process.kill()
+            raise
         self.address = f"127.0.0.1:{ports['grpc']}"
         self.metrics_address = f"127.0.0.1:{ports['metrics']}"
 
@@ -95,12 +112,7 @@ class Bossd:
             return answer.read().decode()
 
     def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(TIMEOUT_S)
-        with self.log:
-            self.log.seek(0)
-            if code != 0:
-                raise AssertionError(f"bossd ended with {code}:\n{self.log.read()}")
+        end(self.process, self.log)
 
 
 class Load:
@@ -121,7 +133,8 @@ class Load:
                     self.errors.append(str(error))
                     return
 
-        self.threads = [threading.Thread(target=run, args=(client,)) for client in range(clients)]
+        # Daemons, so that they keep nobody from ending.
+        self.threads = [threading.Thread(target=run, args=(client,), daemon=True) for client in range(clients)]
         for thread in self.threads:
             thread.start()
 
@@ -164,6 +177,9 @@ class Prometheus:
                 self.log.seek(0)
                 if "address already in use" not in self.log.read():
                     raise
+            except BaseException:
+                self.process.kill()
+                raise
         raise AssertionError("no port for Prometheus")
 
     def ready(self):
@@ -193,12 +209,7 @@ class Prometheus:
         return wait_for(value, f"a value of {expression}", self.process)
 
     def stop(self):
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(TIMEOUT_S)
-        with self.log:
-            self.log.seek(0)
-            if code != 0:
-                raise AssertionError(f"Prometheus ended with {code}:\n{self.log.read()}")
+        end(self.process, self.log)
 
 
 class PrometheusTest(unittest.TestCase):
@@ -243,10 +254,11 @@ class PrometheusTest(unittest.TestCase):
             raise AssertionError(f"{job}\n{events[-1]}")
 
     def test_the_server_is_scraped(self):
+        # A scrape may take longer than it is given, which is a second here; the next one may not.
         target = wait_for(
-            lambda: next((one for one in self.prometheus.api("targets")["activeTargets"] if one["health"] != "unknown"),
-                         None), "a target", self.prometheus.process)
-        self.assertEqual((target["health"], target["lastError"]), ("up", ""))
+            lambda: next((one for one in self.prometheus.api("targets")["activeTargets"]
+                          if one["health"] == "up" and not one["lastError"]), None),
+            "a target that is up", self.prometheus.process)
         self.assertEqual(target["labels"]["job"], "boss")
 
     def test_the_page_passes_promtool(self):
@@ -271,8 +283,9 @@ class PrometheusTest(unittest.TestCase):
         self.assertEqual(dict(self.card_values("instance_gpu:boss_gpu_memory_used:ratio")), {"0": 0.15, "1": 0.125})
 
     def card_values(self, expression):
-        self.prometheus.wait_for_value(expression)
-        return [(labels["index"], value) for labels, value in self.prometheus.query(expression)]
+        series = wait_for(lambda: self.prometheus.query(expression) or None, f"a value of {expression}",
+                          self.prometheus.process)
+        return [(labels["index"], value) for labels, value in series]
 
     def test_every_rule_is_evaluated_without_error(self):
         def rules():
@@ -323,8 +336,10 @@ class PrometheusTest(unittest.TestCase):
     def test_a_server_that_leaves_cards_alone_has_none(self):
         with tempfile.TemporaryDirectory(prefix="boss-prometheus-") as work:
             other = Bossd(work, "--device=cpu")
-            page = other.page()
-            other.stop()
+            try:
+                page = other.page()
+            finally:
+                other.stop()
         self.assertIn("boss_build_info", page)
         self.assertNotIn("boss_gpu_", page)
 
@@ -334,4 +349,9 @@ class PrometheusTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main(argv=sys.argv[:1], verbosity=2)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        unittest.main(argv=sys.argv[:1], verbosity=2)
+    finally:
+        # What an interruption, or an output that is gone, has left.
+        PrometheusTest.doClassCleanups()
