@@ -126,7 +126,7 @@ void SendEndlessMessage(int port, const std::string& path) {
 }
 
 UnfinishedMessages::UnfinishedMessages(int port, const std::string& path, int calls, int64_t bytes)
-    : connection_(port) {
+    : connection_(port, std::chrono::seconds(60)) {
   std::string begin = Http2Preface();
   const auto size = static_cast<uint32_t>(bytes);
   const std::string prefix = {'\0', static_cast<char>(size >> 24), static_cast<char>(size >> 16),

@@ -13,8 +13,6 @@
 namespace boss::testing {
 namespace {
 
-constexpr int kPatienceMilliseconds = 500;
-
 // An integer with a prefix of 7 bits and the highest bit clear (RFC 7541, 5.1).
 std::string Length(size_t value) {
   if (value < 127) return std::string(1, static_cast<char>(value));
@@ -26,7 +24,8 @@ std::string Length(size_t value) {
 
 }  // namespace
 
-RawConnection::RawConnection(int port) : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+RawConnection::RawConnection(int port, std::chrono::milliseconds patience)
+    : fd_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)), patience_milliseconds_(static_cast<int>(patience.count())) {
   sockaddr_in address = {};
   address.sin_family = AF_INET;
   address.sin_port = htons(static_cast<uint16_t>(port));
@@ -37,7 +36,8 @@ RawConnection::RawConnection(int port) : fd_(socket(AF_INET, SOCK_STREAM | SOCK_
   }
 }
 
-RawConnection::RawConnection(RawConnection&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+RawConnection::RawConnection(RawConnection&& other) noexcept
+    : fd_(std::exchange(other.fd_, -1)), patience_milliseconds_(other.patience_milliseconds_) {}
 
 RawConnection::~RawConnection() {
   if (fd_ >= 0) close(fd_);
@@ -50,7 +50,7 @@ bool RawConnection::Send(std::string_view bytes) {
     if (sent >= 0 || errno == EINTR) continue;
     if (errno != EAGAIN) return false;
     pollfd descriptor = {.fd = fd_, .events = POLLOUT};
-    if (poll(&descriptor, 1, kPatienceMilliseconds) == 0) return false;
+    if (poll(&descriptor, 1, patience_milliseconds_) == 0) return false;
   }
   return true;
 }
@@ -60,7 +60,7 @@ std::string RawConnection::Receive(size_t size) {
   size_t count = 0;
   while (count < size) {
     pollfd descriptor = {.fd = fd_, .events = POLLIN};
-    if (poll(&descriptor, 1, kPatienceMilliseconds) == 0) break;
+    if (poll(&descriptor, 1, patience_milliseconds_) == 0) break;
     const ssize_t got = recv(fd_, received.data() + count, size - count, MSG_DONTWAIT);
     if (got == 0 || (got < 0 && errno != EINTR && errno != EAGAIN)) break;
     count += static_cast<size_t>(std::max<ssize_t>(got, 0));

@@ -1,6 +1,7 @@
 // Connections as a hostile client makes them: bytes, and no protocol that they follow.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -10,16 +11,17 @@ namespace boss::testing {
 // To 127.0.0.1:port. Closed when it goes away. Used by one thread at a time.
 class RawConnection {
  public:
-  explicit RawConnection(int port);
+  // `patience`: how long it waits for a peer that takes nothing or says nothing.
+  explicit RawConnection(int port, std::chrono::milliseconds patience = std::chrono::milliseconds(500));
   RawConnection(RawConnection&& other) noexcept;
   RawConnection& operator=(RawConnection&&) = delete;
   ~RawConnection();
 
   bool is_open() const { return fd_ >= 0; }
-  // Sends as much as the peer takes: all of it, or until it has closed, or has taken nothing for half a second. \return
-  // whether it was all of it.
+  // Sends as much as the peer takes: all of it, or until it has closed, or patience is at its end. \return whether it
+  // was all of it.
   bool Send(std::string_view bytes);
-  // `size` bytes; fewer if the peer has closed, or says nothing for half a second.
+  // `size` bytes; fewer if the peer has closed, or patience is at its end.
   std::string Receive(size_t size);
   // Until the peer has sent something, which stays to be received, or has closed.
   void AwaitAnswer();
@@ -29,6 +31,7 @@ class RawConnection {
 
  private:
   int fd_;  // -1: cannot be had
+  int patience_milliseconds_;
 };
 
 // What an HTTP/2 client (RFC 9113) says first, and an empty SETTINGS frame.
