@@ -232,9 +232,9 @@ TEST_F(GenerateTest, ACancelledCallFreesItsPlace) {
 }
 
 TEST_F(BossdTest, AFullQueueSaysWhenToTryAgain) {
-  Start({"--max-queued-samples=8"});
+  Start({"--max-queued-samples=4096"});
   grpc::ClientContext context;
-  const auto stream = sampler_->Generate(&context, Request("images", 8, 1000));
+  const auto stream = sampler_->Generate(&context, Request("images", 4096, 1000));
   v1::GenerateResponse response;
   ASSERT_TRUE(stream->Read(&response));
   const grpc::Status refused = Generate(Request("vectors", 1, 2)).status;

@@ -90,7 +90,7 @@ TEST_F(LifecycleTest, DrainingServesNewCallsAndSaysThatItWantsNone) {
 TEST_F(LifecycleTest, FinishingRefusesNewCallsWithARetryHintAndEndsTheOpenOnes) {
   Start({"--drain-seconds=0", "--grace-seconds=100000"});
   grpc::ClientContext context;
-  const auto stream = sampler_->Generate(&context, Request("images", 128, 200));
+  const auto stream = sampler_->Generate(&context, Request("images", 512, 200));
   v1::GenerateResponse response;
   ASSERT_TRUE(stream->Read(&response));
   server_->Signal(SIGTERM);
@@ -106,7 +106,7 @@ TEST_F(LifecycleTest, FinishingRefusesNewCallsWithARetryHintAndEndsTheOpenOnes) 
   int samples = 0;
   while (stream->Read(&response)) samples += response.has_sample();
   EXPECT_TRUE(stream->Finish().ok());
-  EXPECT_EQ(samples, 128);
+  EXPECT_EQ(samples, 512);
   EXPECT_EQ(server_->WaitForExit(), 0);
 }
 

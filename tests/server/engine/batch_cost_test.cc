@@ -37,7 +37,7 @@ TEST_F(BatchCostTest, ASmallRequestIsSlowedByTwoAtMostBesideALargeOneThatRanBefo
   EXPECT_EQ(alone->summary.compute_time, 4 * CostOf(1));
 
   const auto large = std::make_shared<CollectingSink>(), small = std::make_shared<CollectingSink>();
-  const auto handle = Submit(Request(4096, 4), large);
+  const auto handle = Submit(Request(4096, 100), large);  // does not end by itself meanwhile
   large->WaitForSamples(1);  // full batches, and nothing else, have run since
   CloseDevice();
   Submit(Request(1, 4), small);

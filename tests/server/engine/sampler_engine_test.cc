@@ -95,6 +95,7 @@ TEST_F(SamplerEngineTest, Rk45ReportsItsEvaluations) {
 }
 
 TEST_F(SamplerEngineTest, RequestsOfEqualPriorityTakeTurns) {
+  StartEngine({.host_threads = 1});  // so that the first one that is done says so first
   Run(Request(1));  // so that the model is there
   CloseDevice();
   const auto slow = std::make_shared<CollectingSink>(), quick = std::make_shared<CollectingSink>();
@@ -112,7 +113,7 @@ TEST_F(SamplerEngineTest, RequestsOfEqualPriorityTakeTurns) {
 }
 
 TEST_F(SamplerEngineTest, AHigherPriorityGoesFirst) {
-  StartEngine({.max_batch = 1});  // nothing is left for others
+  StartEngine({.max_batch = 1, .host_threads = 1});  // nothing is left for others, and the first one done says so first
   Run(Request(1));
   CloseDevice();
   const auto normal = std::make_shared<CollectingSink>(), urgent = std::make_shared<CollectingSink>();
