@@ -208,9 +208,8 @@ void AddCompareCommand(CLI::App& schedules, Context& context) {
       [spec](const std::vector<std::string>& versions) {
         spec()->mutable_other_models()->Assign(versions.begin(), versions.end());
       },
-      "Another version to judge beside, e.g. one that was straightened; may be repeated. Without --baseline, model's "
-      "fine "
-      "sampler is the measure then")
+      "Another version to judge beside, e.g. one that was straightened; may be repeated. Without --baseline, the fine "
+      "sampler of the model is the measure then")
       ->allow_extra_args(false);
   AddSamplerOptions(*command, spec);
   AddJudgingOptions(*command, spec, "--");

@@ -8,7 +8,8 @@
 //   noises         how the fit depends on the number of noises that it has
 //   orders         how many velocities a step may use
 //   refinement     a search of single times
-//   straightened   coefficients on weights that were straightened
+//   straightened   coefficients on weights that were straightened, to either list of times
+//   pictures       how samples of 4 steps look
 //   full           all of them and Frechet distances, cell by cell into the CSV file --results: a run that was stopped
 //                  goes on there; --print only prints what the file has
 //
@@ -70,10 +71,13 @@ int main(int argc, char** argv) {
     status = boss::PrintRefinement(options);
   } else if (ok && table == "straightened") {
     status = boss::PrintStraightened(options);
+  } else if (ok && table == "pictures") {
+    status = boss::PrintPictures(options);
   } else {
     std::fprintf(stderr,
-                 "usage: %s [--table=methods|noises|orders|refinement|straightened|full] [--fit=N] [--judge=N] "
-                 "[--judge-seed=N] [--samples=N] [--k-max=N] [--guidance=S] [--threads=N] [--results=FILE] [--print]\n",
+                 "usage: %s [--table=methods|noises|orders|refinement|straightened|pictures|full] [--fit=N] "
+                 "[--judge=N] [--judge-seed=N] [--samples=N] [--k-max=N] [--guidance=S] [--threads=N] [--results=FILE] "
+                 "[--print]\n",
                  argv[0]);
     return 2;
   }

@@ -118,7 +118,7 @@ class Samplers {
     BOSS_RETURN_IF_ERROR(samplers->study_->PrepareErrors());
     BOSS_RETURN_IF_ERROR(samplers->study_->PrepareDistances());
     BOSS_ASSIGN_OR_RETURN(samplers->stage1_, samplers->study_->Search(options.fit));
-    samplers->straightening_.emplace(*samplers->study_, samplers->stage1_->euler);
+    samplers->straightening_.emplace(*samplers->study_, "bellman", EulerKnots(*samplers->stage1_));
     return samplers;
   }
 

@@ -6,12 +6,12 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <mutex>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/str_format.h"
+#include "core/base/root_mean_square.h"
 #include "core/base/status_macros.h"
 #include "core/flow/multistep.h"
 #include "core/flow/noise.h"
@@ -29,6 +29,12 @@ constexpr uint64_t kFitSeed = 1;
 constexpr char kReference[] = "fashion-mnist-test", kSamples[] = "samples";
 
 }  // namespace
+
+std::vector<std::vector<int>> EulerKnots(const Stage1& stage1) {
+  std::vector<std::vector<int>> knots;
+  for (size_t i = 0; i < Study::kMostSteps; ++i) knots.push_back(stage1.euler.schedules[i].knots);
+  return knots;
+}
 
 absl::Status ParallelFor(int threads, int64_t count, const std::function<absl::Status(int64_t)>& function) {
   std::atomic<int64_t> next = 0;
@@ -164,16 +170,21 @@ absl::Status Study::PrepareErrors() {
   return path.empty() ? absl::OkStatus() : WriteSafetensors(path, {{{kSamples, fine_samples_}}, {}});
 }
 
+absl::StatusOr<at::Tensor> Study::Samples(const VelocityModel& model, const TimeGrid& grid,
+                                          absl::Span<const StepCoefficients> coefficients) const {
+  std::vector<at::Tensor> parts;
+  BOSS_RETURN_IF_ERROR(Sample(model, grid, coefficients, options_.judge,
+                              [&](int64_t /*begin*/, const at::Tensor& samples) -> absl::Status {
+                                parts.push_back(samples);
+                                return absl::OkStatus();
+                              }));
+  return at::cat(parts);
+}
+
 absl::StatusOr<double> Study::TrajectoryError(const VelocityModel& model, const TimeGrid& grid,
                                               absl::Span<const StepCoefficients> coefficients) const {
-  double sum = 0;
-  BOSS_RETURN_IF_ERROR(
-      Sample(model, grid, coefficients, options_.judge, [&](int64_t begin, const at::Tensor& samples) -> absl::Status {
-        const at::Tensor fine = fine_samples_.slice(0, begin, begin + samples.size(0));
-        sum += (samples - fine).to(at::kDouble).square().sum().item<double>();
-        return absl::OkStatus();
-      }));
-  return std::sqrt(sum / static_cast<double>(fine_samples_.numel()));
+  BOSS_ASSIGN_OR_RETURN(const at::Tensor samples, Samples(model, grid, coefficients));
+  return RootMeanSquare(samples, fine_samples_);
 }
 
 absl::Status Study::PrepareDistances() {

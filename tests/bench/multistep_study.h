@@ -44,6 +44,9 @@ struct Stage1 {
   std::vector<std::vector<std::vector<int>>> knots;  // MultistepKnots
 };
 
+// Of the Euler schedules of 1 .. Study::kMostSteps steps.
+std::vector<std::vector<int>> EulerKnots(const Stage1& stage1);
+
 // Calls function(0) .. function(count - 1) on `threads` threads, which compute with one OpenMP thread each. Returns the
 // first error, after which no further call begins.
 absl::Status ParallelFor(int threads, int64_t count, const std::function<absl::Status(int64_t)>& function);
@@ -71,10 +74,14 @@ class Study {
   // A search of single times from there.
   absl::StatusOr<OptimizedMultistep> Refine(const Stage1& stage1, OptimizedMultistep start,
                                             int64_t max_evaluations) const;
-  absl::StatusOr<TimeGrid> GridOf(absl::Span<const int> knots) const { return fine_grid_.At(knots); }
 
   // Draws the fine samples of the noises to judge by, or reads them from beside the results.
   absl::Status PrepareErrors();
+  // \pre PrepareErrors(). [judge, ...]
+  const at::Tensor& fine_samples() const { return fine_samples_; }
+  // [judge, ...]: of the noises to judge by.
+  absl::StatusOr<at::Tensor> Samples(const VelocityModel& model, const TimeGrid& grid,
+                                     absl::Span<const StepCoefficients> coefficients) const;
   // \pre PrepareErrors().
   absl::StatusOr<double> TrajectoryError(const VelocityModel& model, const TimeGrid& grid,
                                          absl::Span<const StepCoefficients> coefficients) const;

@@ -4,10 +4,13 @@
 
 #include <cstdio>
 #include <iterator>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "core/base/root_mean_square.h"
 #include "core/base/status_macros.h"
 #include "core/flow/multistep.h"
 #include "core/flow/noise.h"
@@ -54,7 +57,7 @@ absl::Status PrintMethods(const StudyOptions& options) {
     const TimeGrid uniform = TimeGrid::Uniform(steps);
     const Schedule& bellman = stage1.euler.schedules[index];
     const std::vector<int>& knots = stage1.knots[index].back();
-    BOSS_ASSIGN_OR_RETURN(const TimeGrid pair_grid, study->GridOf(knots));
+    BOSS_ASSIGN_OR_RETURN(const TimeGrid pair_grid, study->fine_grid().At(knots));
     std::vector<StepCoefficients> local{FitFirstStep(stage1.gram, knots[0], knots[1]).coefficients};
     for (size_t k = 1; k < index + 1; ++k)
       local.push_back(FitPairStep(stage1.gram, knots[k - 1], knots[k], knots[k + 1]).coefficients);
@@ -150,36 +153,91 @@ absl::Status PrintRefinement(const StudyOptions& options) {
   return absl::OkStatus();
 }
 
+absl::Status PrintPictures(const StudyOptions& options) {
+  constexpr int kSteps = 4;
+  BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<Study> study, Study::Create(options));
+  BOSS_RETURN_IF_ERROR(study->PrepareErrors());
+  BOSS_ASSIGN_OR_RETURN(const Stage1 stage1, study->Search(options.fit));
+  std::printf("| %d steps | pixels | neighbours | trajectory error |\n| --- | --- | --- | --- |\n", kSteps);
+  const auto print = [&](const char* name, const at::Tensor& samples) {
+    const at::Tensor left = samples.slice(-1, 0, -1), right = samples.slice(-1, 1);
+    std::printf("| %s | %.3f | %.3f | %.4f |\n", name, samples.std().item<double>(), RootMeanSquare(left, right),
+                RootMeanSquare(samples, study->fine_samples()));
+  };
+  const auto draw_and_print = [&](const char* name, const VelocityModel& model, const TimeGrid& grid,
+                                  absl::Span<const StepCoefficients> coefficients) -> absl::Status {
+    BOSS_ASSIGN_OR_RETURN(const at::Tensor samples, study->Samples(model, grid, coefficients));
+    print(name, samples);
+    return absl::OkStatus();
+  };
+  const TimeGrid uniform = TimeGrid::Uniform(kSteps);
+  const TimeGrid& bellman = stage1.euler.schedules[kSteps - 1].time_grid;
+  BOSS_ASSIGN_OR_RETURN(const OptimizedMultistep best, study->Optimize(stage1, kSteps));
+  Straightening straightening(*study, "bellman", EulerKnots(stage1));
+  BOSS_ASSIGN_OR_RETURN(const VelocityModel* const straightened, straightening.Model(kSteps));
+  print("fine samples", study->fine_samples());
+  BOSS_RETURN_IF_ERROR(draw_and_print("uniform Euler", study->model(), uniform, AdamsBashforth(uniform, 1)));
+  BOSS_RETURN_IF_ERROR(draw_and_print("Bellman Euler", study->model(), bellman, AdamsBashforth(bellman, 1)));
+  BOSS_RETURN_IF_ERROR(
+      draw_and_print("multistep", study->model(), best.schedule.time_grid, best.schedule.coefficients));
+  return draw_and_print("straightened", *straightened, bellman, AdamsBashforth(bellman, 1));
+}
+
 absl::Status PrintStraightened(const StudyOptions& options) {
   BOSS_ASSIGN_OR_RETURN(const std::unique_ptr<Study> study, Study::Create(options));
   BOSS_RETURN_IF_ERROR(study->PrepareErrors());
   BOSS_ASSIGN_OR_RETURN(const Stage1 stage1, study->Search(options.fit));
-  Straightening straightening(*study, stage1.euler);
-  std::printf(
-      "| K | straightened, Euler | fitted to the teacher, noises held out of the pairs | fitted to the teacher, "
-      "the search's noises | fitted to its own fine states |\n| --- | --- | --- | --- | --- |\n");
+  std::vector<std::vector<int>> multistep_knots = EulerKnots(stage1);
   for (const int steps : kFewSteps) {
+    BOSS_ASSIGN_OR_RETURN(const OptimizedMultistep best, study->Optimize(stage1, steps));
+    multistep_knots[static_cast<size_t>(steps) - 1] = best.schedule.knots;
+  }
+  Straightening bellman(*study, "bellman", EulerKnots(stage1));
+  Straightening multistep(*study, "multistep", std::move(multistep_knots));
+
+  // Euler's steps, and coefficients that were fitted to the noises held out of the pairs.
+  const auto row = [&](Straightening& straightening, int steps) -> absl::StatusOr<std::string> {
     BOSS_ASSIGN_OR_RETURN(const VelocityModel* const model, straightening.Model(steps));
-    const Schedule& bellman = stage1.euler.schedules[static_cast<size_t>(steps) - 1];
-    const TimeGrid& grid = bellman.time_grid;
+    BOSS_ASSIGN_OR_RETURN(const TimeGrid grid, study->fine_grid().At(straightening.knots(steps)));
     BOSS_ASSIGN_OR_RETURN(const double euler, study->TrajectoryError(*model, grid, AdamsBashforth(grid, 1)));
-    const auto fit_and_judge = [&](const at::Tensor& states, const Condition& condition) -> absl::StatusOr<double> {
-      BOSS_ASSIGN_OR_RETURN(const Schedule fitted, FitOn(*model, states, condition, grid));
-      return study->TrajectoryError(*model, grid, fitted.coefficients);
-    };
-    BOSS_ASSIGN_OR_RETURN(const at::Tensor held_out_states, straightening.HeldOutStates(steps));
-    BOSS_ASSIGN_OR_RETURN(const double held_out, fit_and_judge(held_out_states, straightening.HeldOutCondition()));
-    const at::Tensor teacher_states = study->StatesAt(bellman.knots, options.fit);
+    BOSS_ASSIGN_OR_RETURN(const at::Tensor states, straightening.HeldOutStates(steps));
+    BOSS_ASSIGN_OR_RETURN(const Schedule fitted, FitOn(*model, states, straightening.HeldOutCondition(), grid));
+    BOSS_ASSIGN_OR_RETURN(const double error, study->TrajectoryError(*model, grid, fitted.coefficients));
+    return absl::StrFormat("%.4f | %.4f | ", euler, error);
+  };
+  // Fitted to other states: the teacher's from the search's noises, and its own fine ones.
+  const auto other_fits = [&](int steps) -> absl::StatusOr<std::string> {
+    BOSS_ASSIGN_OR_RETURN(const VelocityModel* const model, bellman.Model(steps));
+    const std::vector<int>& knots = bellman.knots(steps);
+    BOSS_ASSIGN_OR_RETURN(const TimeGrid grid, study->fine_grid().At(knots));
+    const at::Tensor teacher_states = study->StatesAt(knots, options.fit);
     const Condition condition = study->ConditionOf(0, options.fit);
-    BOSS_ASSIGN_OR_RETURN(const double search, fit_and_judge(teacher_states, condition));
+    BOSS_ASSIGN_OR_RETURN(const Schedule search, FitOn(*model, teacher_states, condition, grid));
+    BOSS_ASSIGN_OR_RETURN(const double search_error, study->TrajectoryError(*model, grid, search.coefficients));
     InlineExecutor executor;
     BOSS_ASSIGN_OR_RETURN(const Trajectory own, RecordTrajectory(*model, teacher_states[0].contiguous(), condition,
                                                                  study->fine_grid(), executor));
-    const at::Tensor rows = at::tensor(std::vector<int64_t>(bellman.knots.begin(), bellman.knots.end()), at::kLong);
-    BOSS_ASSIGN_OR_RETURN(const double itself, fit_and_judge(own.states.index_select(0, rows), condition));
-    std::printf("| %d | %.4f | %.4f | %.4f | %.4f |\n", steps, euler, held_out, search, itself);
-    std::fflush(stdout);
-  }
+    const at::Tensor points = at::tensor(std::vector<int64_t>(knots.begin(), knots.end()), at::kLong);
+    BOSS_ASSIGN_OR_RETURN(const Schedule itself, FitOn(*model, own.states.index_select(0, points), condition, grid));
+    BOSS_ASSIGN_OR_RETURN(const double own_error, study->TrajectoryError(*model, grid, itself.coefficients));
+    return absl::StrFormat("%.4f | %.4f | ", search_error, own_error);
+  };
+  std::printf(
+      "| K | Bellman times, Euler | fitted, noises held out of the pairs | fitted, the search's noises | fitted to its "
+      "own fine states | multistep's times, Euler | fitted, noises held out of the pairs |\n"
+      "| --- | --- | --- | --- | --- | --- | --- |\n");
+  constexpr int64_t kRows = std::size(kFewSteps);
+  std::string cells[kRows][3];
+  BOSS_RETURN_IF_ERROR(ParallelFor(options.threads, 3 * kRows, [&](int64_t i) -> absl::Status {
+    const int steps = kFewSteps[i / 3];
+    const int64_t part = i % 3;
+    absl::StatusOr<std::string> text = part == 1 ? other_fits(steps) : row(part == 0 ? bellman : multistep, steps);
+    BOSS_RETURN_IF_ERROR(text.status());
+    cells[i / 3][part] = *std::move(text);
+    return absl::OkStatus();
+  }));
+  for (int64_t i = 0; i < kRows; ++i)
+    std::printf("| %d | %s%s%s\n", kFewSteps[i], cells[i][0].c_str(), cells[i][1].c_str(), cells[i][2].c_str());
   return absl::OkStatus();
 }
 

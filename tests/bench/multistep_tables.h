@@ -20,6 +20,10 @@ absl::Status PrintOrders(const StudyOptions& options);
 // network's own fine states.
 absl::Status PrintStraightened(const StudyOptions& options);
 
+// How few steps look, at 4 of them: the standard deviation of all pixels and the root mean square difference of
+// horizontal neighbours, beside the trajectory error.
+absl::Status PrintPictures(const StudyOptions& options);
+
 // A search of single times from the best schedules, with two budgets, which are what so many fits take.
 absl::Status PrintRefinement(const StudyOptions& options);
 

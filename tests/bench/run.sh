@@ -8,7 +8,7 @@
 #
 # usage: tests/bench/run.sh [--build=FOLDER] [--python=PYTHON] [TABLE ...]      all tables by default
 #
-# Build bossd, serving_bench, network_bench and import_bench first (build/release by default). Tables 3 and 5 need Python packages of
+# Build bossd, serving_bench, network_bench, lanes_bench and import_bench first (build/release by default). Tables 3 and 5 need Python packages of
 # several gigabytes, installed into an environment that is removed at the end; --python names one that has them already.
 set -euo pipefail
 
@@ -26,7 +26,7 @@ for argument in "$@"; do
 done
 [ "${#tables[@]}" -gt 0 ] || tables=(1 2 3 4 5 6 7 8)
 
-for program in server/app/bossd tests/bench/serving_bench tests/bench/network_bench \
+for program in server/app/bossd tests/bench/serving_bench tests/bench/network_bench tests/bench/lanes_bench \
   tests/bench/import_bench; do
   [ -x "$build/$program" ] || { echo "$build/$program is not there: build it first" >&2; exit 1; }
 done
@@ -56,6 +56,6 @@ for table in "${tables[@]}"; do
     5) compare training ;;
     6) "$build/tests/bench/serving_bench" memory ;;
     7) TMPDIR="$work" "$build/tests/bench/import_bench" ;;
-    8) "$build/tests/bench/serving_bench" multistep ;;
+    8) "$build/tests/bench/serving_bench" multistep && "$build/tests/bench/lanes_bench" ;;
   esac
 done

@@ -29,17 +29,13 @@ constexpr uint64_t kPairSeed = 10'000'000;
 constexpr TrainerOptions kTrainer{.learning_rate = 2e-4, .warmup_steps = 100, .seed = 1};
 constexpr char kStates[] = "states";
 
-// The points that any of the schedules of up to kMostSteps steps visits, ascending.
-std::vector<int> AllKnots(const ScheduleSet& euler) {
+}  // namespace
+
+std::vector<int> Straightening::AllKnots() const {
   std::set<int> points;
-  for (int steps = 1; steps <= Straightening::kMostSteps; ++steps) {
-    const std::vector<int>& knots = euler.schedules[static_cast<size_t>(steps) - 1].knots;
-    points.insert(knots.begin(), knots.end());
-  }
+  for (const std::vector<int>& knots : knots_) points.insert(knots.begin(), knots.end());
   return {points.begin(), points.end()};
 }
-
-}  // namespace
 
 absl::StatusOr<at::Tensor> Straightening::States() {
   const std::lock_guard<std::mutex> lock(states_mutex_);
@@ -47,14 +43,14 @@ absl::StatusOr<at::Tensor> Straightening::States() {
   const StudyOptions& options = study_.options();
   const std::string path = options.results.empty()
                                ? ""
-                               : absl::StrFormat("%s.pairs-g%g-k%d-n%d.safetensors", options.results,
+                               : absl::StrFormat("%s.pairs-%s-g%g-k%d-n%d.safetensors", options.results, name_,
                                                  options.guidance_scale, options.k_max, options.fit);
   if (!path.empty()) {
     const absl::StatusOr<Safetensors> stored = ReadSafetensors(path);
     if (stored.ok()) return states_ = stored->Find(kStates);
     if (!absl::IsNotFound(stored.status())) return stored.status();
   }
-  const std::vector<int> points = AllKnots(euler_);
+  const std::vector<int> points = AllKnots();
   const at::Tensor rows = at::tensor(std::vector<int64_t>(points.begin(), points.end()), at::kLong);
   std::vector<at::Tensor> parts(static_cast<size_t>(kNoises / kBatch));
   BOSS_RETURN_IF_ERROR(ParallelFor(options.threads, kNoises / kBatch, [&](int64_t i) -> absl::Status {
@@ -74,9 +70,9 @@ absl::StatusOr<at::Tensor> Straightening::States() {
 
 absl::StatusOr<at::Tensor> Straightening::StatesOf(int steps) {
   BOSS_ASSIGN_OR_RETURN(const at::Tensor states, States());
-  const std::vector<int> points = AllKnots(euler_);
+  const std::vector<int> points = AllKnots();
   std::vector<int64_t> rows;
-  for (const int knot : euler_.schedules[static_cast<size_t>(steps) - 1].knots)
+  for (const int knot : knots(steps))
     rows.push_back(std::lower_bound(points.begin(), points.end(), knot) - points.begin());
   return states.index_select(0, at::tensor(rows, at::kLong));
 }
@@ -92,7 +88,7 @@ absl::StatusOr<std::unique_ptr<VelocityModel>> Straightening::Train(int steps, c
   BOSS_ASSIGN_OR_RETURN(const at::Tensor all, StatesOf(steps));
   const at::Tensor states = all.slice(1, 0, kNoises - kHeldOut);
   const int64_t count = states.size(1);
-  const TimeGrid& grid = euler_.schedules[static_cast<size_t>(steps) - 1].time_grid;
+  BOSS_ASSIGN_OR_RETURN(const TimeGrid grid, study_.fine_grid().At(knots(steps)));
   std::vector<float> times(grid.times().begin(), grid.times().end());
   const at::Tensor t = at::tensor(times);
   SegmentPairs pairs;
@@ -126,7 +122,7 @@ absl::StatusOr<const VelocityModel*> Straightening::Model(int steps) {
   const StudyOptions& options = study_.options();
   const std::string path = options.results.empty()
                                ? ""
-                               : absl::StrFormat("%s.straightened-g%g-k%d-n%d-steps%d.safetensors", options.results,
+                               : absl::StrFormat("%s.straightened-%s-g%g-k%d-n%d-steps%d.safetensors", options.results, name_,
                                                  options.guidance_scale, options.k_max, options.fit, steps);
   absl::StatusOr<Safetensors> stored = absl::NotFoundError("");
   if (!path.empty()) stored = ReadSafetensors(path);

@@ -5,6 +5,8 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "tests/bench/multistep_study.h"
@@ -17,8 +19,12 @@ class Straightening {
  public:
   static constexpr int kMostSteps = Study::kMostSteps;
 
-  // Keeps a reference to both.
-  Straightening(const Study& study, const ScheduleSet& euler) : study_(study), euler_(euler) {}
+  // To the K-th of `knots`, for K = 1 .. kMostSteps, which `name` tells from others in the names of files. Keeps a
+  // reference to the study.
+  Straightening(const Study& study, std::string name, std::vector<std::vector<int>> knots)
+      : study_(study), name_(std::move(name)), knots_(std::move(knots)) {}
+
+  const std::vector<int>& knots(int steps) const { return knots_[static_cast<size_t>(steps) - 1]; }
 
   // The averaged weights, prepared for inference: trained, or read from beside the results.
   absl::StatusOr<const VelocityModel*> Model(int steps);
@@ -27,14 +33,17 @@ class Straightening {
   Condition HeldOutCondition() const;
 
  private:
-  // [points, noises, ...]: the teacher's states, at every time of any schedule, of the noises of the pairs.
+  // The points that any of the knots visit, ascending.
+  std::vector<int> AllKnots() const;
+  // [points, noises, ...]: the teacher's states, at all of them, of the noises of the pairs.
   absl::StatusOr<at::Tensor> States();
   absl::StatusOr<at::Tensor> StatesOf(int steps);
   // Goes on behind an earlier run whose training state lies beside `path`; an empty path keeps none.
   absl::StatusOr<std::unique_ptr<VelocityModel>> Train(int steps, const std::string& path);
 
   const Study& study_;
-  const ScheduleSet& euler_;
+  const std::string name_;
+  const std::vector<std::vector<int>> knots_;
   std::mutex states_mutex_;
   at::Tensor states_;
   std::array<std::mutex, kMostSteps + 1> mutexes_;
