@@ -110,8 +110,8 @@ class SchedulesTest(unittest.TestCase):
                 self.assertAlmostEqual(got, expected, delta=1e-6)
 
     def test_flow_matching_takes_heun_steps(self):
-        self.bossd.ctl("schedules", "import", "golden", "--name", "heun", "--times", "0,0.1,0.35,1", "--solver", "heun")
-        literal = self.export(3, "--name", "heun", "--format", "flow-matching")
+        self.bossd.ctl("schedules", "import", "golden", "--name", "for-heun", "--times", "0,0.1,0.35,1", "--solver", "heun")
+        literal = self.export(3, "--name", "for-heun", "--format", "flow-matching")
         times = self.solve(literal, lambda h: 1 - 3 * h + 4.5 * h * h)
         self.assertAlmostEqual(times[2], 0.35, delta=1e-6)
 
