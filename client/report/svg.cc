@@ -109,6 +109,7 @@ void Svg::Axes(const Scale& x, const Scale& y, absl::string_view x_title, absl::
     Text(left - 8, y(tick) + 4, TickLabel(tick), Anchor::kEnd);
   }
   for (const double tick : Ticks(x, 8)) {
+    if (std::abs(tick - std::round(tick)) > 1e-9) continue;
     Line(x(tick), bottom, x(tick), bottom + 5, "axis");
     Text(x(tick), bottom + 19, TickLabel(tick), Anchor::kMiddle);
   }

@@ -42,7 +42,7 @@ class Svg {
   // A PNG, stretched to the rectangle without smoothing.
   void Image(double x, double y, double width, double height, absl::string_view png);
 
-  // Grid lines, tick labels and titles of both axes.
+  // Grid lines, tick labels and titles of both axes. x counts something: only whole numbers are marked.
   void Axes(const Scale& x, const Scale& y, absl::string_view x_title, absl::string_view y_title);
 
   std::string Finish() &&;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -247,6 +248,15 @@ TEST(SvgTest, TicksAreRoundAndWithinTheScale) {
   const auto within = Ticks({0.9, 11, 0, 1, true}, 5);
   ASSERT_EQ(within.size(), 4);  // 1, 2, 5, 10
   EXPECT_NEAR(within[3], 10, 1e-9);
+}
+
+TEST(SvgTest, CountsAreMarkedAtWholeNumbers) {
+  Svg svg(100, 100, "d");
+  svg.Axes({1.9, 4.1, 0, 90}, {0, 1, 90, 0}, "steps", "error");
+  const std::string text = std::move(svg).Finish();
+  for (const char* whole : {">2<", ">3<", ">4<"}) EXPECT_THAT(text, HasSubstr(whole));
+  EXPECT_THAT(text, ::testing::Not(HasSubstr(">2.2<")));
+  EXPECT_THAT(text, HasSubstr(">0.2<"));
 }
 
 TEST(SvgTest, LogarithmicScaleIsEvenInDecades) {
