@@ -16,6 +16,12 @@ class EngineMetricsTest : public testing::EngineTest {
     metrics_ = measured_.engine();
     StartEngine({});
   }
+  ~EngineMetricsTest() override {
+    if (open_ && !open_->HasBeenNotified()) open_->Notify();  // a failed test must not hang
+    // They count beyond a request's last message.
+    engine_.reset();
+    registry_.reset();
+  }
 
   // Of a series, as it is written; of a family, the sum.
   double Value(const std::string& name) const {
