@@ -34,8 +34,9 @@ std::vector<Sampler> OwnSamplers(const Candidate& candidate, const Manifest& man
   return samplers;
 }
 
-// Uniform and Bellman schedules, after those in `samplers`.
-absl::StatusOr<std::vector<Sampler>> UsualSamplers(const ModelStore& store, const Candidate& candidate,
+// Uniform and Bellman schedules, after those in `samplers`. What the searched sets lack is reported as a message.
+// \error FAILED_PRECONDITION if it is required.
+absl::StatusOr<std::vector<Sampler>> UsualSamplers(JobContext& context, const Candidate& candidate,
                                                    const EvaluateSpec& spec, std::vector<Sampler> samplers) {
   const std::string version = candidate.key.ToString();
   if (spec.schedules.uniform) {
@@ -46,7 +47,7 @@ absl::StatusOr<std::vector<Sampler>> UsualSamplers(const ModelStore& store, cons
   const bool is_multistep = spec.solver == SolverKind::kMultistep;
   const SolverKind searched_for = is_multistep ? SolverKind::kMultistep : SolverKind::kEuler;
   for (int steps : spec.steps) {
-    const auto stored = store.FindScheduleSet(candidate.key, spec.guidance_scale, searched_for, steps);
+    const auto stored = context.store().FindScheduleSet(candidate.key, spec.guidance_scale, searched_for, steps);
     if (!stored.ok()) {
       if (absl::IsNotFound(stored.status()) && !spec.schedules.require_bellman) return samplers;
       return absl::IsNotFound(stored.status()) ? absl::FailedPreconditionError(stored.status().message())
@@ -54,9 +55,15 @@ absl::StatusOr<std::vector<Sampler>> UsualSamplers(const ModelStore& store, cons
     }
     const ScheduleSet& set = (*stored)->set;
     const Schedule* const schedule = set.Find(steps);
-    if (schedule == nullptr) {
+    if (schedule == nullptr && spec.schedules.require_bellman) {
       return absl::FailedPreconditionError(
           absl::StrCat("steps: got ", steps, ", the schedule set ", (*stored)->Name(), " has those ", StepsText(set)));
+    }
+    if (schedule == nullptr) {
+      BOSS_RETURN_IF_ERROR(
+          context.ReportMessage(Severity::kInfo, absl::StrCat("the schedule set ", (*stored)->Name(), " of ", version,
+                                                              " has no schedule of ", steps, " steps: no row")));
+      continue;
     }
     samplers.push_back({*candidate.model, version, is_multistep ? "multistep" : "bellman", "bellman", (*stored)->Name(),
                         schedule->time_grid, schedule->coefficients});
@@ -70,7 +77,7 @@ absl::StatusOr<std::vector<Sampler>> AllSamplers(JobContext& context, const Cand
   std::vector<Sampler> samplers = OwnSamplers(candidate, info.manifest, spec);
   // A version with schedules of its own has no others, unless they are asked for.
   if (samplers.empty() || spec.schedules.more()) {
-    BOSS_ASSIGN_OR_RETURN(samplers, UsualSamplers(context.store(), candidate, spec, std::move(samplers)));
+    BOSS_ASSIGN_OR_RETURN(samplers, UsualSamplers(context, candidate, spec, std::move(samplers)));
     BOSS_ASSIGN_OR_RETURN(const std::vector<Sampler> chosen,
                           ChosenSamplers(context, spec, *candidate.model, candidate.key));
     for (const Sampler& sampler : chosen) samplers.push_back(sampler);

@@ -305,12 +305,12 @@ TEST_F(JobKindsTest, AnEvaluationComparesVersionsOnTheSameNoises) {
   spec.model = "teacher";
   spec.guidance_scale = 1;
   spec.steps = {11};
+  spec.schedules.require_bellman = true;
   const Job too_many = Finish(Submit(spec).id);
   EXPECT_EQ(too_many.error.code(), absl::StatusCode::kFailedPrecondition) << too_many.error;
   PublishTeacher("bare");
   spec.model = "bare";
   spec.baseline = "";
-  spec.schedules.require_bellman = true;
   const Job missing = Finish(Submit(spec).id);
   EXPECT_EQ(missing.error.code(), absl::StatusCode::kFailedPrecondition) << missing.error;
   EXPECT_NE(std::string(missing.error.message()).find("OptimizeStepsizesJob"), std::string::npos);

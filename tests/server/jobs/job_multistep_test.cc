@@ -66,8 +66,25 @@ TEST_F(JobMultistepTest, ASearchMakesMultistepSchedulesOfItsTrajectories) {
     EXPECT_EQ(multistep.result.evaluation[row].nfe, euler.result.evaluation[row].nfe);
     EXPECT_LT(multistep.result.evaluation[row].trajectory_error, euler.result.evaluation[row].trajectory_error);
   }
+
+  // What the set lacks has no row.
+  judge.steps = {4, 5};
+  const Job beyond = RunToSuccess(judge);
+  EXPECT_EQ(RowsOf(beyond), (std::vector<std::string>{"teacher@1 uniform 4 uniform", "teacher@1 uniform 5 uniform",
+                                                      "teacher@1 multistep 4 bellman"}));
+  std::vector<std::string> texts;
+  for (const JobMessage& message : PayloadsOf<JobMessage>(Follow(beyond.id))) texts.push_back(message.text);
+  const std::string told = "the schedule set multistep-g1-k10 of teacher@1 has no schedule of 5 steps: no row";
+  EXPECT_EQ(std::count(texts.begin(), texts.end(), told), 1) << absl::StrJoin(texts, "\n");
+  judge.schedules.uniform = false;
+  EXPECT_EQ(RowsOf(RunToSuccess(judge)), std::vector<std::string>{"teacher@1 multistep 4 bellman"});
+  // Unless it is required, or there is no row at all.
   judge.steps = {5};
   EXPECT_EQ(Finish(Submit(judge).id).error.code(), absl::StatusCode::kFailedPrecondition);
+  judge.schedules.uniform = judge.schedules.require_bellman = true;
+  const absl::Status refused = Finish(Submit(judge).id).error;
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_NE(std::string(refused.message()).find("multistep-g1-k10 has those in [1, 4]"), std::string::npos) << refused;
 }
 
 TEST_F(JobMultistepTest, ACrashedMultistepSearchHasTheSameResultBitForBit) {
