@@ -19,18 +19,22 @@ struct Arguments {
   std::vector<std::string> jobs, grids;
 };
 
-// The schedules that the jobs made or used; nullopt if none did.
-absl::StatusOr<std::optional<boss::v1::ScheduleSet>> FetchSchedules(Client& client,
+// The schedules that the jobs made or used, of the first one that has any; nullopt if none did, or they are gone. A
+// reflow job names a set only where its teacher had one.
+absl::StatusOr<std::optional<boss::v1::ScheduleSet>> FetchSchedules(Context& context,
                                                                     const std::vector<ReportJob>& jobs) {
   for (const ReportJob& one : jobs) {
-    if (one.job.result().schedule_model().empty()) continue;
+    const boss::v1::JobResult& result = one.job.result();
+    if (result.schedule_set().empty()) continue;
     boss::v1::GetScheduleRequest request;
-    request.set_model(one.job.result().schedule_model());
-    request.set_name(one.job.result().schedule_set());
+    request.set_model(result.schedule_model());
+    request.set_name(result.schedule_set());
     request.set_include_cost_matrix(true);
-    auto set = client.GetSchedule(request);
-    if (!set.ok()) return set.status();
-    return std::optional(*std::move(set));
+    auto set = context.client().GetSchedule(request);
+    if (set.ok()) return std::optional(*std::move(set));
+    if (!absl::IsNotFound(set.status()) && !absl::IsFailedPrecondition(set.status())) return set.status();
+    context.err() << "left out: " << result.schedule_set() << " of " << one.job.name() << ", "
+                  << std::string(set.status().message()) << "\n";
   }
   return std::optional<boss::v1::ScheduleSet>();
 }
@@ -54,7 +58,7 @@ int Run(Context& context, const Arguments& arguments) {
     if (!job.ok()) return context.Fail(job.status());
     data.jobs.push_back(*std::move(job));
   }
-  auto schedules = FetchSchedules(context.client(), data.jobs);
+  auto schedules = FetchSchedules(context, data.jobs);
   if (!schedules.ok()) return context.Fail(schedules.status());
   data.schedules = *std::move(schedules);
   auto footer = ReportFooter(context.client());

@@ -94,13 +94,15 @@ std::string ScheduleChart(const boss::v1::ScheduleSet& set, absl::Span<const int
   if (chosen.empty()) return "";
   constexpr double kWidth = 960, kLeft = 130, kRight = 850, kRow = 58, kTop = 44;
   const double bottom = kTop + kRow * static_cast<double>(chosen.size());
-  Svg svg(kWidth, bottom + 52, "Solver times of the Bellman schedules and of uniform steps");
+  const bool is_multistep = set.solver() == boss::v1::SOLVER_MULTISTEP;
+  const char* const name = is_multistep ? "multistep" : "Bellman";
+  Svg svg(kWidth, bottom + 52, absl::StrCat("Solver times of the ", name, " schedules and of uniform steps"));
   const Scale x{0, 1, kLeft, kRight};
   svg.Circle(kLeft, 14, 5, "c1");
-  svg.Text(kLeft + 12, 18, "Bellman", Anchor::kStart);
+  svg.Text(kLeft + 12, 18, name, Anchor::kStart);
   svg.Circle(kLeft + 92, 14, 4, "hollow");
   svg.Text(kLeft + 104, 18, "uniform", Anchor::kStart);
-  svg.Text(kWidth - 4, 18, "total cost", Anchor::kEnd, "muted");
+  svg.Text(kWidth - 4, 18, is_multistep ? "held-out error" : "total cost", Anchor::kEnd, "muted");
   for (const double tick : Ticks(x, 10)) {
     svg.Line(x(tick), kTop - 10, x(tick), bottom, "grid");
     svg.Text(x(tick), bottom + 19, TickLabel(tick), Anchor::kMiddle);
@@ -112,7 +114,8 @@ std::string ScheduleChart(const boss::v1::ScheduleSet& set, absl::Span<const int
     svg.Line(kLeft, y + 30, kRight, y + 30, "axis");
     for (const double t : schedule->time_grid()) svg.Circle(x(t), y + 10, 5.5, "c1");
     for (int i = 0; i <= schedule->steps(); ++i) svg.Circle(x(double(i) / schedule->steps()), y + 30, 4, "hollow");
-    svg.Text(kWidth - 4, y + 15, FormatReal(schedule->total_cost()), Anchor::kEnd, "muted");
+    svg.Text(kWidth - 4, y + 15, FormatReal(is_multistep ? schedule->held_out_error() : schedule->total_cost()),
+             Anchor::kEnd, "muted");
     y += kRow;
   }
   svg.Text((kLeft + kRight) / 2, bottom + 42, "time t, from noise (0) to data (1)", Anchor::kMiddle, "title");

@@ -12,7 +12,8 @@
 
 namespace boss::client {
 
-// For each number of steps in `steps` that the set has: where its times lie, with the uniform ones beside.
+// For each number of steps in `steps` that the set has: where its times lie, with the uniform ones beside, and its
+// total cost, or in a multistep set its held-out error.
 std::string ScheduleChart(const boss::v1::ScheduleSet& set, absl::Span<const int> steps);
 
 // The cost matrix on a logarithmic colour scale, with the jumps of the schedules of `steps` marked.

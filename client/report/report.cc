@@ -108,14 +108,20 @@ std::string ScheduleSection(const ReportData& data, const std::vector<int>& step
   // More than two schedules would hide the map.
   const std::string matrix = CostMatrixChart(set, absl::MakeConstSpan(steps).first(std::min<size_t>(steps.size(), 2)));
   if (times.empty() && matrix.empty()) return "";
-  const std::string basis =
-      absl::StrCat("Fine grid of ", set.k_max(), " intervals, ", FormatCount(set.num_samples()), " trajectories of ",
-                   set.model(), ", guidance scale ", FormatReal(set.guidance_scale()), ".");
+  const bool is_multistep = set.solver() == boss::v1::SOLVER_MULTISTEP;
+  std::string basis = absl::StrCat("Fine grid of ", set.k_max(), " intervals, ", FormatCount(set.num_samples()),
+                                   " trajectories of ", set.model());
+  if (set.num_held_out() > 0) absl::StrAppend(&basis, ", ", FormatCount(set.num_held_out()), " of them held out");
+  absl::StrAppend(&basis, ", guidance scale ", FormatReal(set.guidance_scale()), ".",
+                  is_multistep ? " Multistep schedules have no cost matrix." : "");
   std::string html = absl::StrCat(
       "<h2>Schedule</h2>\n<p class=\"note\">", EscapeHtml(basis), "</p>\n",
-      Figure(times,
-             "Where a sampler of K steps evaluates the velocity: the times that minimise the summed cost of its jumps, "
-             "beside equal steps."));
+      Figure(times, is_multistep
+                        ? "Where a sampler of K steps evaluates the velocity: the times of the multistep schedules, "
+                          "beside equal steps. The error is the root mean square one, with the set's coefficients, "
+                          "against the fine sampler on the held-out noises."
+                        : "Where a sampler of K steps evaluates the velocity: the times that minimise the summed cost "
+                          "of its jumps, beside equal steps."));
   if (!matrix.empty()) {
     absl::StrAppend(&html, "<h3>Cost matrix</h3>\n",
                     Figure(matrix,
@@ -202,7 +208,11 @@ std::string KeyFacts(const ReportData& data, const std::vector<EvaluationRow>& r
                                                   spec.training().batch_size())));
     break;
   }
-  if (data.schedules) absl::StrAppend(&html, Fact("Schedules", absl::StrCat("every K to ", data.schedules->k_max())));
+  if (data.schedules) {
+    const bool is_multistep = data.schedules->solver() == boss::v1::SOLVER_MULTISTEP;
+    absl::StrAppend(&html, Fact("Schedules", absl::StrCat(is_multistep ? "multistep, " : "", "every K to ",
+                                                          data.schedules->schedules_size())));
+  }
   if (!rows.empty())
     absl::StrAppend(&html, Fact("Judged on", absl::StrCat(FormatCount(rows.front().num_samples()), " noises")));
   return html.empty() ? "" : absl::StrCat("<div class=\"facts\">\n", html, "</div>\n");

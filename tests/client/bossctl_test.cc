@@ -17,6 +17,7 @@ namespace {
 using ::boss::v1::Job;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 using BossctlTest = BossctlFixture;
 
@@ -306,6 +307,28 @@ TEST_F(BossctlTest, ReportIsOnePageOfEverything) {
   std::ofstream(folder_ / "text.png") << "no picture";
   EXPECT_EQ(Run({"report", "--job", "jobs/7", "--grid", "x=" + (folder_ / "text.png"), "--out", page}), kExitError);
   EXPECT_THAT(err_.str(), HasSubstr("text.png"));
+}
+
+TEST_F(BossctlTest, ReportGoesWithoutSchedulesThatAreGone) {
+  server_.jobs.job = MakeDistillJob();
+  server_.jobs.events = MakeEvents(20, boss::v1::Job::SUCCEEDED);
+  const std::string page = folder_ / "report.html";
+  const grpc::StatusCode codes[] = {grpc::StatusCode::NOT_FOUND, grpc::StatusCode::FAILED_PRECONDITION};
+  for (const grpc::StatusCode code : codes) {
+    server_.models.schedule_status = {code, "flow@1 has none"};
+    ASSERT_EQ(Run({"report", "--job", "jobs/7", "--out", page}), kExitOk) << err_.str();
+    EXPECT_EQ(err_.str(), "left out: bellman-euler-g1 of jobs/7, flow@1 has none\n");
+    EXPECT_THAT(Contents(page), HasSubstr("Training loss"));
+    EXPECT_THAT(Contents(page), Not(HasSubstr("<h2>Schedule")));
+  }
+  server_.models.schedule_status = {grpc::StatusCode::PERMISSION_DENIED, "not for you"};
+  EXPECT_EQ(Run({"report", "--job", "jobs/7", "--out", page}), kExitError);
+  // A reflow job on a teacher without sets used none.
+  server_.jobs.job.mutable_result()->clear_schedule_set();
+  server_.models.schedule_status = {grpc::StatusCode::FAILED_PRECONDITION, "flow@1 has no schedules"};
+  ASSERT_EQ(Run({"report", "--job", "jobs/7", "--out", page}), kExitOk) << err_.str();
+  EXPECT_EQ(err_.str(), "");
+  EXPECT_THAT(Contents(page), Not(HasSubstr("<h2>Schedule")));
 }
 
 }  // namespace

@@ -174,6 +174,7 @@ grpc::Status FakeModels::ExportModel(grpc::ServerContext*, const boss::v1::Expor
 grpc::Status FakeModels::GetSchedule(grpc::ServerContext*, const boss::v1::GetScheduleRequest* request,
                                      boss::v1::ScheduleSet* set) {
   schedule_request = *request;
+  if (!schedule_status.ok()) return schedule_status;
   const bool is_multistep = request->solver() == boss::v1::SOLVER_MULTISTEP;
   for (const boss::v1::ScheduleSet& own : own_schedules) {
     const bool fits = own.schedules(0).steps() == request->steps() &&

@@ -90,6 +90,7 @@ class FakeModels final : public boss::v1::Models::Service {
   // Sets of one schedule without a name, which it returns instead for their steps and solver if no name is asked for.
   std::vector<boss::v1::ScheduleSet> own_schedules;
   std::vector<boss::v1::ScheduleSet> listed_schedules;
+  grpc::Status schedule_status = grpc::Status::OK;  // of GetSchedule
   boss::v1::GetScheduleRequest schedule_request;
   boss::v1::ImportScheduleRequest imported_schedule;
   boss::v1::DeleteScheduleRequest deleted_schedule;

@@ -103,6 +103,29 @@ TEST(ReportTest, LeavesOutWhatThereIsNot) {
   }
 }
 
+TEST(ReportTest, SaysWhatAMultistepSetIs) {
+  ReportData data = MakeData();
+  EXPECT_THAT(RenderReport(data), HasSubstr("<b>every K to 8</b>"));
+  boss::v1::ScheduleSet& set = *data.schedules;
+  set.set_solver(boss::v1::SOLVER_MULTISTEP);
+  set.set_num_held_out(25);
+  set.clear_cost_matrix();
+  set.mutable_schedules()->DeleteSubrange(4, 4);
+  for (auto& schedule : *set.mutable_schedules()) {
+    schedule.clear_total_cost();
+    schedule.set_held_out_error(0.25 / schedule.steps());
+  }
+  const std::string html = RenderReport(data);
+  EXPECT_TRUE(IsBalanced(html));
+  for (const char* part :
+       {"<b>multistep, every K to 4</b>", "Fine grid of 8 intervals, 100 trajectories of flow@1, 25 of them held out",
+        ">multistep</text>", ">held-out error</text>", ">0.0625</text>", ">0.125</text>",
+        "the times of the multistep schedules", "no cost matrix"})
+    EXPECT_THAT(html, HasSubstr(part));
+  for (const char* part : {"Bellman", "total cost", "summed cost", "<h3>Cost matrix"})
+    EXPECT_THAT(html, Not(HasSubstr(part)));
+}
+
 TEST(ReportTest, ShowsTheStepsThatItsJobsAreAbout) {
   EXPECT_THAT(ReportSteps(MakeData().jobs), ElementsAre(4, 2));
   EXPECT_THAT(ReportSteps({}), ElementsAre(4, 2, 6, 8));
