@@ -2,7 +2,6 @@
 #include <algorithm>
 #include <map>
 #include <memory>
-#include <optional>
 #include <ostream>
 #include <utility>
 #include <vector>
@@ -11,7 +10,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "absl/types/span.h"
 #include "client/cli/evaluate_options.h"
 #include "client/cli/files.h"
 #include "client/cli/job_follower.h"
@@ -44,44 +42,38 @@ bool IsNamedByServer(const ScheduleSet& set) {
   return absl::StartsWith(set.name(), "bellman") || absl::StartsWith(set.name(), "multistep-");
 }
 
-// Of the sets that the server named for one solver and guidance scale, the one that is taken where none is named.
-bool IsTaken(const ScheduleSet& set, absl::Span<const ScheduleSet> sets) {
-  const auto key = [](const ScheduleSet& one) { return std::pair(one.k_max(), ToTime(one.create_time())); };
-  return std::none_of(sets.begin(), sets.end(), [&](const ScheduleSet& other) {
-    return IsNamedByServer(other) && OrEuler(other.solver()) == OrEuler(set.solver()) &&
-           FormatReal(other.guidance_scale()) == FormatReal(set.guidance_scale()) && key(other) > key(set);
-  });
-}
-
 // Every set of the version for the solver and the guidance scale, and beside Euler's steps Heun's and multistep's,
 // unless some are named. Of multistep sets, those that a client named go by their names; the server's are what the
-// solver takes. With other versions beside, the server's other ones go so too, because a version that was straightened
-// is judged on its own schedules alone where no sets are named. Returns the exit code of a failure.
-std::optional<int> ChooseSets(Context& context, boss::v1::EvaluateSpec& spec) {
+// solver takes. With other versions beside, the server's of the solver go so too, because a version that was
+// straightened is judged on its own schedules alone where no sets are named; these are returned, and the server takes
+// one of them for each K. It has none for Heun's method, which is judged on uniform times.
+absl::StatusOr<std::vector<ScheduleSet>> ChooseSets(Context& context, boss::v1::EvaluateSpec& spec) {
+  std::vector<ScheduleSet> left_to_server;
   spec.set_model(OneVersion(spec.model()));
   for (std::string& other : *spec.mutable_other_models()) other = OneVersion(other);
   const bool has_others = !spec.other_models().empty();
   if (has_others && spec.baseline().empty()) spec.set_baseline(spec.model());
+  const boss::v1::Solver solver = OrEuler(spec.solver());
   const bool names_sets = !spec.schedule_sets().empty();
-  if (names_sets || !has_others) spec.add_schedules(boss::v1::SCHEDULE_KIND_UNIFORM);
-  if (names_sets) return std::nullopt;
+  const bool has_searched = solver == boss::v1::SOLVER_EULER || solver == boss::v1::SOLVER_MULTISTEP;
+  const bool leaves_some = has_others && !names_sets && has_searched;
+  if (!leaves_some) spec.add_schedules(boss::v1::SCHEDULE_KIND_UNIFORM);
+  if (names_sets) return left_to_server;
   const std::string guidance = FormatReal(spec.has_guidance_scale() ? spec.guidance_scale() : 1);
   boss::v1::ListSchedulesRequest request;
   request.set_model(spec.model());
   const auto sets = context.client().ListSchedules(request).Take();
-  if (!sets.ok()) return context.Fail(sets.status());
-  const bool adds_solvers = OrEuler(spec.solver()) == boss::v1::SOLVER_EULER && spec.other_solvers().empty();
+  if (!sets.ok()) return sets.status();
+  const bool adds_solvers = solver == boss::v1::SOLVER_EULER && spec.other_solvers().empty();
   const bool wants_multistep = adds_solvers || std::count(spec.other_solvers().begin(), spec.other_solvers().end(),
                                                           boss::v1::SOLVER_MULTISTEP) > 0;
-  const bool is_multistep = spec.solver() == boss::v1::SOLVER_MULTISTEP;
-  const boss::v1::Solver searched_for = is_multistep ? boss::v1::SOLVER_MULTISTEP : boss::v1::SOLVER_EULER;
   bool has_multistep = false;
   for (const ScheduleSet& set : *sets) {
     const bool same_guidance = FormatReal(set.guidance_scale()) == guidance;
-    if (has_others && same_guidance && OrEuler(set.solver()) == searched_for && IsNamedByServer(set)) {
-      if (!IsTaken(set, *sets))
-        context.err() << "left out: " << set.name() << ", because --with takes one searched set; --set names others\n";
-    } else if (same_guidance && OrEuler(set.solver()) == OrEuler(spec.solver())) {
+    const bool same_solver = OrEuler(set.solver()) == solver;
+    if (same_guidance && same_solver && leaves_some && IsNamedByServer(set)) {
+      left_to_server.push_back(set);
+    } else if (same_guidance && same_solver) {
       spec.add_schedule_sets(set.name());
     } else if (same_guidance && set.solver() == boss::v1::SOLVER_MULTISTEP && wants_multistep) {
       if (!IsNamedByServer(set)) spec.add_schedule_sets(set.name());
@@ -93,7 +85,18 @@ std::optional<int> ChooseSets(Context& context, boss::v1::EvaluateSpec& spec) {
   }
   if (adds_solvers) spec.add_other_solvers(boss::v1::SOLVER_HEUN);
   if (has_multistep && adds_solvers) spec.add_other_solvers(boss::v1::SOLVER_MULTISTEP);
-  return std::nullopt;
+  return left_to_server;
+}
+
+// Those that the server took for none of the steps.
+void SayWhatWasNotTaken(Context& context, const std::vector<ScheduleSet>& left_to_server, const Job& job) {
+  const auto& rows = job.result().evaluation();
+  for (const ScheduleSet& set : left_to_server) {
+    const bool has_row = std::any_of(rows.begin(), rows.end(), [&](const EvaluationRow& row) {
+      return row.model() == set.model() && row.schedule_set() == set.name();
+    });
+    if (!has_row) context.err() << "left out: " << set.name() << ", which was taken for no K; --set names it\n";
+  }
 }
 
 // The best at each number of evaluations is marked.
@@ -161,7 +164,8 @@ absl::Status WriteReport(Client& client, const std::string& job_name, const Job&
 
 int Run(Context& context, Arguments& arguments) {
   boss::v1::EvaluateSpec& spec = *arguments.request.mutable_spec();
-  if (const std::optional<int> code = ChooseSets(context, spec)) return *code;
+  const auto left_to_server = ChooseSets(context, spec);
+  if (!left_to_server.ok()) return context.Fail(left_to_server.status());
   const auto submitted = context.client().EvaluateJob(arguments.request);
   if (!submitted.ok()) return context.Fail(submitted.status());
   context.err() << "submitted " << submitted->name() << std::endl;
@@ -171,6 +175,7 @@ int Run(Context& context, Arguments& arguments) {
     context.out() << RenderJob(*job);
     return kExitJobFailed;
   }
+  SayWhatWasNotTaken(context, *left_to_server, *job);
   if (context.json) {
     context.PrintJson(*job);
   } else {
@@ -191,8 +196,8 @@ void AddCompareCommand(CLI::App& schedules, Context& context) {
   const auto spec = [a] { return a->request.mutable_spec(); };
   CLI::App* command = schedules.add_subcommand(
       "compare",
-      "Judge uniform steps, all schedule sets of a version, Heun's and multistep's steps, and other versions on the "
-      "same noises");
+      "Judge uniform steps, the schedule sets of a version, Heun's and multistep's steps, and other versions on the "
+      "same noises. With --with, a set that the server named is judged at those K alone that it is taken for");
   Add<std::string>(
       *command, "model", [spec](const std::string& v) { spec()->set_model(v); }, "Version")
       ->required();
@@ -208,10 +213,11 @@ void AddCompareCommand(CLI::App& schedules, Context& context) {
       [spec](const std::vector<std::string>& versions) {
         spec()->mutable_other_models()->Assign(versions.begin(), versions.end());
       },
-      "Another version to judge beside, e.g. one that was straightened; may be repeated. Without --baseline, the fine "
-      "sampler of the model is the measure then")
+      "Another version to judge beside, e.g. one that was straightened; may be repeated")
       ->allow_extra_args(false);
   AddSamplerOptions(*command, spec);
+  command->get_option("--baseline")
+      ->description("Whose fine samples are the measure; default: the version's parent, or with --with the version");
   AddJudgingOptions(*command, spec, "--");
   command->add_option("--report", arguments->report, "HTML file for the charts of the comparison");
   SetCommand(*command, context, [arguments](Context& context) { return Run(context, *arguments); });

@@ -18,6 +18,7 @@ class CompareTest : public SchedulesFixture {
   void AddSet(const std::string& name, boss::v1::Solver solver, int k_max, double guidance_scale = 1) {
     boss::v1::ScheduleSet& set = server_.models.listed_schedules.emplace_back();
     set.set_name(name);
+    set.set_model("flow@1");
     set.set_solver(solver);
     set.set_k_max(k_max);
     set.set_guidance_scale(guidance_scale);
@@ -151,6 +152,7 @@ TEST_F(CompareTest, StraightenedVersionsStandBesideTheTeachersSamplers) {
     row.set_nfe(one.nfe);
     row.set_trajectory_error(one.error);
     row.clear_frechet_distance();
+    if (row.label() == "bellman") row.set_schedule_set("bellman-euler-g1-k100");
   }
   AddSet("by-hand", boss::v1::SOLVER_EULER, 0);
   AddSet("bellman-euler-g1-k18-28521a03", boss::v1::SOLVER_EULER, 18);
@@ -168,7 +170,8 @@ TEST_F(CompareTest, StraightenedVersionsStandBesideTheTeachersSamplers) {
   EXPECT_TRUE(spec.schedules().empty());
   EXPECT_THAT(spec.schedule_sets(), ElementsAre("by-hand"));
   EXPECT_THAT(spec.other_solvers(), ElementsAre(boss::v1::SOLVER_HEUN, boss::v1::SOLVER_MULTISTEP));
-  EXPECT_THAT(err_.str(), HasSubstr("left out: bellman-euler-g1-k18-28521a03, because --with takes one searched set"));
+  EXPECT_THAT(err_.str(),
+              HasSubstr("left out: bellman-euler-g1-k18-28521a03, which was taken for no K; --set names it\n"));
   EXPECT_THAT(err_.str(), Not(HasSubstr("left out: bellman-euler-g1-k100")));
   EXPECT_EQ(out_.str(),
             "K  SCHEDULE                VERSION  NFE  TRAJECTORY ERROR  FRECHET DISTANCE\n"
@@ -193,6 +196,71 @@ TEST_F(CompareTest, StraightenedVersionsStandBesideTheTeachersSamplers) {
         ">flow@2 heun<", ">flow@3 heun<"})
     EXPECT_THAT(page, HasSubstr(part));
   EXPECT_THAT(page, Not(HasSubstr(">heun</text>")));
+}
+
+TEST_F(CompareTest, MultistepBesideOtherVersionsIsWhatTheServerTakesForEachK) {
+  server_.jobs.job = MakeDistillJob();
+  server_.jobs.events = MakeEvents(5, boss::v1::Job::SUCCEEDED);
+  AddSet("bellman-euler-g1-k100", boss::v1::SOLVER_EULER, 100);
+  AddSet("mine-multistep", boss::v1::SOLVER_MULTISTEP, 100);
+  // As if the first had no schedule of 12 steps, and the last were the older one of 100 intervals.
+  for (const char* name : {"multistep-g1-k100", "multistep-g1-k50", "multistep-g1-k100-28521a03"})
+    AddSet(name, boss::v1::SOLVER_MULTISTEP, name == std::string("multistep-g1-k50") ? 50 : 100);
+  auto& rows = *server_.jobs.job.mutable_result()->mutable_evaluation();
+  const boss::v1::EvaluationRow like = rows.Get(0);
+  rows.Clear();
+  const struct {
+    const char *model, *label, *set;
+    int steps;
+    double error;
+  } added[] = {{"flow@1", "uniform", "", 4, 0.5},
+               {"flow@1", "uniform", "", 12, 0.25},
+               {"flow@1", "uniform", "", 20, 0.125},
+               {"flow@1", "multistep", "multistep-g1-k100", 4, 0.375},
+               {"flow@1", "multistep", "multistep-g1-k50", 12, 0.1875},
+               {"flow@2", "multistep", "multistep-g1-k100-28521a03", 4, 0.75}};
+  for (const auto& one : added) {
+    boss::v1::EvaluationRow& row = *rows.Add();
+    row = like;
+    row.set_model(one.model);
+    row.set_label(one.label);
+    row.set_schedule_set(one.set);
+    row.set_solver(boss::v1::SOLVER_MULTISTEP);
+    row.set_steps(one.steps);
+    row.set_nfe(one.steps);
+    row.set_trajectory_error(one.error);
+    row.clear_frechet_distance();
+  }
+  ASSERT_EQ(Run({"schedules", "compare", "flow@1", "--solver", "multistep", "--with", "flow@2", "--steps", "4,12,20"}),
+            kExitOk)
+      << err_.str();
+  const auto& spec = server_.jobs.evaluated.spec();
+  EXPECT_TRUE(spec.schedules().empty());
+  EXPECT_THAT(spec.schedule_sets(), ElementsAre("mine-multistep"));
+  EXPECT_TRUE(spec.other_solvers().empty());
+  EXPECT_THAT(err_.str(), HasSubstr("left out: multistep-g1-k100-28521a03, which was taken for no K"));
+  EXPECT_THAT(err_.str(), Not(HasSubstr("left out: multistep-g1-k100,")));
+  EXPECT_THAT(err_.str(), Not(HasSubstr("left out: multistep-g1-k50")));
+  EXPECT_THAT(err_.str(), HasSubstr("left out: bellman-euler-g1-k100, for euler and guidance scale 1\n"));
+  EXPECT_EQ(out_.str(),
+            " K  SCHEDULE   VERSION  NFE  TRAJECTORY ERROR  FRECHET DISTANCE\n"
+            " 4  uniform    flow@1     4            0.5000                 -\n"
+            " 4  multistep  flow@1     4          * 0.3750                 -\n"
+            " 4  multistep  flow@2     4            0.7500                 -\n"
+            "12  uniform    flow@1    12            0.2500                 -\n"
+            "12  multistep  flow@1    12          * 0.1875                 -\n"
+            "20  uniform    flow@1    20          * 0.1250                 -\n");
+}
+
+TEST_F(CompareTest, HeunBesideOtherVersionsHasUniformTimes) {
+  server_.jobs.job = MakeDistillJob();
+  server_.jobs.events = MakeEvents(5, boss::v1::Job::SUCCEEDED);
+  AddSet("bellman-euler-g1-k100", boss::v1::SOLVER_EULER, 100);
+  AddSet("trapezoid", boss::v1::SOLVER_HEUN, 0);
+  ASSERT_EQ(Run({"schedules", "compare", "flow@1", "--solver", "heun", "--with", "flow@2"}), kExitOk) << err_.str();
+  EXPECT_THAT(server_.jobs.evaluated.spec().schedules(), ElementsAre(boss::v1::SCHEDULE_KIND_UNIFORM));
+  EXPECT_THAT(server_.jobs.evaluated.spec().schedule_sets(), ElementsAre("trapezoid"));
+  EXPECT_THAT(err_.str(), HasSubstr("left out: bellman-euler-g1-k100, for euler and guidance scale 1\n"));
 }
 
 TEST_F(CompareTest, TheMeasureBesideOtherVersionsIsTheFirstOnesFineSampler) {
