@@ -85,8 +85,8 @@ std::string FullJson(const ExportedSchedule& exported) {
   json["num_samples"] = or_null(exported.num_samples > 0, exported.num_samples);
   if (is_multistep) {
     json["num_held_out"] = or_null(exported.num_held_out > 0, exported.num_held_out);
-    json["fit_error"] = or_null(schedule.has_fit_error(), schedule.fit_error());
-    json["held_out_error"] = or_null(schedule.has_held_out_error(), schedule.held_out_error());
+    json["fit_error"] = schedule.fit_error();
+    json["held_out_error"] = schedule.held_out_error();
   }
   // A version's own times have none where they were not searched by their costs.
   const bool has_cost =

@@ -47,6 +47,11 @@ absl::StatusOr<ExportedSchedule> RequestedSchedule(Client& client, const ExportA
   request.set_solver(arguments.solver);
   const auto set = client.GetSchedule(request);
   if (!set.ok()) return set.status();
+  // A set that is named is the answer whatever its solver is.
+  if (arguments.solver != boss::v1::SOLVER_UNSPECIFIED && arguments.solver != set->solver()) {
+    return absl::InvalidArgumentError(absl::StrCat("--solver: the schedule set ", set->name(), " is for ",
+                                                   SolverName(set->solver()), ", got ", SolverName(arguments.solver)));
+  }
   if (set->schedules_size() != 1) {
     return absl::InvalidArgumentError(absl::StrCat("--steps: the schedule set ", set->name(), " has ",
                                                    set->schedules_size(), " schedules, name one"));
@@ -140,11 +145,12 @@ void AddExport(CLI::App& schedules, Context& context) {
   command->add_option("model", arguments->model, "Version")->required();
   command->add_option("-k,--steps", arguments->steps, "K; may be left out if the set has one schedule");
   command->add_option("--name", arguments->name,
-                      "A set by name; default: what the version was straightened for, or what it was searched for");
+                      "A set by name; default: what the version was straightened or reflowed for, or what it was "
+                      "searched for");
   command->add_option("-g,--guidance", arguments->guidance_scale, "Guidance scale")->capture_default_str();
   AddParsed(
       *command, "--solver", ParseSolver, [arguments](boss::v1::Solver v) { arguments->solver = v; },
-      "euler (default), or multistep, with its coefficients");
+      "euler (default), or multistep, with its coefficients; with --name the set's own");
   AddParsed(
       *command, "-f,--format", ParseExportFormat,
       [arguments](ExportFormat format) { arguments->options.format = format; },

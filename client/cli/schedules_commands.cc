@@ -52,13 +52,12 @@ int GetMultistep(Context& context, const ScheduleSet& set) {
                {"STATE", true},
                {"VELOCITIES, THE NEWEST FIRST"}});
   for (const auto& schedule : set.schedules()) {
-    const std::string fit_error = schedule.has_fit_error() ? FormatReal(schedule.fit_error()) : "-";
-    const std::string held_out_error = schedule.has_held_out_error() ? FormatReal(schedule.held_out_error()) : "-";
     for (int step = 0; step < schedule.coefficients_size(); ++step) {
       const auto& coefficients = schedule.coefficients(step);
       const bool first = step == 0;
-      table.AddRow({first ? absl::StrCat(schedule.steps()) : "", first ? fit_error : "", first ? held_out_error : "",
-                    FormatReal(schedule.time_grid(step)), FormatReal(coefficients.state()),
+      table.AddRow({first ? absl::StrCat(schedule.steps()) : "", first ? FormatReal(schedule.fit_error()) : "",
+                    first ? FormatReal(schedule.held_out_error()) : "", FormatReal(schedule.time_grid(step)),
+                    FormatReal(coefficients.state()),
                     absl::StrJoin(coefficients.velocities(), " ",
                                   [](std::string* out, double v) { absl::StrAppend(out, FormatReal(v)); })});
     }
@@ -126,8 +125,8 @@ void AddSchedulesCommands(CLI::App& app, Context& context) {
 
   auto request = std::make_shared<boss::v1::GetScheduleRequest>();
   auto matrix = std::make_shared<bool>(false);
-  CLI::App* get =
-      schedules->add_subcommand("get", "The schedules of a version, or with --steps what it was straightened for");
+  CLI::App* get = schedules->add_subcommand(
+      "get", "The schedules of a version, or with --steps what it was straightened or reflowed for");
   get->add_option_function<std::string>(
          "model", [request](const std::string& v) { request->set_model(v); }, "Version")
       ->required();

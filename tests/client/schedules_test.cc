@@ -131,6 +131,19 @@ TEST_F(BossctlSchedulesTest, ExportOfAStraightenedVersionHasTheCoefficientsThatW
   EXPECT_EQ(Run({"schedules", "export", "flow", "-k", "2", "--solver", "midpoint"}), kExitUsage);
 }
 
+TEST_F(BossctlSchedulesTest, ExportOfANamedSetRefusesAnotherSolver) {
+  EXPECT_EQ(Run({"schedules", "export", "flow", "-k", "2", "--name", "bellman-euler-g1", "--solver", "multistep"}),
+            kExitError);
+  EXPECT_THAT(err_.str(), HasSubstr("--solver: the schedule set bellman-euler-g1 is for euler, got multistep"));
+  EXPECT_EQ(out_.str(), "");
+  ASSERT_EQ(Run({"schedules", "export", "flow", "-k", "2", "--name", "bellman-euler-g1", "--solver", "euler"}), kExitOk)
+      << err_.str();
+  // Without a solver it is the set's.
+  server_.models.schedules.set_solver(boss::v1::SOLVER_MULTISTEP);
+  ASSERT_EQ(Run({"schedules", "export", "flow", "-k", "2", "--name", "multistep-g1-k8"}), kExitOk) << err_.str();
+  EXPECT_EQ(nlohmann::json::parse(out_.str())["solver"], "multistep");
+}
+
 TEST_F(BossctlSchedulesTest, GetShowsTheCoefficientsAndErrorsOfMultistep) {
   boss::v1::ScheduleSet& set = server_.models.schedules;
   set.set_solver(boss::v1::SOLVER_MULTISTEP);
