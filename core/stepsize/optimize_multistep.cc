@@ -78,7 +78,7 @@ absl::StatusOr<OptimizedMultistep> OptimizeMultistep(const VelocityModel& model,
       fitted.fit_error = fit.fit_error;
       fitted.held_out_error = fit.held_out_error;
     }
-    for (int order = 1; order <= std::min(kMaxPlainOrder, grid.steps()); ++order) {
+    for (int order = 1; order <= std::min({kMaxPlainOrder, options.max_order, grid.steps()}); ++order) {
       std::vector<StepCoefficients> coefficients = AdamsBashforth(grid, order);
       BOSS_ASSIGN_OR_RETURN(const at::Tensor samples,
                             SolveMultistep(model, fine[0].slice(0, split), condition.Slice(split, count), grid,

@@ -218,8 +218,9 @@ Json ToJson(const DistillSpec& spec) {
                {"unconditional", spec.unconditional},
                {"regenerate_pairs", spec.regenerate_pairs},
                {"description", spec.description},
-               {"fit_multistep", spec.fit_multistep},
-               {"schedule_set", spec.schedule_set}};
+               {"fit_multistep", spec.fit_multistep}};
+  // Left out if empty, so that a request from before it was known is still the same one.
+  if (!spec.schedule_set.empty()) json["schedule_set"] = spec.schedule_set;
   if (spec.lora) json["lora"] = {{"rank", spec.lora->rank}, {"alpha", spec.lora->alpha}};
   if (spec.evaluation) json["evaluation"] = ToJson(*spec.evaluation);
   return json;

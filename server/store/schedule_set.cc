@@ -151,8 +151,8 @@ std::vector<std::string> Mismatches(const StoredScheduleSet& stored, SolverKind 
 
 std::string StepsText(const ScheduleSet& set) {
   if (set.searched()) {
-    const bool all = static_cast<int>(set.schedules.size()) == set.k_max;
-    return absl::StrCat("in [1, ", set.schedules.size(), "] (", all ? "k_max" : "what there is", " of the schedules)");
+    const char* const limit = static_cast<int>(set.schedules.size()) == set.k_max ? "k_max" : "max_multistep_steps";
+    return absl::StrCat("in [1, ", set.schedules.size(), "] (", limit, " of the schedules)");
   }
   const auto append_steps = [](std::string* out, const Schedule& schedule) {
     absl::StrAppend(out, schedule.time_grid.steps());

@@ -152,8 +152,9 @@ TEST_F(MetricsTest, BothFormatsSayTheSame) {
     for (const OpenMetricsFamily::Sample& sample : family.samples) {
       series.insert(sample.name);
       // Nothing that these count moves between two scrapes of a server that does nothing.
-      if (absl::StartsWith(name, "boss_sampling_") && !absl::EndsWith(sample.name, "_bucket"))
+      if (absl::StartsWith(name, "boss_sampling_") && !absl::EndsWith(sample.name, "_bucket")) {
         EXPECT_EQ(sample.value, text.Sum(sample.name)) << sample.name;
+      }
     }
   }
   for (const auto& [name, value] : text.samples) EXPECT_TRUE(series.contains(name.substr(0, name.find('{')))) << name;

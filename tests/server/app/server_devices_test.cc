@@ -98,8 +98,12 @@ TEST_P(CollectTest, EverySeriesNamesItsDevice) {
       ASSERT_EQ(series.labels.size(), 2u) << family.name;
       EXPECT_EQ(series.labels[0], std::make_pair(std::string("device"), std::string("cpu"))) << family.name;
       const bool is_ready = series.labels[1] == std::make_pair(std::string("state"), std::string("READY"));
-      if (family.name == "boss_models" && !is_ready) EXPECT_EQ(series.value, 0);
-      if (family.name == "boss_loaded_model_bytes") EXPECT_EQ(series.labels[1].second, "vectors");
+      if (family.name == "boss_models" && !is_ready) {
+        EXPECT_EQ(series.value, 0);
+      }
+      if (family.name == "boss_loaded_model_bytes") {
+        EXPECT_EQ(series.labels[1].second, "vectors");
+      }
     }
   }
   const auto devices_count = static_cast<size_t>(GetParam());

@@ -103,6 +103,11 @@ TEST(JobSpecJson, KeepsEveryField) {
   EXPECT_EQ(JobSpecFromJson(JobKind::kTrain, "{}").status().code(), absl::StatusCode::kDataLoss);
 }
 
+// Texts are compared when a request comes again.
+TEST(JobSpecJson, OfADistillationWithoutAScheduleSetIsWhatItWas) {
+  EXPECT_EQ(JobSpecToJson(DistillSpec{}).find("schedule_set"), std::string::npos);
+}
+
 TEST(JobJson, KeepsAJob) {
   Job job;
   job.id = "0123";

@@ -326,8 +326,8 @@ TEST_F(JobMultistepTest, OtherSolversAreJudgedBesideEulersAtAsManyEvaluations) {
   std::vector<std::string> texts;
   for (const JobMessage& message : PayloadsOf<JobMessage>(Follow(with.id))) texts.push_back(message.text);
   const std::string told =
-      "multistep has no schedule of 4, 6 steps, the schedule set multistep-g1-k10 has those in [1, 3] (what there is "
-      "of the schedules): no row";
+      "multistep has no schedule of 4, 6 steps, the schedule set multistep-g1-k10 has those in [1, 3] "
+      "(max_multistep_steps of the schedules): no row";
   EXPECT_EQ(std::count(texts.begin(), texts.end(), told), 1) << absl::StrJoin(texts, "\n");
   judge.steps = {2, 3};
   for (const JobMessage& message : PayloadsOf<JobMessage>(Follow(RunToSuccess(judge).id)))

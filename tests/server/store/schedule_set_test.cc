@@ -80,7 +80,7 @@ TEST(ScheduleSet, KeepsCoefficientsAndErrorsOfMultistep) {
   // Not every K up to k_max has to be there.
   stored.set.schedules.pop_back();
   EXPECT_TRUE(CheckScheduleSet(stored).ok()) << CheckScheduleSet(stored);
-  EXPECT_EQ(StepsText(stored.set), "in [1, 1] (what there is of the schedules)");
+  EXPECT_EQ(StepsText(stored.set), "in [1, 1] (max_multistep_steps of the schedules)");
 }
 
 TEST(ScheduleSet, RefusesCoefficientsThatNoSamplerCanUse) {
