@@ -3,7 +3,7 @@
 #   library does not exist.
 # boss_program(NAME SRCS ... [DEPS ...] [TORCH])
 # boss_test(NAME SRCS ... [DEPS ...] [TORCH] [TIMEOUT seconds] [LABELS ...])
-#   A GoogleTest program, one ctest entry. Tests without TORCH carry the label "std" and also run under the sanitizers.
+#   A GoogleTest program, one ctest entry. With TORCH, what tests draw is the same in each run. Tests without TORCH carry the label "std" and also run under the sanitizers.
 # boss_fuzzer(NAME SRCS ... [DEPS ...] [TORCH] RUNS inputs MAX_LEN bytes [OPTIONS ...])
 #   A libFuzzer program. Its ctest entry runs corpus/NAME and then inputs that it makes up from it, always the same RUNS ones. NAME.dict is its
 #   dictionary if there is one.
@@ -58,6 +58,7 @@ function(boss_test name)
   endif()
   if(ARG_TORCH)
     set(torch TORCH)
+    list(APPEND ARG_SRCS $<TARGET_OBJECTS:boss_test_seeded_draws>)
   endif()
   boss_program(${name} SRCS ${ARG_SRCS} DEPS ${ARG_DEPS} boss::gtest_main ${torch})
   if(NOT ARG_TIMEOUT)

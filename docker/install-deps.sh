@@ -56,8 +56,8 @@ for package in "${packages[@]}"; do
 done
 if [ "${#missing[@]}" -gt 0 ]; then
   echo "installing: ${missing[*]}"
-  as_root apt-get update -q
-  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}"
+  as_root apt-get -o Acquire::Retries=3 update -q
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 install -q -y --no-install-recommends "${missing[@]}"
 fi
 
 as_root mkdir -p "$prefix"
@@ -131,9 +131,9 @@ fi
 prometheus_stamp="$prefix/prometheus.complete"
 if [ ! -e "$prometheus_stamp" ]; then
   echo "unpacking Prometheus under $prefix"
-  as_root apt-get update -q
+  as_root apt-get -o Acquire::Retries=3 update -q
   mkdir "$work/prometheus"
-  (cd "$work/prometheus" && apt-get download -q prometheus)
+  (cd "$work/prometheus" && apt-get -o Acquire::Retries=3 download -q prometheus)
   as_root mkdir -p "$prefix/prometheus"
   dpkg-deb --fsys-tarfile "$work"/prometheus/prometheus_*.deb | as_root tar -x -C "$prefix/prometheus" ./usr/bin
   as_root touch "$prometheus_stamp"

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "absl/strings/ascii.h"
@@ -41,9 +42,11 @@ int64_t PagesToBytes(int name) {
 }  // namespace
 
 DeviceFacts CpuBackend::Facts(at::Device device) const {
+  const int64_t memory_bytes = HostMemoryBytes().value_or(0);
+  // The machine may have more than this container is given.
   return {.description = ProcessorName(),
-          .memory_bytes = HostMemoryBytes().value_or(0),
-          .free_bytes = PagesToBytes(_SC_AVPHYS_PAGES)};
+          .memory_bytes = memory_bytes,
+          .free_bytes = std::min(PagesToBytes(_SC_AVPHYS_PAGES), memory_bytes)};
 }
 
 std::unique_ptr<DeviceStream> CpuBackend::NewStream(at::Device device, StreamPriority priority) const {

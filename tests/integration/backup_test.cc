@@ -219,7 +219,7 @@ class BackupTest : public BossdTest {
     EXPECT_EQ(WeightsOf("interrupted"), WeightsOf("trained"));
   }
 
-  static constexpr int64_t kTrainSteps = 8000;  // seconds, so that it is not over before it is paused
+  static constexpr int64_t kTrainSteps = 20'000;  // seconds, so that it is not over before it is paused
   std::string paused_;
 };
 

@@ -62,7 +62,8 @@ class BossdTest : public ::testing::Test {
 
   void Start(std::vector<std::string> arguments = {}, ServerPorts ports = {}) {
     for (const std::string& argument :
-         {"--data=" + (folder_ / "data"), "--seed-models=" + (folder_ / "seeds"), std::string("--threads=1")}) {
+         {"--data=" + (folder_ / "data"), "--seed-models=" + (folder_ / "seeds"), std::string("--threads=1"),
+          std::string("--min-free-disk-bytes=0")}) {
       arguments.push_back(argument);
     }
     auto server = ServerProcess::Start(BOSSD_BINARY, folder_.path(), arguments, ports, log_);

@@ -161,7 +161,8 @@ class HostileTest : public BossdTest {
           while (stream->Read(&response)) {
           }
           const grpc::StatusCode code = stream->Finish().error_code();
-          EXPECT_EQ(code, grpc::StatusCode::CANCELLED);
+          // On a busy machine a call may have ended before it is cancelled.
+          EXPECT_THAT(code, ::testing::AnyOf(grpc::StatusCode::CANCELLED, grpc::StatusCode::OK));
         }
       });
     }
@@ -313,7 +314,9 @@ TEST_F(HostileTest, ClientsThatNeverReadHoldNoMoreThanTheirShare) {
 TEST_F(HostileTest, MessagesThatNeverEndShutNobodyOutAndLeaveNothing) {
   static constexpr int kConnections = 4, kCalls = 16;
   int64_t level = 0, held = 0;
-  for (int round = 0; round < 4; ++round) {
+  for (int round = 0; round < 5; ++round) {
+    // Those of the round before have been let go.
+    ASSERT_TRUE(Becomes([this] { return OpenFiles(server_->pid()) <= files_ + kFewFiles; }));
     std::vector<std::unique_ptr<UnfinishedMessages>> attacks(kConnections);
     std::vector<std::thread> attackers;
     for (auto& attack : attacks) {
@@ -327,7 +330,7 @@ TEST_F(HostileTest, MessagesThatNeverEndShutNobodyOutAndLeaveNothing) {
     held = Memory("while messages never end");
     if (round == 1) level = held;
   }
-  EXPECT_LT(held, level + 64 * kMiB);  // those of the two further rounds had twice as much
+  EXPECT_LT(held, level + 96 * kMiB);  // those of the three further rounds had twice as much
 }
 
 // Starts servers whose processes may open few files.

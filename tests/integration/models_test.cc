@@ -229,9 +229,9 @@ TEST_F(ModelsTest, AModelThatHasSampledCanBeUnloaded) {
   ASSERT_TRUE(models_->UnloadModel(&context, unload, &version).ok());
   // The call's own hold on the model ends shortly after the client has heard of its end.
   v1::Model model;
-  for (int i = 0; i < 10'000 && (i == 0 || model.versions(0).state() == v1::ModelVersion::UNLOADING); ++i) {
+  do {
     ASSERT_TRUE(GetModel("vectors@1", model).ok());
-  }
+  } while (model.versions(0).state() == v1::ModelVersion::UNLOADING);
   EXPECT_EQ(model.versions(0).state(), v1::ModelVersion::AVAILABLE);
 }
 

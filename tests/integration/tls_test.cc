@@ -248,7 +248,7 @@ TEST_F(TlsTest, BossctlMakesTokensAndUsesThem) {
   EXPECT_THAT(output, HasSubstr("vectors"));
   EXPECT_EQ(Bossctl(with({"models", "delete", "vectors@1"}), output), client::kExitError);
   EXPECT_THAT(output, HasSubstr("PERMISSION_DENIED"));
-  EXPECT_EQ(Bossctl(with({"--tls-server-name=elsewhere", "--timeout=5", "models", "list"}), output),
+  EXPECT_EQ(Bossctl(with({"--tls-server-name=elsewhere", "--timeout=60", "models", "list"}), output),
             client::kExitError);
   EXPECT_THAT(output, HasSubstr("UNAVAILABLE"));
   EXPECT_EQ(Bossctl({flags[0], flags[1], "models", "list"}, output), client::kExitError);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/nets/factory.h"
+#include "core/nets/prepared_convolution.h"
 
 namespace boss {
 namespace {
@@ -88,6 +89,7 @@ TEST_P(SharedWeightsTest, ApartAndMergedAgreeWithPreparedWeights) {
 }
 
 TEST_P(SharedWeightsTest, AgreesInBfloat16ToItsDigits) {
+  if (!SupportsBfloat16(at::kCPU)) GTEST_SKIP() << "this processor has no bfloat16 instructions";
   base_->PrepareForInference(at::kBFloat16);
   const auto adapted = Adapted();
   EXPECT_LT(RelativeError(Velocity(*adapted), Merged(*adapted)), 0.05);
