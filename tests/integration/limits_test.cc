@@ -149,15 +149,19 @@ TEST_F(LimitsTest, WhoPingsTooOftenIsDisconnected) {
 }
 
 TEST_F(LimitsTest, AConnectionWithoutCallsIsClosed) {
-  Start({"--max-connection-idle-seconds=0.1"});
+  Start({"--max-connection-idle-seconds=1"});
   EXPECT_TRUE(GoAwayAfter(server_->grpc_port(), "").has_value());
   EXPECT_EQ(Generate(Request("vectors", 1, 2)).status.error_code(), grpc::StatusCode::OK);
 }
 
 TEST_F(LimitsTest, AConnectionOfSomeAgeTakesNoNewCallsAndEndsNone) {
-  Start({"--max-connection-age-seconds=0.1"});
-  grpc::ClientContext context;
-  const auto stream = sampler_->Generate(&context, Request("images", 128, 200));
+  Start({"--max-connection-age-seconds=1"});
+  // A call that stays open, so that the server does not close the connection with the end of the other one.
+  grpc::ClientContext watch_context, context;
+  const auto watch = health_->Watch(&watch_context, {});
+  grpc::health::v1::HealthCheckResponse health;
+  ASSERT_TRUE(watch->Read(&health));
+  const auto stream = sampler_->Generate(&context, Request("images", 128, 400));
   v1::GenerateResponse response;
   ASSERT_TRUE(stream->Read(&response));
   EXPECT_TRUE(GoAwayAfter(server_->grpc_port(), "").has_value());
@@ -166,6 +170,10 @@ TEST_F(LimitsTest, AConnectionOfSomeAgeTakesNoNewCallsAndEndsNone) {
   const grpc::Status status = stream->Finish();
   EXPECT_TRUE(status.ok()) << status.error_message();
   EXPECT_TRUE(Generate(Request("vectors", 1, 2)).status.ok());
+  watch_context.TryCancel();
+  while (watch->Read(&health)) {
+  }
+  EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::CANCELLED);
 }
 
 TEST_F(LimitsTest, ConditionsThatDoNotFitIntoMemoryAreRefused) {

@@ -238,7 +238,9 @@ TEST_F(UploadStoreTest, ManyWhoFightOverAnUploadNeverMixItsBytes) {
   const UploadPlan plan = {"mine", "digest", static_cast<int64_t>(contents.size())};
   const auto work = [&](int thread) {
     for (int round = 0;; ++round) {
-      if (thread == 0 && round % 2 == 1) EXPECT_TRUE(store_->Query(plan).ok());
+      if (thread == 0 && round % 2 == 1) {
+        EXPECT_TRUE(store_->Query(plan).ok());
+      }
       auto upload = store_->Take(plan);
       ASSERT_TRUE(upload.ok()) << upload.status();
       for (int chunk = 0; chunk < 10; ++chunk) {
