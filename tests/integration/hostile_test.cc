@@ -308,7 +308,7 @@ TEST_F(HostileTest, ClientsThatNeverReadHoldNoMoreThanTheirShare) {
     if (round == 0) level = ResidentBytes(server_->pid());
   }
   // Each of the six further rounds had 8 MiB for each of them.
-  EXPECT_LT(Memory("after seven rounds of them"), level + 64 * kMiB);
+  EXPECT_LT(Memory("after seven rounds of them"), level + 48 * kMiB);
 }
 
 TEST_F(HostileTest, MessagesThatNeverEndShutNobodyOutAndLeaveNothing) {
